@@ -1,0 +1,119 @@
+// MetadataStore: everything that must outlive the daemon, as records.
+//
+// Model    volumes and objects by number and by key; per object its presence, in two classes; the
+//          journal of pending requests; counters that only grow.
+// Errors   a record that does not decode is EBADMSG from the call that read it: the caller quarantines
+//          it (Quarantine*) and goes on.  Any other error is the store's own (EIO, ENOSPC, EROFS).
+// Threads  thread-safe; every call may block on disk.  Never called with an engine lock held.
+// Crash    Commit returns after the write has reached the kernel, so it survives SIGKILL of any
+//          process; only Sync::kYes survives a power cut.  A batch is all or nothing.
+// See      docs/format.md; docs/design.md "Durability".
+
+#ifndef CACHECORE_METADATA_STORE_H_
+#define CACHECORE_METADATA_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cachecore/byte_range.h"
+#include "cachecore/ids.h"
+#include "cachecore/presence_map.h"
+#include "cachecore/status.h"
+
+namespace cachecore {
+
+struct VolumeRecord {
+  ObjectNumber number;
+  std::string key;
+};
+
+struct ObjectRecord {
+  ObjectNumber number;
+  ObjectNumber volume;
+  std::string cookie;
+  uint64_t size_bytes = 0;
+  bool stale = false;  // The origin was seen to have changed; the next fresh use replaces the object.
+  std::string attr;    // The fetcher's own, opaque: which validators it pinned at which origin.
+};
+
+struct JournalRecord {
+  MsgId msg_id;
+  uint32_t opcode = 0;  // wire::Opcode.
+  ObjectNumber object;
+  ByteRange range;
+  Generation generation;
+  std::vector<uint64_t> fuse_uniques;  // FUSE requests waiting on it.
+};
+
+enum class Presence : uint8_t {
+  kThisBoot,  // In the page cache at least: trusted until the machine restarts.
+  kDurable,   // On disk: trusted for ever.
+};
+
+enum class Counter : uint8_t { kObjectNumber, kMsgId, kObjectId, kGeneration };
+
+enum class Sync : bool { kNo, kYes };
+
+// Changes to be committed together, in order.
+struct MetadataBatch {
+  struct PresenceChange {
+    ObjectNumber object;
+    ByteRange range;  // Whole blocks; the end may be the object's.
+    Presence presence;
+  };
+  std::vector<VolumeRecord> put_volumes;
+  std::vector<ObjectRecord> put_objects;
+  std::vector<ObjectRecord> erase_objects;  // With their presence; number, volume, cookie count.
+  std::vector<PresenceChange> add_presence;
+  std::vector<JournalRecord> put_journal;
+  std::vector<MsgId> erase_journal;
+
+  bool empty() const {
+    return put_volumes.empty() && put_objects.empty() && erase_objects.empty() &&
+           add_presence.empty() && put_journal.empty() && erase_journal.empty();
+  }
+};
+
+class MetadataStore {
+ public:
+  virtual ~MetadataStore() = default;
+
+  // Takes the next `count` values of a counter for this process, durably; returns the first.  Values
+  // never recur: what a dead process took and did not use is skipped.
+  virtual Result<uint64_t> Reserve(Counter counter, uint64_t count) = 0;
+
+  virtual Status Commit(const MetadataBatch& batch, Sync sync) = 0;
+
+  // Point look-ups; nullopt when there is no such record.
+  virtual Result<std::optional<VolumeRecord>> FindVolume(const std::string& key) = 0;
+  virtual Result<std::optional<VolumeRecord>> LoadVolume(ObjectNumber number) = 0;
+  virtual Result<std::optional<ObjectNumber>> FindObject(ObjectNumber volume,
+                                                         const std::string& cookie) = 0;
+  virtual Result<std::optional<ObjectRecord>> LoadObject(ObjectNumber number) = 0;
+
+  // What may be trusted now: durable presence, and presence of this boot.
+  virtual Result<PresenceMap> LoadPresence(ObjectNumber object, uint64_t size_bytes) = 0;
+  // Only what is durable.
+  virtual Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) = 0;
+
+  virtual Result<std::vector<JournalRecord>> LoadJournal() = 0;
+
+  // Scans, in order of number; for listings, not for the start.  Records that do not decode are left
+  // out.  `visit` returns false to stop.
+  virtual Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) = 0;
+  virtual Status ScanObjects(ObjectNumber volume,
+                             const std::function<bool(const ObjectRecord&)>& visit) = 0;
+
+  // Takes every record of a damaged object (its own, its key, its presence) out of the way, keeping the
+  // damaged bytes under a quarantine key that `holdfast dump` shows.
+  virtual Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
+                                  const std::string& cookie) = 0;
+};
+
+}  // namespace cachecore
+
+#endif  // CACHECORE_METADATA_STORE_H_

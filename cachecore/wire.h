@@ -1,0 +1,139 @@
+// The device protocol as bytes: what holdfastd and a fetcher say to each other.  Pure, no I/O.
+//
+// Model    a SOCK_SEQPACKET connection.  Daemon to fetcher: one message a packet, each the kernel's
+//          `struct cachefiles_msg` (16-byte header, host byte order), with opcodes from 0x80000000
+//          up for what the kernel has no words for.  Fetcher to daemon: packets of text, one or more
+//          commands divided by newlines; each packet is answered by one REPLY message with a result
+//          per command, in order.
+// Errors   a packet that does not decode gives EBADMSG (messages) or EINVAL / EOPNOTSUPP (commands,
+//          as the kernel's parser has it); never a crash, whatever the bytes.
+// See      docs/protocol.md (byte layouts, grammar, examples); Linux include/uapi/linux/cachefiles.h.
+
+#ifndef CACHECORE_WIRE_H_
+#define CACHECORE_WIRE_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "cachecore/byte_range.h"
+#include "cachecore/ids.h"
+#include "cachecore/status.h"
+
+namespace cachecore::wire {
+
+enum class Opcode : uint32_t {
+  kOpen = 0,
+  kClose = 1,
+  kRead = 2,
+  kHello = 0x80000000,  // First message of a connection: may you attach, as which generation.
+  kReply = 0x80000001,  // Results of one packet of commands.
+};
+
+inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr size_t kHeaderSize = 16;
+inline constexpr size_t kMaxKeySize = 255;         // Volume key without its NUL.
+inline constexpr size_t kMaxCookieKeySize = 252;   // What the kernel's on-disk name can hold.
+inline constexpr size_t kMaxAttrSize = 4096;       // See OpenMessage::attr.
+inline constexpr size_t kMaxMessageSize = 8192;    // Daemon to fetcher.
+inline constexpr size_t kMaxCommandPacket = 65536; // Fetcher to daemon.
+inline constexpr size_t kMaxCommandsPerPacket = 1024;
+inline constexpr uint32_t kMaxCredits = 4096;
+
+// Capability bits: offered in HELLO, chosen by the `caps` command; all off until then, and then the
+// messages are the kernel's to the byte.
+inline constexpr uint32_t kCapAttr = 1u << 0;   // OPEN carries the object's attr; `attr` command.
+inline constexpr uint32_t kCapBatch = 1u << 1;  // More than one command a packet.
+inline constexpr uint32_t kAllCaps = kCapAttr | kCapBatch;
+
+struct HelloMessage {
+  int32_t status = 0;  // 0, or -EBUSY (a fetcher is attached), -EPERM (wrong uid).
+  uint32_t version = kProtocolVersion;
+  uint32_t caps = kAllCaps;
+  Generation generation;
+};
+
+// The object's data fd travels with this message by SCM_RIGHTS (the kernel puts its number in `fd`;
+// here the field is what the receiver's library fills in).
+struct OpenMessage {
+  MsgId msg_id;
+  ObjectId object_id;
+  std::string volume_key;  // Text; on the wire followed by a NUL that its size counts.
+  std::string cookie_key;  // Binary; no NUL.
+  int32_t fd = -1;
+  // Only with kCapAttr: what the fetcher last stored with `attr`, "" if nothing.  Opaque to the daemon.
+  std::string attr;
+};
+
+struct ReadMessage {
+  MsgId msg_id;
+  ObjectId object_id;
+  ByteRange range;
+};
+
+struct CloseMessage {
+  MsgId msg_id;
+  ObjectId object_id;
+};
+
+struct ReplyMessage {
+  uint32_t packet = 0;           // Which packet of this connection, counted from 0.
+  std::vector<int32_t> results;  // Per command: 0, or a negative errno.
+};
+
+using Message = std::variant<HelloMessage, OpenMessage, CloseMessage, ReadMessage, ReplyMessage>;
+
+// `caps` decides whether an OPEN carries attr.  REQUIRES: keys and attr within their limits.
+std::string EncodeMessage(const Message& message, uint32_t caps);
+Result<Message> DecodeMessage(std::string_view packet, uint32_t caps);
+
+// Commands, fetcher to daemon.
+struct CapsCommand {  // "caps BITS"
+  uint32_t caps = 0;
+};
+struct CreditCommand {  // "credit N": the daemon may send N more of OPEN, READ, CLOSE.
+  uint32_t count = 0;
+};
+struct CopenCommand {  // "copen ID,SIZE": SIZE >= 0, or a negative errno.
+  MsgId msg_id;
+  int64_t size = 0;  // Out of range values arrive as the errors of the kernel's decision list:
+  int error = 0;     // 0, or the errno that both the OPEN and the command get (EINVAL, ERANGE).
+};
+struct FilledCommand {  // "filled OBJECT,OFF,LEN": these bytes are in the data file now.
+  ObjectId object_id;
+  ByteRange range;
+};
+struct CreadCommand {  // "cread OBJECT,ID[,ERRNO]": a READ is finished (or failed with ERRNO > 0).
+  ObjectId object_id;
+  MsgId msg_id;
+  int error = 0;
+};
+struct AttrCommand {  // "attr OBJECT,HEX": store with the object, given back at each OPEN.
+  ObjectId object_id;
+  std::string attr;  // Decoded.
+};
+struct CauseCommand {  // "cause ID,TEXT": why this request is slow or about to fail; for people.
+  MsgId msg_id;
+  std::string text;
+};
+struct CloseCommand {  // "close OBJECT": the fetcher has given its data fd up.
+  ObjectId object_id;
+};
+struct RestoreCommand {};  // "restore": deliver everything pending again.
+
+using Command = std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand,
+                             AttrCommand, CauseCommand, CloseCommand, RestoreCommand>;
+
+// One command without its newline, and back.
+Result<Command> ParseCommand(std::string_view line);
+std::string FormatCommand(const Command& command);
+
+// The lines of one packet.  Errors: EINVAL empty packet, NUL byte, first byte a newline; E2BIG too
+// many lines or too long a packet.
+Result<std::vector<std::string_view>> SplitPacket(std::string_view packet);
+
+}  // namespace cachecore::wire
+
+#endif  // CACHECORE_WIRE_H_
