@@ -41,6 +41,7 @@ inline constexpr size_t kMaxMessageSize = 8192;    // Daemon to fetcher.
 inline constexpr size_t kMaxCommandPacket = 65536; // Fetcher to daemon.
 inline constexpr size_t kMaxCommandsPerPacket = 1024;
 inline constexpr uint32_t kMaxCredits = 4096;
+inline constexpr size_t kMaxCauseSize = 1024;      // Longer texts are cut.
 
 // Capability bits: offered in HELLO, chosen by the `caps` command; all off until then, and then the
 // messages are the kernel's to the byte.
