@@ -3,9 +3,10 @@
 // Model    the only file that names std::mutex; every guarded field elsewhere says GUARDED_BY.
 // Threads  lock order, outermost first; a thread holding one may take only those below it:
 //            DeviceServer::mu_
-//              Cache::mu_
-//                FuseServer::mu_ , metadata store internals (leaves)
-//          Nothing is held across a FUSE reply, a socket send, disk I/O or a callback.
+//              Cache::load_mu_ , Cache::refill_mu_  (held over disk I/O: slow paths only)
+//                Cache::mu_
+//                  FuseServer::mu_ , metadata store internals (leaves)
+//          Nothing else is held across a FUSE reply, a socket send, disk I/O or a callback.
 
 #ifndef CACHECORE_MUTEX_H_
 #define CACHECORE_MUTEX_H_

@@ -1,0 +1,358 @@
+#include "cachecore/cache.h"
+
+#include <glog/logging.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace cachecore {
+namespace {
+
+constexpr uint64_t kMsgIdBlock = 65536;
+constexpr uint64_t kObjectIdBlock = 4096;
+constexpr uint64_t kObjectNumberBlock = 256;
+
+ObjectRecord RecordOf(const Object& object) {
+  return {object.number,     object.volume, object.cookie_key,
+          object.size_bytes, object.stale,  object.attr};
+}
+
+std::vector<ByteRange> Coalesced(std::vector<ByteRange> ranges) {
+  std::sort(ranges.begin(), ranges.end(),
+            [](ByteRange a, ByteRange b) { return a.begin < b.begin; });
+  std::vector<ByteRange> merged;
+  for (const ByteRange range : ranges) {
+    if (!merged.empty() && range.begin <= merged.back().end) {
+      merged.back().end = std::max(merged.back().end, range.end);
+    } else {
+      merged.push_back(range);
+    }
+  }
+  return merged;
+}
+
+}  // namespace
+
+Cache::Cache(CacheOptions options, const Clock& clock, std::unique_ptr<MetadataStore> store,
+             DataStore data, std::function<void()> wake_device)
+    : options_(options),
+      clock_(clock),
+      store_(std::move(store)),
+      data_(std::move(data)),
+      wake_device_(std::move(wake_device)),
+      msg_ids_(kMsgIdBlock / 2),
+      object_ids_(kObjectIdBlock / 2),
+      object_numbers_(kObjectNumberBlock / 2),
+      engine_(
+          options.engine, clock,
+          [this] { return MsgId{static_cast<uint32_t>(TakeFrom(&msg_ids_))}; },
+          // Cyclic below 2^31 and never 0, as the kernel's.
+          [this] { return ObjectId{static_cast<uint32_t>(TakeFrom(&object_ids_) & 0x7fffffff)}; }) {
+}
+
+Result<std::unique_ptr<Cache>> Cache::Open(CacheOptions options, const Clock& clock,
+                                           std::unique_ptr<MetadataStore> store, DataStore data,
+                                           std::function<void()> wake_device) {
+  std::unique_ptr<Cache> cache(
+      new Cache(options, clock, std::move(store), std::move(data), std::move(wake_device)));
+  RETURN_IF_ERROR(cache->EnsureIds());
+  RETURN_IF_ERROR(cache->ResumeJournal());
+  return cache;
+}
+
+Status Cache::EnsureIds() {
+  struct Refill {
+    IdBlock* block;
+    Counter counter;
+    uint64_t count;
+  };
+  const Refill refills[] = {{&msg_ids_, Counter::kMsgId, kMsgIdBlock},
+                            {&object_ids_, Counter::kObjectId, kObjectIdBlock},
+                            {&object_numbers_, Counter::kObjectNumber, kObjectNumberBlock}};
+  const auto lacking = [&]() REQUIRES(mu_) {
+    std::vector<const Refill*> some;
+    for (const Refill& refill : refills) {
+      if (refill.block->NeedsMore()) some.push_back(&refill);
+    }
+    return some;
+  };
+  {
+    MutexLock lock(&mu_);
+    if (lacking().empty()) return Status();
+  }
+  MutexLock refill_lock(&refill_mu_);
+  std::vector<const Refill*> wanted;
+  {
+    MutexLock lock(&mu_);
+    wanted = lacking();
+  }
+  for (const Refill* refill : wanted) {
+    ASSIGN_OR_RETURN(const uint64_t first, store_->Reserve(refill->counter, refill->count));
+    MutexLock lock(&mu_);
+    refill->block->Add(first, refill->count);
+  }
+  return Status();
+}
+
+// Copies out of the engine what Run needs, while the lock is still held.
+void Cache::Seal(Work* work) {
+  for (const MsgId id : work->effects.created) {
+    const Request* request = engine_.FindRequest(id);
+    if (request == nullptr || request->opcode == wire::Opcode::kClose) continue;
+    JournalRecord record{id,
+                         static_cast<uint32_t>(request->opcode),
+                         request->object,
+                         request->range,
+                         engine_.generation(),
+                         {}};
+    if (request->fuse_unique != 0) record.fuse_uniques.push_back(request->fuse_unique);
+    work->journal.push_back(std::move(record));
+  }
+  for (const ObjectNumber number : work->effects.changed) {
+    const Object* object = engine_.Find(number);
+    if (object != nullptr && object->size_known) work->records.push_back(RecordOf(*object));
+  }
+}
+
+void Cache::CommitOrLog(const MetadataBatch& batch) {
+  if (batch.empty()) return;
+  const Status status = store_->Commit(batch, Sync::kNo);
+  MutexLock lock(&mu_);
+  if (!status.ok() && !store_failing_) {
+    LOG(ERROR) << "metadata cannot be written; reads go on, what is fetched now will be fetched "
+                  "again after a restart: "
+               << status.message();
+  }
+  store_failing_ = !status.ok();
+}
+
+void Cache::Run(Work work) {
+  Effects& effects = work.effects;
+  MetadataBatch journal;
+  journal.put_journal = std::move(work.journal);
+  CommitOrLog(journal);
+
+  if (!effects.created.empty()) {
+    MutexLock lock(&mu_);
+    for (const MsgId id : effects.created) {
+      if (!engine_.Publish(id, &effects)) effects.ended.push_back(id);
+    }
+  }
+  if (effects.wake_device) wake_device_();
+  for (auto& [done, status] : effects.reads) done(status);
+  for (auto& [done, status] : effects.acquires) done(status);
+  for (const std::string& line : effects.log) LOG(WARNING) << line;
+
+  // Behind the answers: a journal record that outlives its request costs a look at restart, no
+  // more.
+  MetadataBatch after;
+  after.put_objects = std::move(work.records);
+  after.erase_journal = std::move(effects.ended);
+  CommitOrLog(after);
+}
+
+ObjectInfo Cache::InfoOf(const Object& object) const {
+  return {object.number,     object.volume,     object.volume_key,
+          object.cookie_key, object.size_bytes, object.presence.present_bytes(),
+          object.state,      object.stale,      object.last_error};
+}
+
+std::string Cache::Circumstances() const {
+  return attached_ ? "a fetcher is attached and has not answered" : "no fetcher is attached";
+}
+
+Duration Cache::DeadlineAfter(Duration timeout) const {
+  return timeout == Duration::zero() ? timeout : clock_.Now() + timeout;
+}
+
+Result<ObjectInfo> Cache::Stat(ObjectNumber number) {
+  RETURN_IF_ERROR(EnsureLoaded(number));
+  MutexLock lock(&mu_);
+  const Object* object = engine_.Find(number);
+  if (object == nullptr || !object->size_known) {
+    return Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
+  }
+  return InfoOf(*object);
+}
+
+Result<std::optional<FileSlice>> Cache::TryRead(ObjectNumber number, ByteRange range) {
+  RETURN_IF_ERROR(EnsureIds());
+  RETURN_IF_ERROR(EnsureLoaded(number));
+  Work work;
+  std::optional<FileSlice> slice;
+  {
+    MutexLock lock(&mu_);
+    Object* object = engine_.Find(number);
+    if (object == nullptr || !object->size_known) {
+      return Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
+    }
+    range = range.Intersect({0, object->size_bytes});
+    const bool present = object->presence.Covers(range);
+    if (present) slice = FileSlice{object->file, range};
+    // A reader that has to wait asks first, read-ahead after it (Read).
+    if (!present || refusing_ || object->presence.complete()) return slice;
+    engine_.NoteRead(object, range, &work.effects);
+    Seal(&work);
+  }
+  Run(std::move(work));
+  return slice;
+}
+
+ReadTicket Cache::Read(ObjectNumber number, ByteRange range, uint64_t fuse_unique, SliceDone done) {
+  Status status = EnsureIds();
+  if (status.ok()) status = EnsureLoaded(number);
+  if (!status.ok()) {
+    done(status, {});
+    return nullptr;
+  }
+  Work work;
+  FileSlice slice;
+  ReadTicket ticket;
+  {
+    MutexLock lock(&mu_);
+    Object* object = engine_.Find(number);
+    if (object == nullptr || !object->size_known) {
+      status = Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
+    } else {
+      slice = {object->file, range.Intersect({0, object->size_bytes})};
+      if (!object->presence.Covers(slice.range)) {
+        if (refusing_) {
+          status = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
+        } else {
+          ticket = engine_.Read(
+              object, slice.range, fuse_unique, DeadlineAfter(options_.request_timeout),
+              [slice, done](const Status& ended) { done(ended, slice); }, &work.effects);
+          engine_.NoteRead(object, slice.range, &work.effects);
+        }
+      }
+    }
+    Seal(&work);
+  }
+  Run(std::move(work));
+  if (ticket == nullptr) done(status, slice);
+  return ticket;
+}
+
+bool Cache::Withdraw(const ReadTicket& read, const Status& why) {
+  Work work;
+  bool withdrawn;
+  {
+    MutexLock lock(&mu_);
+    withdrawn = engine_.Withdraw(read, why, &work.effects);
+    Seal(&work);
+  }
+  Run(std::move(work));
+  return withdrawn;
+}
+
+void Cache::Expire() {
+  Work work;
+  {
+    MutexLock lock(&mu_);
+    engine_.Expire(Circumstances(), &work.effects);
+    Seal(&work);
+  }
+  Run(std::move(work));
+}
+
+uint64_t Cache::unsynced_bytes() {
+  MutexLock lock(&mu_);
+  uint64_t bytes = 0;
+  for (const auto& [number, object] : engine_.objects()) bytes += object->unsynced_bytes;
+  return bytes;
+}
+
+void Cache::Sync() {
+  struct Item {
+    ObjectNumber number;
+    std::shared_ptr<const UniqueFd> file;
+    std::vector<ByteRange> ranges;
+  };
+  std::vector<Item> items;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [number, object] : engine_.objects()) {
+      if (object->unsynced.empty()) continue;
+      items.push_back({number, object->file, std::exchange(object->unsynced, {})});
+      object->unsynced_bytes = 0;
+    }
+  }
+  for (Item& item : items) {
+    item.ranges = Coalesced(std::move(item.ranges));
+    // Data first: a durable record must never be of bytes that a power cut can take.
+    Status status;
+    if (fdatasync(item.file->get()) != 0) {
+      status = Status::FromErrno(errno, "fdatasync " + data_.PathOf(item.number));
+    } else {
+      MetadataBatch batch;
+      for (const ByteRange range : item.ranges) {
+        batch.add_presence.push_back({item.number, range, Presence::kDurable});
+      }
+      status = store_->Commit(batch, Sync::kYes);
+    }
+    if (status.ok()) continue;
+    LOG(ERROR) << "not durable yet, will be tried again: " << status.message();
+    MutexLock lock(&mu_);
+    if (Object* object = engine_.Find(item.number); object != nullptr) {
+      for (const ByteRange range : item.ranges) {
+        object->unsynced.push_back(range);
+        object->unsynced_bytes += range.size();
+      }
+    }
+  }
+}
+
+std::vector<ObjectInfo> Cache::DescribeObjects() {
+  std::vector<ObjectInfo> infos;
+  std::vector<ObjectNumber> known;
+  const Status status = store_->ScanVolumes([&](const VolumeRecord& volume) {
+    return store_
+        ->ScanObjects(volume.number,
+                      [&](const ObjectRecord& record) {
+                        ObjectInfo info{record.number,       volume.number,     volume.key,
+                                        record.cookie,       record.size_bytes, 0,
+                                        ObjectState::kClose, record.stale,      ""};
+                        infos.push_back(std::move(info));
+                        return true;
+                      })
+        .ok();
+  });
+  if (!status.ok()) LOG(ERROR) << "listing objects: " << status.message();
+  for (ObjectInfo& info : infos) {
+    {
+      MutexLock lock(&mu_);
+      if (const Object* object = engine_.Find(info.number); object != nullptr) {
+        info = InfoOf(*object);
+        continue;
+      }
+    }
+    const Result<PresenceMap> presence = store_->LoadPresence(info.number, info.size_bytes);
+    if (presence.ok()) info.present_bytes = presence->present_bytes();
+  }
+  return infos;
+}
+
+std::vector<RequestInfo> Cache::DescribeRequests() {
+  MutexLock lock(&mu_);
+  std::vector<RequestInfo> infos;
+  const Duration now = clock_.Now();
+  for (const auto& [id, request] : engine_.requests().all()) {
+    infos.push_back({id, request->opcode, request->object, request->range, now - request->created,
+                     request->waiters, request->delivered == engine_.generation(), request->cause});
+  }
+  return infos;
+}
+
+EngineCounters Cache::counters() {
+  MutexLock lock(&mu_);
+  return engine_.counters();
+}
+
+Generation Cache::generation() {
+  MutexLock lock(&mu_);
+  return engine_.generation();
+}
+
+}  // namespace cachecore

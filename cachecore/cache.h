@@ -1,0 +1,202 @@
+// Cache: the engine with its memory of disk; the only engine header that fusefs includes.
+//
+// Model    volumes hold objects.  An object becomes known when a fetcher first opens it, and from
+// then
+//          on is served from its data file where present, by the fetcher where not.  Cache puts the
+//          metadata store, the data files and Engine together and keeps the write order.
+// Units    bytes from the start of an object; durations.
+// Errors   Status with the errno that a reader, the fetcher or the operator is to see.  A damaged
+//          record costs its object only: it is quarantined and the object fetched again.  A store
+//          that cannot be written to costs the memory of what was fetched, not the read.
+// Threads  thread-safe.  No lock of ours is held over disk I/O or callbacks, except load_mu_, which
+//          makes objects load one at a time, and refill_mu_.  Callbacks run on whichever thread
+//          completes them, and may run before the call that registered them returns.  The device's
+//          calls (Attach to Execute) are made by one thread.
+// Owns     the metadata store, the data files.  Starts no thread: the daemon drives Expire and
+// Sync. Crash    write order of a fill: data (by the fetcher), presence record for this boot, then
+// memory,
+//          then the waiting reads.  Sync: fdatasync, then the durable presence record.
+// See      docs/design.md "Durability" and "Life of a read".
+
+#ifndef CACHECORE_CACHE_H_
+#define CACHECORE_CACHE_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "cachecore/clock.h"
+#include "cachecore/data_store.h"
+#include "cachecore/engine.h"
+#include "cachecore/id_block.h"
+#include "cachecore/metadata_store.h"
+#include "cachecore/mutex.h"
+#include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
+#include "cachecore/wire.h"
+
+namespace cachecore {
+
+struct CacheOptions {
+  EngineOptions engine;
+  bool fail_on_detach = false;  // The detach policy: `fail`, or `hold`.
+  Duration request_timeout{0};  // Zero waits for ever.
+};
+
+struct ObjectInfo {
+  ObjectNumber number;
+  ObjectNumber volume;
+  std::string volume_key;
+  std::string cookie_key;
+  uint64_t size_bytes = 0;
+  uint64_t present_bytes = 0;
+  ObjectState state = ObjectState::kClose;
+  bool stale = false;
+  std::string last_error;
+};
+
+struct RequestInfo {
+  MsgId id;
+  wire::Opcode opcode;
+  ObjectNumber object;
+  ByteRange range;
+  Duration age;
+  uint32_t waiters;
+  bool delivered;
+  std::string cause;
+};
+
+// Bytes that are in a data file now; `range` is clipped to the object.
+struct FileSlice {
+  std::shared_ptr<const UniqueFd> file;
+  ByteRange range;
+};
+
+using SliceDone = std::function<void(const Status&, const FileSlice&)>;
+using InfoDone = std::function<void(const Result<ObjectInfo>&)>;
+
+struct OutgoingMessage {
+  wire::Message message;
+  UniqueFd data_fd;  // With OPEN.
+};
+
+class Cache {
+ public:
+  // `wake_device` is called, from any thread, when NextMessage may have something.
+  static Result<std::unique_ptr<Cache>> Open(CacheOptions options, const Clock& clock,
+                                             std::unique_ptr<MetadataStore> store, DataStore data,
+                                             std::function<void()> wake_device);
+
+  // Volumes.
+  Result<ObjectNumber> AddVolume(const std::string& key) EXCLUDES(mu_, load_mu_);
+  Result<std::optional<VolumeRecord>> FindVolume(const std::string& key) EXCLUDES(mu_);
+  Result<std::optional<VolumeRecord>> LoadVolume(ObjectNumber number) EXCLUDES(mu_);
+  Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit);
+  Status ScanObjects(ObjectNumber volume, const std::function<bool(const ObjectRecord&)>& visit);
+
+  // Objects.  Acquire finds one by name, asking the fetcher if nothing is known of it; `timeout`
+  // zero is the request timeout.  With `replace_stale`, one whose origin has changed is dropped
+  // first (the caller knows that nobody uses it); its old number is returned through *replaced.
+  void Acquire(const VolumeRecord& volume, const std::string& cookie, Duration timeout,
+               bool replace_stale, std::optional<ObjectNumber>* replaced, InfoDone done)
+      EXCLUDES(mu_, load_mu_);
+  Result<ObjectInfo> Stat(ObjectNumber number) EXCLUDES(mu_, load_mu_);
+
+  // Reads.  TryRead gives the slice if all of it is present, nullopt if somebody has to fetch.
+  Result<std::optional<FileSlice>> TryRead(ObjectNumber number, ByteRange range)
+      EXCLUDES(mu_, load_mu_);
+  // Calls `done` once, when the range is present or cannot be.  Null when it was called already.
+  ReadTicket Read(ObjectNumber number, ByteRange range, uint64_t fuse_unique, SliceDone done)
+      EXCLUDES(mu_, load_mu_);
+  // Ends a read with `why`; false when it has ended.
+  bool Withdraw(const ReadTicket& read, const Status& why) EXCLUDES(mu_);
+
+  // The device.
+  Result<Generation> Attach() EXCLUDES(mu_);
+  void Detach() EXCLUDES(mu_);
+  std::optional<OutgoingMessage> NextMessage() EXCLUDES(mu_);
+  // Carries commands out in order; a result each.  Unparsed ones come as their error.
+  std::vector<int32_t> Execute(const std::vector<Result<wire::Command>>& commands) EXCLUDES(mu_);
+
+  // Driven by the daemon's own threads.
+  void Expire() EXCLUDES(mu_);
+  // Makes what has been filled durable.  Slow.
+  void Sync() EXCLUDES(mu_);
+  uint64_t unsynced_bytes() EXCLUDES(mu_);
+
+  // For the operator.
+  std::vector<ObjectInfo> DescribeObjects() EXCLUDES(mu_);
+  std::vector<RequestInfo> DescribeRequests() EXCLUDES(mu_);
+  EngineCounters counters() EXCLUDES(mu_);
+  Generation generation() EXCLUDES(mu_);
+
+ private:
+  // Effects, and what must be copied out under the lock to carry them out without it.
+  struct Work {
+    Effects effects;
+    std::vector<JournalRecord> journal;
+    std::vector<ObjectRecord> records;
+  };
+
+  Cache(CacheOptions options, const Clock& clock, std::unique_ptr<MetadataStore> store,
+        DataStore data, std::function<void()> wake_device);
+
+  // cache.cc
+  void Seal(Work* work) REQUIRES(mu_);
+  void Run(Work work) EXCLUDES(mu_);
+  // Commits; a failure is logged once per spell and costs what the header's Errors says.
+  void CommitOrLog(const MetadataBatch& batch) EXCLUDES(mu_);
+  ObjectInfo InfoOf(const Object& object) const REQUIRES(mu_);
+  std::string Circumstances() const REQUIRES(mu_);
+  Duration DeadlineAfter(Duration timeout) const;
+  // Every call that may make requests or objects comes through here first.
+  Status EnsureIds() EXCLUDES(mu_, refill_mu_);
+  uint64_t TakeFrom(IdBlock* block) NO_THREAD_SAFETY_ANALYSIS { return block->Take(); }
+
+  // cache_load.cc
+  Status EnsureLoaded(ObjectNumber number) EXCLUDES(mu_, load_mu_);
+  Status LoadLocked(ObjectNumber number) REQUIRES(load_mu_) EXCLUDES(mu_);
+  Result<std::optional<ObjectNumber>> FindByName(const VolumeRecord& volume,
+                                                 const std::string& cookie) REQUIRES(load_mu_)
+      EXCLUDES(mu_);
+  Status DropReplaced(ObjectNumber number) REQUIRES(load_mu_) EXCLUDES(mu_);
+  Status Forget(const ObjectRecord& record) EXCLUDES(mu_);
+  Status Quarantine(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
+                    const Status& damage);
+  Status ResumeJournal() EXCLUDES(mu_, load_mu_);
+
+  // cache_device.cc
+  int32_t ExecuteOne(const wire::Command& command) EXCLUDES(mu_);
+  int32_t ExecuteCopen(wire::CopenCommand command) EXCLUDES(mu_);
+  void ExecuteFills(const std::vector<const wire::Command*>& commands,
+                    std::vector<int32_t>* results) EXCLUDES(mu_);
+  Result<UniqueFd> PrepareDataFile(ObjectNumber number) EXCLUDES(mu_);
+
+  const CacheOptions options_;
+  const Clock& clock_;
+  const std::unique_ptr<MetadataStore> store_;
+  const DataStore data_;
+  const std::function<void()> wake_device_;
+
+  Mutex refill_mu_;  // Makes one thread refill ids.  Before mu_.
+  Mutex load_mu_;    // Before mu_.
+  Mutex mu_;
+  IdBlock msg_ids_ GUARDED_BY(mu_);
+  IdBlock object_ids_ GUARDED_BY(mu_);
+  IdBlock object_numbers_ GUARDED_BY(mu_);
+  Engine engine_ GUARDED_BY(mu_);
+  std::unordered_map<std::string, ObjectNumber> volume_numbers_ GUARDED_BY(mu_);
+  std::unordered_map<ObjectNumber, std::string> volume_keys_ GUARDED_BY(mu_);
+  std::unordered_map<std::string, ObjectNumber> by_name_ GUARDED_BY(mu_);  // See NameOf.
+  bool attached_ GUARDED_BY(mu_) = false;
+  bool refusing_ GUARDED_BY(mu_) = false;  // Policy `fail`, and the fetcher is gone.
+  bool store_failing_ GUARDED_BY(mu_) = false;
+};
+
+}  // namespace cachecore
+
+#endif  // CACHECORE_CACHE_H_

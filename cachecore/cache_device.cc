@@ -1,0 +1,237 @@
+// Cache's half towards the fetcher.
+
+#include <fcntl.h>
+#include <glog/logging.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <utility>
+
+#include "cachecore/cache.h"
+
+namespace cachecore {
+
+Result<Generation> Cache::Attach() {
+  ASSIGN_OR_RETURN(const uint64_t next, store_->Reserve(Counter::kGeneration, 1));
+  MutexLock lock(&mu_);
+  engine_.Attach(Generation{next});
+  attached_ = true;
+  refusing_ = false;
+  return Generation{next};
+}
+
+void Cache::Detach() {
+  Work work;
+  {
+    MutexLock lock(&mu_);
+    attached_ = false;
+    refusing_ = options_.fail_on_detach;
+    engine_.Detach(options_.fail_on_detach, &work.effects);
+    Seal(&work);
+  }
+  Run(std::move(work));
+}
+
+std::optional<OutgoingMessage> Cache::NextMessage() {
+  while (true) {
+    const Status ids = EnsureIds();
+    if (!ids.ok()) {
+      LOG(ERROR) << "nothing can be sent to the fetcher: " << ids.message();
+      return std::nullopt;
+    }
+    Work work;
+    std::optional<Delivery> delivery;
+    ObjectNumber number;
+    {
+      MutexLock lock(&mu_);
+      delivery = engine_.Select(&work.effects);
+      if (delivery && delivery->object != nullptr) number = delivery->object->number;
+      Seal(&work);
+    }
+    const bool more = !work.effects.created.empty();
+    Run(std::move(work));
+    if (!delivery) {
+      if (more) continue;  // Reopens were asked for just now; they go out first.
+      return std::nullopt;
+    }
+    OutgoingMessage outgoing{std::move(delivery->message), UniqueFd()};
+    const auto* open = std::get_if<wire::OpenMessage>(&outgoing.message);
+    if (open == nullptr) return outgoing;
+    Result<UniqueFd> file = PrepareDataFile(number);
+    if (file.ok()) {
+      outgoing.data_fd = std::move(file).value();
+      return outgoing;
+    }
+    Work failed;
+    {
+      MutexLock lock(&mu_);
+      engine_.DeliveryFailed(open->msg_id, file.status(), &failed.effects);
+      Seal(&failed);
+    }
+    Run(std::move(failed));
+  }
+}
+
+// The descriptor that a fetcher writes an object through.  A new object gets its (empty) file here.
+Result<UniqueFd> Cache::PrepareDataFile(ObjectNumber number) {
+  {
+    MutexLock lock(&mu_);
+    const Object* object = engine_.Find(number);
+    if (object == nullptr) return Status(ESTALE, "the object was dropped");
+    if (object->file != nullptr) return data_.OpenForFetcher(number);
+  }
+  ASSIGN_OR_RETURN(UniqueFd file, data_.Create(number, 0));
+  {
+    MutexLock lock(&mu_);
+    Object* object = engine_.Find(number);
+    if (object == nullptr) return Status(ESTALE, "the object was dropped");
+    object->file = std::make_shared<const UniqueFd>(std::move(file));
+  }
+  return data_.OpenForFetcher(number);
+}
+
+std::vector<int32_t> Cache::Execute(const std::vector<Result<wire::Command>>& commands) {
+  std::vector<int32_t> results;
+  std::vector<const wire::Command*> fills;
+  const auto flush = [&] {
+    if (!fills.empty()) ExecuteFills(fills, &results);
+    fills.clear();
+  };
+  const Status ids = EnsureIds();
+  for (const Result<wire::Command>& command : commands) {
+    if (!ids.ok() || !command.ok()) {
+      flush();
+      results.push_back(-(ids.ok() ? command.status().error() : ids.error()));
+      continue;
+    }
+    if (std::holds_alternative<wire::FilledCommand>(*command) ||
+        std::holds_alternative<wire::CreadCommand>(*command)) {
+      fills.push_back(&*command);
+      continue;
+    }
+    flush();
+    results.push_back(ExecuteOne(*command));
+  }
+  flush();
+  return results;
+}
+
+// A run of `filled` and `cread` shares one write to the store, which comes before any of them
+// counts.
+void Cache::ExecuteFills(const std::vector<const wire::Command*>& commands,
+                         std::vector<int32_t>* results) {
+  const size_t first = results->size();
+  MetadataBatch batch;
+  {
+    MutexLock lock(&mu_);
+    for (const wire::Command* command : commands) {
+      int32_t result = 0;
+      if (const auto* filled = std::get_if<wire::FilledCommand>(command)) {
+        const Object* object = engine_.FindLive(filled->object_id);
+        if (object == nullptr || !object->size_known || filled->range.end > object->size_bytes) {
+          result = -EINVAL;
+        } else {
+          const ByteRange whole = object->presence.RoundInward(filled->range);
+          if (!whole.empty() && !object->presence.Covers(whole)) {
+            batch.add_presence.push_back({object->number, whole, Presence::kThisBoot});
+          }
+        }
+      }
+      results->push_back(result);
+    }
+  }
+  CommitOrLog(batch);
+  Work work;
+  {
+    MutexLock lock(&mu_);
+    for (size_t i = 0; i < commands.size(); ++i) {
+      int32_t& result = (*results)[first + i];
+      if (result != 0) continue;
+      if (const auto* filled = std::get_if<wire::FilledCommand>(commands[i])) {
+        Object* object = engine_.FindLive(filled->object_id);
+        if (object == nullptr) {
+          result = -EINVAL;  // Dropped meanwhile.
+        } else {
+          engine_.Fill(object, filled->range, &work.effects);
+        }
+      } else {
+        result = engine_.Cread(std::get<wire::CreadCommand>(*commands[i]), &work.effects);
+      }
+    }
+    Seal(&work);
+  }
+  Run(std::move(work));
+}
+
+int32_t Cache::ExecuteOne(const wire::Command& command) {
+  if (const auto* copen = std::get_if<wire::CopenCommand>(&command)) return ExecuteCopen(*copen);
+  Work work;
+  int32_t result = -EOPNOTSUPP;
+  {
+    MutexLock lock(&mu_);
+    if (const auto* attr = std::get_if<wire::AttrCommand>(&command)) {
+      result = engine_.SetAttr(*attr, &work.effects);
+    } else if (const auto* cause = std::get_if<wire::CauseCommand>(&command)) {
+      result = engine_.SetCause(*cause);
+    } else if (const auto* close = std::get_if<wire::CloseCommand>(&command)) {
+      result = engine_.CloseInstance(close->object_id, &work.effects);
+    } else if (std::holds_alternative<wire::RestoreCommand>(command)) {
+      result = engine_.Restore(&work.effects);
+    }
+    Seal(&work);
+  }
+  Run(std::move(work));
+  return result;
+}
+
+// A new object's file and record are made before anybody is told that it exists.
+int32_t Cache::ExecuteCopen(wire::CopenCommand command) {
+  std::optional<ObjectRecord> fresh;
+  std::shared_ptr<const UniqueFd> file;
+  {
+    MutexLock lock(&mu_);
+    const Request* request = engine_.FindOpen(command.msg_id);
+    if (request == nullptr) return -EINVAL;
+    const Object* object = engine_.Find(request->object);
+    file = object->file;
+    if (!object->size_known) {
+      fresh = ObjectRecord{
+          object->number, object->volume, object->cookie_key, static_cast<uint64_t>(command.size),
+          false,          object->attr};
+    }
+  }
+  std::string cause;
+  if (fresh && command.error == 0 && command.size >= 0) {
+    Status status;
+    if (ftruncate(file->get(), command.size) != 0) {
+      status = Status::FromErrno(errno, "making " + data_.PathOf(fresh->number) + " " +
+                                            std::to_string(command.size) + " bytes long");
+    } else {
+      MetadataBatch batch;
+      batch.put_objects.push_back(*fresh);
+      status = store_->Commit(batch, Sync::kNo);
+    }
+    if (!status.ok()) {
+      command.size = -status.error();
+      cause = status.message();
+    }
+  }
+  Work work;
+  int32_t result;
+  bool opened = true;
+  {
+    MutexLock lock(&mu_);
+    if (!cause.empty()) (void)engine_.SetCause({command.msg_id, cause});
+    result = engine_.Copen(command, &work.effects);
+    if (fresh) opened = engine_.Find(fresh->number) != nullptr;
+    Seal(&work);
+  }
+  Run(std::move(work));
+  if (!opened) {
+    const Status status = Forget(*fresh);
+    if (!status.ok()) LOG(ERROR) << "cleaning up after a refused OPEN: " << status.message();
+  }
+  return result;
+}
+
+}  // namespace cachecore

@@ -1,0 +1,284 @@
+// Cache's slow half: names, records and data files; objects come into memory here.
+
+#include <glog/logging.h>
+
+#include <utility>
+
+#include "cachecore/cache.h"
+
+namespace cachecore {
+namespace {
+
+std::string NameOf(ObjectNumber volume, const std::string& cookie) {
+  return std::to_string(volume.value) + "/" + cookie;
+}
+
+}  // namespace
+
+Result<std::optional<VolumeRecord>> Cache::FindVolume(const std::string& key) {
+  {
+    MutexLock lock(&mu_);
+    auto it = volume_numbers_.find(key);
+    if (it != volume_numbers_.end()) return std::optional(VolumeRecord{it->second, key});
+  }
+  ASSIGN_OR_RETURN(std::optional<VolumeRecord> record, store_->FindVolume(key));
+  if (record) {
+    MutexLock lock(&mu_);
+    volume_numbers_[key] = record->number;
+    volume_keys_[record->number] = key;
+  }
+  return record;
+}
+
+Result<std::optional<VolumeRecord>> Cache::LoadVolume(ObjectNumber number) {
+  {
+    MutexLock lock(&mu_);
+    auto it = volume_keys_.find(number);
+    if (it != volume_keys_.end()) return std::optional(VolumeRecord{number, it->second});
+  }
+  ASSIGN_OR_RETURN(std::optional<VolumeRecord> record, store_->LoadVolume(number));
+  if (record) {
+    MutexLock lock(&mu_);
+    volume_numbers_[record->key] = number;
+    volume_keys_[number] = record->key;
+  }
+  return record;
+}
+
+Result<ObjectNumber> Cache::AddVolume(const std::string& key) {
+  if (key.empty() || key.size() > wire::kMaxKeySize || key == "." || key == ".." ||
+      key.find_first_of(std::string("/\0", 2)) != std::string::npos) {
+    return Status(EINVAL, "\"" + key + "\" cannot be a volume key: 1 to 255 bytes, no slash");
+  }
+  RETURN_IF_ERROR(EnsureIds());
+  MutexLock load_lock(&load_mu_);
+  ASSIGN_OR_RETURN(const std::optional<VolumeRecord> known, FindVolume(key));
+  if (known) return known->number;
+  VolumeRecord record;
+  record.key = key;
+  {
+    MutexLock lock(&mu_);
+    record.number = ObjectNumber{object_numbers_.Take()};
+  }
+  MetadataBatch batch;
+  batch.put_volumes.push_back(record);
+  RETURN_IF_ERROR(store_->Commit(batch, Sync::kNo));
+  MutexLock lock(&mu_);
+  volume_numbers_[key] = record.number;
+  volume_keys_[record.number] = key;
+  return record.number;
+}
+
+Status Cache::ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) {
+  return store_->ScanVolumes(visit);
+}
+
+Status Cache::ScanObjects(ObjectNumber volume,
+                          const std::function<bool(const ObjectRecord&)>& visit) {
+  return store_->ScanObjects(volume, visit);
+}
+
+Status Cache::Quarantine(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
+                         const Status& damage) {
+  LOG(ERROR) << "object " << number.value << (cookie.empty() ? "" : " (" + cookie + ")")
+             << ": damaged record put in quarantine, the object will be fetched again: "
+             << damage.message();
+  RETURN_IF_ERROR(store_->QuarantineObject(number, volume, cookie));
+  return data_.Remove(number);
+}
+
+Status Cache::Forget(const ObjectRecord& record) {
+  MetadataBatch batch;
+  batch.erase_objects.push_back(record);
+  RETURN_IF_ERROR(store_->Commit(batch, Sync::kNo));
+  return data_.Remove(record.number);
+}
+
+// Brings an object into memory.  Success without the object there means that nothing is known of
+// it, or nothing any more.
+Status Cache::LoadLocked(ObjectNumber number) {
+  {
+    MutexLock lock(&mu_);
+    if (engine_.Find(number) != nullptr) return Status();
+  }
+  Result<std::optional<ObjectRecord>> record = store_->LoadObject(number);
+  if (!record.ok()) {
+    if (record.status().error() != EBADMSG) return record.status();
+    return Quarantine(number, {}, "", record.status());
+  }
+  if (!record->has_value()) return Status();
+  ObjectRecord& known = **record;
+  ASSIGN_OR_RETURN(const std::optional<VolumeRecord> volume, LoadVolume(known.volume));
+  Result<PresenceMap> presence = store_->LoadPresence(number, known.size_bytes);
+  if (!presence.ok()) {
+    if (presence.status().error() != EBADMSG) return presence.status();
+    return Quarantine(number, known.volume, known.cookie, presence.status());
+  }
+  Result<UniqueFd> file = data_.OpenExisting(number, known.size_bytes);
+  if (!file.ok()) {
+    if (file.status().error() != ENOENT && file.status().error() != EBADMSG) return file.status();
+    LOG(ERROR) << "object " << number.value << " (" << known.cookie
+               << "): will be fetched again: " << file.status().message();
+    return Forget(known);
+  }
+  auto object = std::make_unique<Object>();
+  object->number = number;
+  object->volume = known.volume;
+  object->volume_key = volume ? volume->key : "";
+  object->cookie_key = known.cookie;
+  object->size_known = true;
+  object->size_bytes = known.size_bytes;
+  object->attr = std::move(known.attr);
+  object->stale = known.stale;
+  object->presence = std::move(presence).value();
+  object->file = std::make_shared<const UniqueFd>(std::move(file).value());
+  MutexLock lock(&mu_);
+  by_name_[NameOf(object->volume, object->cookie_key)] = number;
+  engine_.AddObject(std::move(object));
+  return Status();
+}
+
+Status Cache::EnsureLoaded(ObjectNumber number) {
+  {
+    MutexLock lock(&mu_);
+    if (engine_.Find(number) != nullptr) return Status();
+  }
+  MutexLock load_lock(&load_mu_);
+  return LoadLocked(number);
+}
+
+Result<std::optional<ObjectNumber>> Cache::FindByName(const VolumeRecord& volume,
+                                                      const std::string& cookie) {
+  {
+    MutexLock lock(&mu_);
+    auto it = by_name_.find(NameOf(volume.number, cookie));
+    if (it != by_name_.end()) {
+      if (engine_.Find(it->second) != nullptr) return std::optional(it->second);
+      by_name_.erase(it);
+    }
+  }
+  Result<std::optional<ObjectNumber>> number = store_->FindObject(volume.number, cookie);
+  if (!number.ok()) {
+    if (number.status().error() != EBADMSG) return number.status();
+    RETURN_IF_ERROR(Quarantine({}, volume.number, cookie, number.status()));
+    return std::optional<ObjectNumber>();
+  }
+  if (!number->has_value()) return number;
+  RETURN_IF_ERROR(LoadLocked(**number));
+  MutexLock lock(&mu_);
+  if (engine_.Find(**number) == nullptr) return std::optional<ObjectNumber>();
+  return number;
+}
+
+// The origin's copy has changed and nobody uses ours: makes room for the new one.
+Status Cache::DropReplaced(ObjectNumber number) {
+  Work work;
+  ObjectRecord record;
+  {
+    MutexLock lock(&mu_);
+    Object* object = engine_.Find(number);
+    record.number = number;
+    record.volume = object->volume;
+    record.cookie = object->cookie_key;
+    LOG(INFO) << object->volume_key << "/" << object->cookie_key
+              << ": changed at its origin; the cached copy is dropped";
+    by_name_.erase(NameOf(object->volume, object->cookie_key));
+    engine_.Drop(object, &work.effects);
+    Seal(&work);
+  }
+  Run(std::move(work));
+  return Forget(record);
+}
+
+void Cache::Acquire(const VolumeRecord& volume, const std::string& cookie, Duration timeout,
+                    bool replace_stale, std::optional<ObjectNumber>* replaced, InfoDone done) {
+  if (cookie.empty() || cookie.size() > wire::kMaxCookieKeySize || cookie == "." ||
+      cookie == "..") {
+    done(Status(ENOENT, "\"" + cookie + "\" cannot be an object's name: 1 to 252 bytes"));
+    return;
+  }
+  if (timeout == Duration::zero()) timeout = options_.request_timeout;
+  Work work;
+  {
+    Status status = EnsureIds();
+    MutexLock load_lock(&load_mu_);
+    Result<std::optional<ObjectNumber>> number(std::optional<ObjectNumber>{});
+    if (status.ok()) number = FindByName(volume, cookie);
+    if (!status.ok() || !number.ok()) {
+      done(status.ok() ? number.status() : status);
+      return;
+    }
+    std::optional<ObjectInfo> info;
+    if (*number) {
+      MutexLock lock(&mu_);
+      const Object* object = engine_.Find(**number);
+      if (object != nullptr && object->size_known) info = InfoOf(*object);
+    }
+    if (info && info->stale && replace_stale) {
+      status = DropReplaced(info->number);
+      if (replaced != nullptr) *replaced = info->number;
+      info.reset();
+      number = std::optional<ObjectNumber>();
+    }
+    if (info || !status.ok()) {
+      done(info ? Result<ObjectInfo>(*info) : Result<ObjectInfo>(status));
+      return;
+    }
+    MutexLock lock(&mu_);
+    if (refusing_) {
+      status = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
+    } else {
+      Object* object = *number ? engine_.Find(**number) : nullptr;
+      if (object == nullptr) {
+        auto fresh = std::make_unique<Object>();
+        fresh->number = ObjectNumber{object_numbers_.Take()};
+        fresh->volume = volume.number;
+        fresh->volume_key = volume.key;
+        fresh->cookie_key = cookie;
+        by_name_[NameOf(volume.number, cookie)] = fresh->number;
+        object = engine_.AddObject(std::move(fresh));
+      }
+      engine_.Acquire(
+          object, DeadlineAfter(timeout),
+          [this, done, opened = object->number](const Status& ended) {
+            done(ended.ok() ? Stat(opened) : Result<ObjectInfo>(ended));
+          },
+          &work.effects);
+      Seal(&work);
+    }
+    if (!status.ok())
+      work.effects.acquires.emplace_back([done](const Status& s) { done(s); }, status);
+  }
+  Run(std::move(work));
+}
+
+// Takes up what an earlier daemon had asked for: its READs go on in the background, and reads that
+// the kernel sends again join them.  Its OPENs had no object yet; whoever wants one looks it up
+// again.
+Status Cache::ResumeJournal() {
+  ASSIGN_OR_RETURN(const std::vector<JournalRecord> journal, store_->LoadJournal());
+  MetadataBatch done;
+  Work work;
+  for (const JournalRecord& record : journal) {
+    done.erase_journal.push_back(record.msg_id);
+    if (record.opcode != static_cast<uint32_t>(wire::Opcode::kRead)) continue;
+    RETURN_IF_ERROR(EnsureLoaded(record.object));
+    MutexLock lock(&mu_);
+    Object* object = engine_.Find(record.object);
+    if (object == nullptr || record.range.end > object->size_bytes) continue;
+    engine_.Prefetch(object, record.range, &work.effects);
+  }
+  {
+    MutexLock lock(&mu_);
+    Seal(&work);
+  }
+  if (!journal.empty()) {
+    LOG(INFO) << "journal: " << journal.size() << " requests of an earlier life, "
+              << work.effects.created.size() << " to be fetched";
+  }
+  Run(std::move(work));
+  CommitOrLog(done);
+  return Status();
+}
+
+}  // namespace cachecore

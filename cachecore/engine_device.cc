@@ -1,0 +1,249 @@
+// The fetcher's half of Engine: which message goes out next, and what its answers do.
+
+#include <glog/logging.h>
+
+#include <cstring>
+
+#include "cachecore/engine.h"
+
+namespace cachecore {
+
+std::optional<Delivery> Engine::Select(Effects* effects) {
+  Request* request = requests_.Select([&](Request& candidate) {
+    if (candidate.opcode != wire::Opcode::kRead) return true;
+    Object* object = Find(candidate.object);
+    if (object->state == ObjectState::kOpen) return true;
+    // Choosing a message is what reopens a closed object, as in the kernel; the READ waits for it.
+    if (object->state == ObjectState::kClose) {
+      Apply(object, ObjectEvent::kNeeded);
+      if (!object->open_request) {
+        object->open_request = NewRequest(object, wire::Opcode::kOpen, {}, effects)->id;
+      }
+    }
+    return false;
+  });
+  if (request == nullptr) return std::nullopt;
+  requests_.MarkDelivered(request, generation_);
+
+  Object* object = Find(request->object);
+  switch (request->opcode) {
+    case wire::Opcode::kOpen: {
+      CHECK(!object->live_id);
+      Apply(object, ObjectEvent::kDelivered);
+      object->live_id = take_object_id_();
+      live_.emplace(*object->live_id, object);
+      wire::OpenMessage open;
+      open.msg_id = request->id;
+      open.object_id = *object->live_id;
+      open.volume_key = object->volume_key;
+      open.cookie_key = object->cookie_key;
+      open.attr = object->attr;
+      return Delivery{open, object};
+    }
+    case wire::Opcode::kClose: {
+      // A CLOSE is finished by being read; nobody answers it.
+      const wire::CloseMessage close{request->id, request->closing};
+      EndRequest(request, effects);
+      return Delivery{close, nullptr};
+    }
+    default:
+      return Delivery{wire::ReadMessage{request->id, *object->live_id, request->range}, object};
+  }
+}
+
+void Engine::CloseLive(Object* object) {
+  if (!object->live_id) return;
+  live_.erase(*object->live_id);
+  object->live_id.reset();
+}
+
+void Engine::DeliveryFailed(MsgId id, const Status& why, Effects* effects) {
+  Request* request = requests_.Find(id);
+  if (request == nullptr || request->opcode != wire::Opcode::kOpen) return;
+  Object* object = Find(request->object);
+  EndRequest(request, effects);
+  Refused(object, why.error(), why.message(), effects);
+}
+
+void Engine::MarkStale(Object* object, Effects* effects) {
+  if (object->stale) return;
+  object->stale = true;
+  effects->changed.push_back(object->number);
+}
+
+// An OPEN has ended without the object being open.
+void Engine::Refused(Object* object, int error, const std::string& cause, Effects* effects) {
+  CloseLive(object);
+  Apply(object, ObjectEvent::kRefused);
+  const std::string name = object->volume_key + "/" + object->cookie_key;
+  object->last_error = cause;
+  FinishAcquires(object, Status(error, cause), effects);
+  if (!object->size_known) {  // Nothing is known of it, so nothing can wait on it.
+    objects_.erase(object->number);
+    return;
+  }
+  if (error == ESTALE) MarkStale(object, effects);
+  if (error != ESTALE && ++object->refusals < options_.max_refusals) {
+    effects->wake_device = true;  // Its READs are still NEW; the next choice reopens it.
+    return;
+  }
+  object->refusals = 0;
+  effects->log.push_back("object " + name + ": EIO to its waiting reads: " + cause);
+  FailReads(object, Status(EIO, effects->log.back()), effects);
+}
+
+Request* Engine::FindOpen(MsgId id) {
+  Request* request = requests_.Find(id);
+  // Delivered in this attachment: an answer that an earlier fetcher owed is not for this one.
+  const bool answerable = request != nullptr && request->opcode == wire::Opcode::kOpen &&
+                          request->delivered == generation_ && !requests_.IsNew(id);
+  return answerable ? request : nullptr;
+}
+
+int Engine::Copen(const wire::CopenCommand& command, Effects* effects) {
+  Request* request = FindOpen(command.msg_id);
+  if (request == nullptr) return -EINVAL;
+  Object* object = Find(request->object);
+  std::string cause = std::move(request->cause);
+  EndRequest(request, effects);
+
+  int error = command.error;
+  int answer = -command.error;
+  if (error == 0 && command.size < 0) error = static_cast<int>(-command.size);
+  if (error == 0 && !object->live_id) {
+    error = EBADFD;
+    cause = "the fetcher closed it before it had opened it";
+  }
+  const auto size = static_cast<uint64_t>(command.size);
+  if (error == 0 && object->size_known && size != object->size_bytes) {
+    error = ESTALE;
+    answer = -ESTALE;
+    cause = "changed at its origin: it was " + std::to_string(object->size_bytes) +
+            " bytes when it was first opened and is " + std::to_string(size) + " now";
+  }
+  if (error != 0) {
+    if (cause.empty()) cause = std::string("the fetcher answered: ") + std::strerror(error);
+    Refused(object, error, cause, effects);
+    return answer;
+  }
+  if (!object->size_known) {
+    object->size_known = true;
+    object->size_bytes = size;
+    object->presence = PresenceMap(size);
+  }
+  object->refusals = 0;
+  object->last_error.clear();
+  Apply(object, ObjectEvent::kOpened);
+  FinishAcquires(object, Status(), effects);
+  effects->wake_device = true;
+  return 0;
+}
+
+Object* Engine::FindLive(ObjectId id) {
+  auto it = live_.find(id);
+  return it == live_.end() ? nullptr : it->second;
+}
+
+int Engine::Cread(const wire::CreadCommand& command, Effects* effects) {
+  Object* object = FindLive(command.object_id);
+  Request* request = requests_.Find(command.msg_id);
+  if (object == nullptr || request == nullptr || request->opcode != wire::Opcode::kRead ||
+      request->object != object->number) {
+    return -EINVAL;
+  }
+  const ByteRange range = request->range;
+  const bool progress = request->filled_bytes > 0;
+  const std::string cause = std::move(request->cause);
+  EndRequest(request, effects);
+  if (command.error == 0 && progress) {
+    // What is still missing is asked for again, as the kernel probes a hole once more.
+    std::vector<ReadTicket> again;
+    auto it = object->waiting.lower_bound(range.begin);
+    while (it != object->waiting.end() && it->first < range.end) {
+      again.push_back(it->second);
+      it = object->waiting.erase(it);
+    }
+    for (const ReadTicket& read : again) Await(read, effects);
+    return 0;
+  }
+  if (command.error == ESTALE) MarkStale(object, effects);
+  const std::string name = object->volume_key + "/" + object->cookie_key;
+  std::string why = cause;
+  if (why.empty()) {
+    why = command.error == 0 ? "the fetcher completed the range without filling it"
+                             : std::string("the fetcher answered: ") + std::strerror(command.error);
+  }
+  if (command.error != 0 && object->last_error != why) {  // A failing origin fails many ranges.
+    object->last_error = why;
+    effects->log.push_back("object " + name + " range " + range.ToString() + ": EIO: " + why);
+  }
+  FailReadsIn(object, range, Status(EIO, "object " + name + ": " + why), effects);
+  return 0;
+}
+
+int Engine::CloseInstance(ObjectId id, Effects* effects) {
+  Object* object = FindLive(id);
+  if (object == nullptr) return -EINVAL;
+  CloseLive(object);
+  // A delivered OPEN stays to be answered (with EBADFD), and until then the object is REOPENING or
+  // new.
+  if (object->state == ObjectState::kOpen) Apply(object, ObjectEvent::kClosed);
+  effects->wake_device = true;
+  return 0;
+}
+
+int Engine::SetCause(const wire::CauseCommand& command) {
+  Request* request = requests_.Find(command.msg_id);
+  if (request == nullptr) return -EINVAL;
+  request->cause = command.text;
+  return 0;
+}
+
+int Engine::SetAttr(const wire::AttrCommand& command, Effects* effects) {
+  Object* object = FindLive(command.object_id);
+  if (object == nullptr) return -EINVAL;
+  object->attr = command.attr;
+  if (object->size_known) effects->changed.push_back(object->number);
+  return 0;
+}
+
+int Engine::Restore(Effects* effects) {
+  // An OPEN that this very fetcher is answering is left with it: delivered twice it would have two
+  // live instances.
+  requests_.Restore([&](const Request& request) {
+    return request.opcode != wire::Opcode::kOpen || !Find(request.object)->live_id;
+  });
+  effects->wake_device = true;
+  return 0;
+}
+
+void Engine::Detach(bool fail, Effects* effects) {
+  for (auto& [number, object] : objects_) {
+    if (!object->live_id) continue;
+    CloseLive(object.get());
+    // With an OPEN on its way REOPENING stands: the OPEN is delivered again after `restore`.
+    if (!(object->state == ObjectState::kReopening && object->open_request)) {
+      Apply(object.get(), ObjectEvent::kClosed);
+    }
+  }
+  CHECK(live_.empty());
+  if (!fail) return;
+  const Status gone(EIO, "the fetcher is gone and the detach policy is `fail`");
+  std::vector<Object*> unknown;
+  for (auto& [number, object] : objects_) {
+    FailReads(object.get(), gone, effects);
+    FinishAcquires(object.get(), gone, effects);
+    while (!object->in_flight.empty()) {
+      EndRequest(requests_.Find(object->in_flight.begin()->second), effects);
+    }
+    if (object->open_request) {
+      EndRequest(requests_.Find(*object->open_request), effects);
+      Apply(object.get(), ObjectEvent::kRefused);
+    }
+    if (!object->size_known) unknown.push_back(object.get());
+  }
+  for (Object* object : unknown) objects_.erase(object->number);
+  while (requests_.size() > 0) EndRequest(requests_.all().begin()->second.get(), effects);
+}
+
+}  // namespace cachecore

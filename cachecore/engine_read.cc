@@ -1,0 +1,253 @@
+// The readers' half of Engine: reads, what they need fetched, and how they end.
+
+#include <glog/logging.h>
+
+#include <algorithm>
+
+#include "cachecore/engine.h"
+
+namespace cachecore {
+namespace {
+
+constexpr uint64_t kExactMaxFetch = 2 << 20;  // What clients of the kernel's interface accept.
+
+uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value - value % alignment; }
+uint64_t AlignUp(uint64_t value, uint64_t alignment) {
+  return AlignDown(value + alignment - 1, alignment);
+}
+
+}  // namespace
+
+ReadTicket Engine::Read(Object* object, ByteRange range, uint64_t fuse_unique, Duration deadline,
+                        ReadDone done, Effects* effects) {
+  CHECK(object->size_known && range.end <= object->size_bytes && !range.empty());
+  auto read = std::make_shared<PendingRead>();
+  read->object = object;
+  read->range = range;
+  read->position = range.begin;
+  read->fuse_unique = fuse_unique;
+  read->started = clock_.Now();
+  read->done = std::move(done);
+  ++counters_.reads_waited;
+  Await(read, effects);
+  if (deadline != Duration::zero()) deadlines_.emplace(deadline, read);
+  return read;
+}
+
+// Puts a read in line at its first missing byte and sees to it that all it misses has been asked
+// for.
+void Engine::Await(const ReadTicket& read, Effects* effects) {
+  Object* object = read->object;
+  const std::vector<ByteRange> gaps = object->presence.Gaps({read->position, read->range.end});
+  CHECK(!gaps.empty());
+  read->position = gaps.front().begin;
+  for (const ByteRange gap : gaps) CoverGap(read, gap, effects);
+  object->waiting.emplace(read->position, read);
+}
+
+void Engine::CoverGap(const ReadTicket& read, ByteRange gap, Effects* effects) {
+  Object* object = read->object;
+  uint64_t cursor = gap.begin;
+  while (cursor < gap.end) {
+    auto next = object->in_flight.upper_bound(cursor);
+    uint64_t low = 0;
+    if (next != object->in_flight.begin()) {
+      Request* before = requests_.Find(std::prev(next)->second);
+      if (before->range.Contains(cursor)) {
+        Join(before, read);
+        cursor = before->range.end;
+        continue;
+      }
+      low = before->range.end;
+    }
+    const uint64_t high = next == object->in_flight.end() ? object->size_bytes : next->first;
+    const ByteRange hole{cursor, std::min(gap.end, high)};
+    ByteRange wanted = hole;
+    if (!options_.exact) {
+      wanted = {std::max(low, AlignDown(hole.begin, options_.fetch_size)),
+                std::min(high, AlignUp(hole.end, options_.fetch_size))};
+    }
+    AskFor(object, wanted, read, hole, effects);
+    cursor = hole.end;
+  }
+}
+
+// Makes READs for the absent parts of `wanted`, which overlaps no request.  `read`, if any, takes a
+// share in those that overlap `needed`; the others are background.
+void Engine::AskFor(Object* object, ByteRange wanted, const ReadTicket& read, ByteRange needed,
+                    Effects* effects) {
+  const uint64_t limit = options_.exact ? kExactMaxFetch : options_.max_fetch;
+  for (ByteRange gap : object->presence.Gaps(wanted)) {
+    while (!gap.empty()) {
+      const ByteRange part{gap.begin, std::min(gap.end, gap.begin + limit)};
+      Request* request = NewRequest(object, wire::Opcode::kRead, part, effects);
+      object->in_flight.emplace(part.begin, request->id);
+      if (read != nullptr && part.Overlaps(needed)) {
+        request->fuse_unique = read->fuse_unique;
+        Join(request, read);
+      } else {
+        request->background = true;
+      }
+      gap.begin = part.end;
+    }
+  }
+}
+
+void Engine::Join(Request* request, const ReadTicket& read) {
+  auto& shares = read->requests;
+  if (std::find(shares.begin(), shares.end(), request->id) != shares.end()) return;
+  requests_.Promote(request);
+  ++request->waiters;
+  read->requests.push_back(request->id);
+}
+
+void Engine::NoteRead(Object* object, ByteRange range, Effects* effects) {
+  if (options_.exact) return;
+  const ByteRange ahead =
+      object->read_ahead.Advance(range, options_.fetch_size, options_.read_ahead_max);
+  if (!ahead.empty()) Prefetch(object, ahead, effects);
+}
+
+void Engine::Prefetch(Object* object, ByteRange range, Effects* effects) {
+  const uint64_t end = std::min(object->size_bytes, AlignUp(range.end, options_.fetch_size));
+  uint64_t cursor = AlignDown(range.begin, options_.fetch_size);
+  while (cursor < end) {
+    auto next = object->in_flight.upper_bound(cursor);
+    if (next != object->in_flight.begin()) {
+      const Request* before = requests_.Find(std::prev(next)->second);
+      if (before->range.Contains(cursor)) {
+        cursor = before->range.end;
+        continue;
+      }
+    }
+    const uint64_t high = next == object->in_flight.end() ? end : std::min(end, next->first);
+    AskFor(object, {cursor, high}, nullptr, {}, effects);
+    cursor = high;
+  }
+}
+
+void Engine::Unqueue(const ReadTicket& read) {
+  auto [it, end] = read->object->waiting.equal_range(read->position);
+  while (it != end && it->second != read) ++it;
+  CHECK(it != end);
+  read->object->waiting.erase(it);
+}
+
+// REQUIRES: `read` is not in object->waiting any more.
+void Engine::Finish(const ReadTicket& read, const Status& status, Effects* effects) {
+  CHECK(!read->ended);
+  read->ended = true;
+  for (const MsgId id : read->requests) {
+    Request* request = requests_.Find(id);
+    if (request == nullptr) continue;
+    CHECK_GT(request->waiters, 0u);
+    if (--request->waiters > 0) continue;
+    // Served: what is under way is let finish, it is nearly here.  Given up: nobody wants it.
+    if (status.ok()) {
+      request->background = true;
+    } else {
+      EndRequest(request, effects);
+    }
+  }
+  read->requests.clear();
+  if (!status.ok()) ++counters_.reads_failed;
+  read->object = nullptr;
+  effects->reads.emplace_back(std::move(read->done), status);
+}
+
+bool Engine::Withdraw(const ReadTicket& read, const Status& why, Effects* effects) {
+  if (read->ended) return false;
+  ++counters_.reads_withdrawn;
+  Unqueue(read);
+  Finish(read, why, effects);
+  return true;
+}
+
+void Engine::Expire(const std::string& circumstances, Effects* effects) {
+  const Duration now = clock_.Now();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    const ReadTicket read = deadlines_.begin()->second.lock();
+    deadlines_.erase(deadlines_.begin());
+    if (read == nullptr || read->ended) continue;
+    const Object* object = read->object;
+    std::string cause = circumstances;
+    for (const MsgId id : read->requests) {
+      const Request* request = requests_.Find(id);
+      if (request != nullptr && !request->cause.empty()) cause = request->cause;
+    }
+    const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(now - read->started);
+    effects->log.push_back("object " + object->volume_key + "/" + object->cookie_key + " range " +
+                           read->range.ToString() + ": EIO after " +
+                           std::to_string(waited.count()) + " ms without an answer: " + cause);
+    ++counters_.reads_expired;
+    Unqueue(read);
+    Finish(read, Status(EIO, effects->log.back()), effects);
+  }
+  for (auto& [number, object] : objects_) {
+    if (object->acquires.empty()) continue;
+    auto& acquires = object->acquires;
+    const Request* open = object->open_request ? requests_.Find(*object->open_request) : nullptr;
+    const std::string cause = open != nullptr && !open->cause.empty() ? open->cause : circumstances;
+    for (auto it = acquires.begin(); it != acquires.end();) {
+      if (it->deadline == Duration::zero() || it->deadline > now) {
+        ++it;
+        continue;
+      }
+      const Status status(ETIMEDOUT, "no answer in time: " + cause);
+      effects->acquires.emplace_back(std::move(it->done), status);
+      it = acquires.erase(it);
+    }
+  }
+}
+
+// Fails the reads whose first missing byte lies in `range`.
+void Engine::FailReadsIn(Object* object, ByteRange range, const Status& status, Effects* effects) {
+  std::vector<ReadTicket> failed;
+  auto it = object->waiting.lower_bound(range.begin);
+  while (it != object->waiting.end() && it->first < range.end) {
+    failed.push_back(it->second);
+    it = object->waiting.erase(it);
+  }
+  for (const ReadTicket& read : failed) Finish(read, status, effects);
+}
+
+void Engine::FailReads(Object* object, const Status& status, Effects* effects) {
+  FailReadsIn(object, {0, UINT64_MAX}, status, effects);
+}
+
+void Engine::Fill(Object* object, ByteRange range, Effects* effects) {
+  const uint64_t before = object->presence.present_bytes();
+  const ByteRange added = object->presence.Add(range);
+  if (added.empty()) return;
+  const uint64_t fresh = object->presence.present_bytes() - before;
+  counters_.bytes_filled += fresh;
+  counters_.bytes_filled_twice += added.size() - fresh;
+  object->unsynced.push_back(added);
+  object->unsynced_bytes += added.size();
+
+  auto covering = object->in_flight.upper_bound(added.begin);
+  if (covering != object->in_flight.begin()) --covering;
+  for (; covering != object->in_flight.end() && covering->first < added.end; ++covering) {
+    Request* request = requests_.Find(covering->second);
+    request->filled_bytes += request->range.Intersect(added).size();
+  }
+
+  std::vector<ReadTicket> touched;
+  auto it = object->waiting.lower_bound(added.begin);
+  while (it != object->waiting.end() && it->first < added.end) {
+    touched.push_back(it->second);
+    it = object->waiting.erase(it);
+  }
+  for (const ReadTicket& read : touched) {
+    const uint64_t next = object->presence.FirstMissing({read->position, read->range.end});
+    if (next >= read->range.end) {
+      Finish(read, Status(), effects);
+    } else {
+      // What it misses further on was asked for when it came, or has failed for somebody since.
+      read->position = next;
+      Await(read, effects);
+    }
+  }
+}
+
+}  // namespace cachecore

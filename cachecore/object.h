@@ -1,0 +1,86 @@
+// Object: one cached file of a volume, and PendingRead: one read that waits on it.
+//
+// Model    an object is named for ever by its number.  Its size is known once a fetcher has opened
+// it.
+//          `in_flight` holds its READ requests by first byte, never overlapping; `waiting` holds
+//          its unfinished reads by their first missing byte.  Plain data: Engine keeps the
+//          invariants.
+// Threads  guarded by Cache::mu_; `file` may be read from by any holder of the shared pointer.
+// Owns     the data file's descriptor, shared with replies in flight.
+// Crash    number, keys, size, stale, attr and presence are in the metadata store; the rest is
+// memory.
+
+#ifndef CACHECORE_OBJECT_H_
+#define CACHECORE_OBJECT_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cachecore/byte_range.h"
+#include "cachecore/clock.h"
+#include "cachecore/ids.h"
+#include "cachecore/object_state.h"
+#include "cachecore/presence_map.h"
+#include "cachecore/read_ahead.h"
+#include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
+
+namespace cachecore {
+
+using ReadDone = std::function<void(const Status&)>;
+using AcquireDone = std::function<void(const Status&)>;
+
+struct Object;
+
+struct PendingRead {
+  Object* object = nullptr;  // Valid until `ended`.
+  ByteRange range;
+  uint64_t position = 0;  // First missing byte: its key in object->waiting.
+  uint64_t fuse_unique = 0;
+  Duration started{0};
+  std::vector<MsgId> requests;  // READs it holds a share in; some may have ended.
+  ReadDone done;
+  bool ended = false;
+};
+using ReadTicket = std::shared_ptr<PendingRead>;
+
+struct PendingAcquire {
+  Duration deadline{0};  // Zero is never.
+  AcquireDone done;
+};
+
+struct Object {
+  ObjectNumber number;
+  ObjectNumber volume;
+  std::string volume_key;
+  std::string cookie_key;
+
+  bool size_known = false;
+  uint64_t size_bytes = 0;
+  std::string attr;
+  bool stale = false;      // The origin's copy has changed; see docs/semantics.md.
+  std::string last_error;  // Why it was last refused or failed; for people.
+
+  ObjectState state = ObjectState::kClose;
+  std::optional<ObjectId> live_id;  // The instance a fetcher has open now.
+  std::optional<MsgId> open_request;
+  uint32_t refusals = 0;  // Refused reopens in a row.
+
+  PresenceMap presence{0};
+  std::map<uint64_t, MsgId> in_flight;
+  std::multimap<uint64_t, ReadTicket> waiting;
+  std::vector<PendingAcquire> acquires;
+  ReadAhead read_ahead;
+
+  std::shared_ptr<const UniqueFd> file;
+  std::vector<ByteRange> unsynced;  // Filled since the last fdatasync.
+  uint64_t unsynced_bytes = 0;
+};
+
+}  // namespace cachecore
+
+#endif  // CACHECORE_OBJECT_H_

@@ -1,0 +1,53 @@
+#include "cachecore/parse_text.h"
+
+#include <cerrno>
+#include <charconv>
+#include <limits>
+
+namespace cachecore {
+namespace {
+
+// Splits "12.5ms" into its number and its unit.
+template <typename Number>
+bool Split(const std::string& text, Number* number, std::string* unit) {
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, *number);
+  unit->assign(rest, end);
+  return error == std::errc() && *number >= Number{};
+}
+
+}  // namespace
+
+Result<Duration> ParseDuration(const std::string& text) {
+  double number = 0;
+  std::string unit;
+  const bool split = Split(text, &number, &unit);
+  double seconds = -1;
+  if (unit.empty() || unit == "s") seconds = number;
+  if (unit == "ms") seconds = number / 1000;
+  if (unit == "m") seconds = number * 60;
+  if (unit == "h") seconds = number * 3600;
+  if (!split || seconds < 0 || seconds > 1e9) {
+    return Status(EINVAL, "\"" + text + "\" is not a duration: a number and ms, s, m or h");
+  }
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
+Result<uint64_t> ParseSize(const std::string& text) {
+  uint64_t number = 0;
+  std::string unit;
+  const bool split = Split(text, &number, &unit);
+  if (unit.size() == 3 && unit.substr(1) == "iB") unit.resize(1);
+  const std::string units = "KMGT";
+  int shift = -1;
+  if (unit.empty()) shift = 0;
+  if (unit.size() == 1 && units.find(unit) != std::string::npos) {
+    shift = 10 * (static_cast<int>(units.find(unit)) + 1);
+  }
+  if (!split || shift < 0 || number > (std::numeric_limits<uint64_t>::max() >> shift)) {
+    return Status(EINVAL, "\"" + text + "\" is not a size: a whole number and K, M, G or T");
+  }
+  return number << shift;
+}
+
+}  // namespace cachecore

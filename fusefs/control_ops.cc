@@ -1,0 +1,157 @@
+#include "fusefs/control_ops.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <ctime>
+#include <future>
+#include <optional>
+
+namespace fusefs {
+
+using cachecore::ObjectInfo;
+using cachecore::ObjectNumber;
+using cachecore::Result;
+using nlohmann::json;
+
+namespace {
+
+// A list longer than this serves no reader of `holdfast status`; the counts are exact.
+constexpr size_t kMaxListed = 1000;
+
+json Failure(int error, const std::string& sentence) {
+  return {{"ok", false}, {"errno", error}, {"error", sentence}};
+}
+
+int64_t Milliseconds(cachecore::Duration duration) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+}
+
+json RequestsJson(const std::vector<cachecore::RequestInfo>& requests) {
+  json list = json::array();
+  size_t waiting = 0;
+  int64_t oldest_ms = 0;
+  for (const cachecore::RequestInfo& request : requests) {
+    const bool open = request.opcode == cachecore::wire::Opcode::kOpen;
+    if (request.waiters > 0 || open) {
+      ++waiting;
+      oldest_ms = std::max(oldest_ms, Milliseconds(request.age));
+    }
+    if (list.size() >= kMaxListed) continue;
+    list.push_back({{"id", request.id.value},
+                    {"op", open                                               ? "OPEN"
+                           : request.opcode == cachecore::wire::Opcode::kRead ? "READ"
+                                                                              : "CLOSE"},
+                    {"object", request.object.value},
+                    {"offset", request.range.begin},
+                    {"length", request.range.size()},
+                    {"age_ms", Milliseconds(request.age)},
+                    {"waiters", request.waiters},
+                    {"delivered", request.delivered},
+                    {"cause", request.cause}});
+  }
+  return {{"waiting", waiting},
+          {"total", requests.size()},
+          {"oldest_ms", oldest_ms},
+          {"list", std::move(list)}};
+}
+
+}  // namespace
+
+ControlOps::ControlOps(Parts parts)
+    : parts_(std::move(parts)), started_unix_(static_cast<int64_t>(time(nullptr))) {}
+
+std::string ControlOps::Handle(const std::string& line) {
+  const json request = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  json answer;
+  if (!request.is_object() || !request.contains("op") || !request["op"].is_string()) {
+    answer = Failure(EINVAL, "a request is one line of JSON, an object with \"op\"");
+  } else if (request["op"] == "ping") {
+    answer = {{"ok", true}, {"pid", getpid()}, {"version", HOLDFAST_VERSION}};
+  } else if (request["op"] == "status") {
+    answer = Status();
+  } else if (request["op"] == "acquire") {
+    answer = Acquire(request);
+  } else if (request["op"] == "stop") {
+    parts_.stop();
+    answer = {{"ok", true}};
+  } else {
+    answer = Failure(EOPNOTSUPP, "unknown op; there are ping, status, acquire, stop");
+  }
+  // Names and causes may hold any bytes; JSON may not.
+  return answer.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+json ControlOps::Status() {
+  json objects = json::array();
+  const std::vector<ObjectInfo> infos = parts_.cache->DescribeObjects();
+  for (const ObjectInfo& info : infos) {
+    if (objects.size() >= kMaxListed) break;
+    objects.push_back({{"number", info.number.value},
+                       {"volume", info.volume_key},
+                       {"name", info.cookie_key},
+                       {"size", info.size_bytes},
+                       {"present", info.present_bytes},
+                       {"state", cachecore::Name(info.state)},
+                       {"stale", info.stale},
+                       {"error", info.last_error}});
+  }
+  json fetcher = {{"attached", false}};
+  if (const std::optional<FetcherInfo> attached = parts_.device->fetcher()) {
+    fetcher = {{"attached", true}, {"since", attached->since_unix}, {"pid", attached->pid}};
+  }
+  const cachecore::EngineCounters counters = parts_.cache->counters();
+  return {{"ok", true},
+          {"version", HOLDFAST_VERSION},
+          {"pid", getpid()},
+          {"started", started_unix_},
+          {"detach_policy", parts_.fail_on_detach ? "fail" : "hold"},
+          {"generation", parts_.cache->generation().value},
+          {"fetcher", std::move(fetcher)},
+          {"object_count", infos.size()},
+          {"objects", std::move(objects)},
+          {"requests", RequestsJson(parts_.cache->DescribeRequests())},
+          {"counters",
+           {{"reads", parts_.fuse->reads()},
+            {"reads_waited", counters.reads_waited},
+            {"reads_failed", counters.reads_failed},
+            {"reads_withdrawn", counters.reads_withdrawn},
+            {"reads_expired", counters.reads_expired},
+            {"requests", counters.requests},
+            {"bytes_filled", counters.bytes_filled},
+            {"bytes_filled_twice", counters.bytes_filled_twice}}}};
+}
+
+json ControlOps::Acquire(const json& request) {
+  const auto text = [&](const char* field) -> std::string {
+    return request.contains(field) && request[field].is_string() ? request[field] : "";
+  };
+  const std::string key = text("volume");
+  const std::string name = text("object");
+  int64_t timeout_ms = 30'000;
+  if (request.contains("timeout_ms") && request["timeout_ms"].is_number_unsigned()) {
+    timeout_ms = request["timeout_ms"];
+  }
+  const bool replace = request.contains("replace_stale") && request["replace_stale"] == true;
+  const Result<ObjectNumber> volume = parts_.cache->AddVolume(key);
+  if (!volume.ok()) return Failure(volume.status().error(), volume.status().message());
+
+  std::promise<Result<ObjectInfo>> answered;
+  std::optional<ObjectNumber> replaced;
+  parts_.cache->Acquire(
+      {*volume, key}, name, std::chrono::milliseconds(std::max<int64_t>(timeout_ms, 1)), replace,
+      &replaced, [&](const Result<ObjectInfo>& info) { answered.set_value(info); });
+  const Result<ObjectInfo> info = answered.get_future().get();
+  if (replaced) parts_.fuse->InvalidateEntry(*volume, name);
+  if (!info.ok()) return Failure(info.status().error(), info.status().message());
+  return {{"ok", true},
+          {"number", info->number.value},
+          {"size", info->size_bytes},
+          {"present", info->present_bytes},
+          {"stale", info->stale},
+          {"path", parts_.fuse_dir + "/" + key + "/" + name}};
+}
+
+}  // namespace fusefs

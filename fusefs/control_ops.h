@@ -1,0 +1,45 @@
+// ControlOps: what the operator's requests do.
+//
+// Model    a request is a JSON object with "op": ping, status, acquire, stop.  See docs/protocol.md
+//          "The control socket" for the fields.
+// Errors   every bad request gets {"ok":false,...} with a sentence.
+// Threads  thread-safe; acquire blocks until the fetcher answers or its time is up.
+
+#ifndef FUSEFS_CONTROL_OPS_H_
+#define FUSEFS_CONTROL_OPS_H_
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "cachecore/cache.h"
+#include "fusefs/device_server.h"
+#include "fusefs/fuse_server.h"
+
+namespace fusefs {
+
+class ControlOps {
+ public:
+  struct Parts {
+    cachecore::Cache* cache;
+    DeviceServer* device;
+    FuseServer* fuse;
+    std::string fuse_dir;
+    bool fail_on_detach;
+    std::function<void()> stop;
+  };
+
+  explicit ControlOps(Parts parts);
+  std::string Handle(const std::string& request);
+
+ private:
+  nlohmann::json Status();
+  nlohmann::json Acquire(const nlohmann::json& request);
+
+  const Parts parts_;
+  const int64_t started_unix_;
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_CONTROL_OPS_H_

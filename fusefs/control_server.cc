@@ -1,0 +1,119 @@
+#include "fusefs/control_server.h"
+
+#include <glog/logging.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "fusefs/unix_listener.h"
+
+namespace fusefs {
+
+using cachecore::MutexLock;
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+namespace {
+
+constexpr size_t kMaxRequest = 64 << 10;
+constexpr timeval kPatience = {5, 0};  // For a peer that connects and says or takes nothing.
+
+bool SendAll(int socket, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t sent = send(socket, text.data(), text.size(), MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent <= 0) return false;
+    text.remove_prefix(static_cast<size_t>(sent));
+  }
+  return true;
+}
+
+// One line, or nothing if it is too long or does not come.
+std::string ReceiveLine(int socket) {
+  std::string line;
+  char part[4096];
+  while (line.size() < kMaxRequest) {
+    const ssize_t got = recv(socket, part, sizeof(part), 0);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return "";
+    line.append(part, static_cast<size_t>(got));
+    if (const size_t end = line.find('\n'); end != std::string::npos) return line.substr(0, end);
+  }
+  return "";
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ControlServer>> ControlServer::Listen(const std::string& path) {
+  ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(path, SOCK_STREAM, geteuid()));
+  UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake.valid()) return Status::FromErrno(errno, "eventfd");
+  return std::unique_ptr<ControlServer>(
+      new ControlServer(path, std::move(listener), std::move(wake)));
+}
+
+ControlServer::ControlServer(std::string path, UniqueFd listener, UniqueFd wake)
+    : path_(std::move(path)), listener_(std::move(listener)), wake_(std::move(wake)) {}
+
+ControlServer::~ControlServer() {
+  Stop();
+  unlink(path_.c_str());
+}
+
+void ControlServer::Start(Handler handler) {
+  handler_ = std::move(handler);
+  thread_ = std::thread([this] { Run(); });
+}
+
+void ControlServer::Stop() {
+  if (!thread_.joinable()) return;
+  stopping_ = true;
+  const uint64_t one = 1;
+  PCHECK(write(wake_.get(), &one, sizeof(one)) == sizeof(one));
+  thread_.join();
+  MutexLock lock(&mu_);
+  while (connections_ > 0) left_.Wait(&mu_);
+}
+
+void ControlServer::Run() {
+  while (!stopping_) {
+    pollfd fds[2] = {{wake_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+    if (poll(fds, 2, -1) < 0) continue;
+    if (fds[1].revents == 0) continue;
+    UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!socket.valid()) continue;
+    const Result<ucred> peer = PeerOf(socket.get());
+    if (!peer.ok() || !MayConnect(*peer, geteuid())) {
+      SendAll(socket.get(), "{\"ok\":false,\"errno\":1,\"error\":\"not your daemon\"}\n");
+      continue;
+    }
+    {
+      MutexLock lock(&mu_);
+      if (connections_ >= kMaxConnections) {
+        SendAll(socket.get(), "{\"ok\":false,\"errno\":16,\"error\":\"too many at once\"}\n");
+        continue;
+      }
+      ++connections_;
+    }
+    std::thread([this, taken = std::move(socket)]() mutable {
+      Serve(std::move(taken));
+      MutexLock lock(&mu_);
+      --connections_;
+      left_.NotifyAll();
+    }).detach();  // Stop waits for connections_ to come down to 0.
+  }
+}
+
+void ControlServer::Serve(UniqueFd socket) {
+  setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof(kPatience));
+  setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof(kPatience));
+  const std::string request = ReceiveLine(socket.get());
+  SendAll(socket.get(), handler_(request) + "\n");
+}
+
+}  // namespace fusefs

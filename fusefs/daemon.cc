@@ -1,0 +1,114 @@
+#include "fusefs/daemon.h"
+
+#include <glog/logging.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <utility>
+
+#include "cachecore/data_store.h"
+#include "cachecore/rocksdb_metadata_store.h"
+#include "fusefs/fuse_mount.h"
+
+namespace fusefs {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+namespace {
+
+Status MakeDirectory(const std::string& path, mode_t mode) {
+  if (mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return Status();
+  return Status::FromErrno(errno, "making the directory " + path);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Daemon>> Daemon::Start(const DaemonConfig& config) {
+  std::unique_ptr<Daemon> daemon(new Daemon(config));
+  RETURN_IF_ERROR(daemon->Open());
+  return daemon;
+}
+
+Status Daemon::Open() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signals_ = UniqueFd(signalfd(-1, &set, SFD_CLOEXEC));
+  stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
+  if (!signals_.valid() || !stop_.valid()) return Status::FromErrno(errno, "signalfd, eventfd");
+
+  RETURN_IF_ERROR(MakeDirectory(config_.cache_dir, 0700));
+  RETURN_IF_ERROR(MakeDirectory(config_.run_dir, 0755));
+  std::string boot_id = config_.boot_id;
+  if (boot_id.empty()) {
+    ASSIGN_OR_RETURN(boot_id, cachecore::ReadBootId());
+  }
+  // The database's lock comes first: a second daemon on this cache gets no further, and touches
+  // nothing.
+  ASSIGN_OR_RETURN(std::unique_ptr<cachecore::MetadataStore> store,
+                   cachecore::OpenRocksDbMetadataStore(config_.cache_dir + "/db", boot_id));
+  ASSIGN_OR_RETURN(cachecore::DataStore data,
+                   cachecore::DataStore::Open(config_.cache_dir + "/data"));
+  ASSIGN_OR_RETURN(device_,
+                   DeviceServer::Listen(config_.run_dir + "/device.sock", config_.fetcher_uid));
+  ASSIGN_OR_RETURN(control_, ControlServer::Listen(config_.run_dir + "/control.sock"));
+  ASSIGN_OR_RETURN(cache_, cachecore::Cache::Open(config_.cache, cachecore::Clock::Monotonic(),
+                                                  std::move(store), std::move(data),
+                                                  [device = device_.get()] { device->Wake(); }));
+  ASSIGN_OR_RETURN(UniqueFd fuse, MountFuse(config_.fuse_dir));
+  housekeeper_ = std::make_unique<Housekeeper>(config_.housekeeper, cache_.get());
+  fuse_ = std::make_unique<FuseServer>(config_.fuse, cache_.get());
+  RETURN_IF_ERROR(fuse_->Start(std::move(fuse)));
+  RaiseKernelReadAhead(config_.fuse_dir, config_.kernel_read_ahead_kb);
+
+  const auto stop = [this] {
+    const uint64_t one = 1;
+    PCHECK(write(stop_.get(), &one, sizeof(one)) == sizeof(one));
+  };
+  device_->Start(cache_.get());
+  operations_ = std::make_unique<ControlOps>(ControlOps::Parts{cache_.get(), device_.get(),
+                                                               fuse_.get(), config_.fuse_dir,
+                                                               config_.cache.fail_on_detach, stop});
+  control_->Start([this](const std::string& line) { return operations_->Handle(line); });
+  unmount_watch_ = std::thread([this, stop] {
+    fuse_->WaitForUnmount();
+    stop();
+  });
+  return Status();
+}
+
+int Daemon::Run() {
+  LOG(INFO) << "serving " << config_.fuse_dir << " from " << config_.cache_dir;
+  sd_notify(0, "READY=1");
+  pollfd fds[2] = {{signals_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
+  while (poll(fds, 2, -1) < 0) PCHECK(errno == EINTR);
+  sd_notify(0, "STOPPING=1");
+  LOG(INFO) << "stopping";
+  control_->Stop();
+  int exit_code = 0;
+  const Status unmounted = UnmountFuse(config_.fuse_dir);
+  if (!unmounted.ok()) {
+    LOG(ERROR) << unmounted.message() << "; what is mounted on top of it will fail";
+    umount2(config_.fuse_dir.c_str(), MNT_DETACH);
+    exit_code = 1;
+  }
+  fuse_->Stop();
+  unmount_watch_.join();
+  device_->Stop();
+  housekeeper_.reset();  // Syncs.
+  return exit_code;
+}
+
+}  // namespace fusefs

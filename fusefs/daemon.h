@@ -1,0 +1,65 @@
+// Daemon: puts the parts of holdfastd together, in order, and takes them apart again.
+//
+// Model    Start opens the cache, listens on both sockets, mounts FUSE and serves.  Run waits for
+//          SIGTERM, SIGINT, a `stop` or an unmount, then ends in the reverse order and syncs.
+// Errors   Start: one sentence naming the directory or socket that cannot be used.
+// Threads  Start and Run on the main thread, with the signals blocked in every thread.
+// Owns     everything.
+// See      docs/design.md "Processes".
+
+#ifndef FUSEFS_DAEMON_H_
+#define FUSEFS_DAEMON_H_
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+
+#include "cachecore/cache.h"
+#include "cachecore/status.h"
+#include "fusefs/control_ops.h"
+#include "fusefs/control_server.h"
+#include "fusefs/device_server.h"
+#include "fusefs/fuse_server.h"
+#include "fusefs/housekeeper.h"
+
+namespace fusefs {
+
+struct DaemonConfig {
+  std::string cache_dir;  // Holds db/ and data/.
+  std::string run_dir;    // Holds device.sock and control.sock.
+  std::string fuse_dir;   // Where the tree is mounted.
+  std::string boot_id;    // "" is the machine's own.
+  uid_t fetcher_uid = 0;
+  int kernel_read_ahead_kb = 2048;
+  cachecore::CacheOptions cache;
+  FuseServerOptions fuse;
+  HousekeeperOptions housekeeper;
+};
+
+class Daemon {
+ public:
+  static cachecore::Result<std::unique_ptr<Daemon>> Start(const DaemonConfig& config);
+  // Returns the exit code.
+  int Run();
+
+ private:
+  explicit Daemon(const DaemonConfig& config) : config_(config) {}
+  cachecore::Status Open();
+
+  const DaemonConfig config_;
+  cachecore::UniqueFd signals_;  // A signalfd.
+  cachecore::UniqueFd stop_;     // An eventfd.
+  // Torn down from the last to the first.
+  std::unique_ptr<DeviceServer> device_;
+  std::unique_ptr<ControlServer> control_;
+  std::unique_ptr<cachecore::Cache> cache_;
+  std::unique_ptr<Housekeeper> housekeeper_;
+  std::unique_ptr<FuseServer> fuse_;
+  std::unique_ptr<ControlOps> operations_;
+  std::thread unmount_watch_;
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_DAEMON_H_

@@ -1,0 +1,140 @@
+#include "fusefs/device_server.h"
+
+#include <glog/logging.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <utility>
+
+#include "fusefs/unix_listener.h"
+
+namespace fusefs {
+
+using cachecore::MutexLock;
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+namespace {
+
+// How many connections are accepted before the session is looked after again: a crowd at the door
+// must not starve the fetcher that is attached.
+constexpr int kAcceptsATurn = 64;
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceServer>> DeviceServer::Listen(const std::string& path,
+                                                           uid_t fetcher_uid) {
+  ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(path, SOCK_SEQPACKET, fetcher_uid));
+  UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake.valid()) return Status::FromErrno(errno, "eventfd");
+  return std::unique_ptr<DeviceServer>(
+      new DeviceServer(path, fetcher_uid, std::move(listener), std::move(wake)));
+}
+
+DeviceServer::DeviceServer(std::string path, uid_t fetcher_uid, UniqueFd listener, UniqueFd wake)
+    : path_(std::move(path)),
+      fetcher_uid_(fetcher_uid),
+      listener_(std::move(listener)),
+      wake_(std::move(wake)) {}
+
+DeviceServer::~DeviceServer() {
+  Stop();
+  unlink(path_.c_str());
+}
+
+void DeviceServer::Start(cachecore::Cache* cache) {
+  cache_ = cache;
+  thread_ = std::thread([this] { Run(); });
+}
+
+void DeviceServer::Wake() {
+  const uint64_t one = 1;
+  // EAGAIN: the counter is full, so the thread will wake anyway.
+  if (write(wake_.get(), &one, sizeof(one)) < 0 && errno != EAGAIN) PLOG(ERROR) << "eventfd";
+}
+
+void DeviceServer::Stop() {
+  if (!thread_.joinable()) return;
+  stopping_ = true;
+  Wake();
+  thread_.join();
+}
+
+std::optional<FetcherInfo> DeviceServer::fetcher() {
+  MutexLock lock(&mu_);
+  return fetcher_;
+}
+
+void DeviceServer::Run() {
+  while (!stopping_) {
+    pollfd fds[3] = {{wake_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}, {-1, 0, 0}};
+    if (session_) fds[2] = {session_->fd(), session_->wanted_events(), 0};
+    if (poll(fds, 3, -1) < 0) {
+      PCHECK(errno == EINTR);
+      continue;
+    }
+    if (fds[0].revents != 0) {
+      uint64_t count;
+      (void)!read(wake_.get(), &count, sizeof(count));
+    }
+    // The session first, so that a hang-up is seen before the successor that follows it.
+    if (session_ && !session_->Serve(fds[2].revents)) Detach();
+    if (fds[1].revents != 0) Accept();
+  }
+  if (session_) Detach();
+}
+
+void DeviceServer::Accept() {
+  for (int i = 0; i < kAcceptsATurn; ++i) {
+    UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket.valid()) {
+      if (errno != EAGAIN && errno != EINTR) {
+        LOG_EVERY_N(ERROR, 1000) << "accept on " << path_ << ": " << strerror(errno);
+      }
+      return;
+    }
+    const Result<ucred> peer = PeerOf(socket.get());
+    if (!peer.ok() || !MayConnect(*peer, fetcher_uid_)) {
+      LOG(WARNING) << "a process of uid " << (peer.ok() ? std::to_string(peer->uid) : "?")
+                   << " may not attach as fetcher: refused";
+      RefuseFetcher(socket.get(), EPERM);
+      continue;
+    }
+    if (session_) {
+      RefuseFetcher(socket.get(), EBUSY);
+      continue;
+    }
+    const Result<cachecore::Generation> generation = cache_->Attach();
+    if (!generation.ok()) {
+      LOG(ERROR) << "a fetcher cannot attach: " << generation.status().message();
+      RefuseFetcher(socket.get(), generation.status().error());
+      continue;
+    }
+    {
+      MutexLock lock(&mu_);
+      fetcher_ = FetcherInfo{peer->pid, static_cast<int64_t>(time(nullptr)), *generation};
+    }
+    LOG(INFO) << "fetcher attached: pid " << peer->pid << ", generation " << generation->value;
+    session_.emplace(std::move(socket), cache_);
+    session_->Hello(*generation);
+    if (!session_->Serve(0)) Detach();
+  }
+}
+
+void DeviceServer::Detach() {
+  session_.reset();
+  {
+    MutexLock lock(&mu_);
+    fetcher_.reset();
+  }
+  LOG(INFO) << "fetcher detached";
+  cache_->Detach();
+}
+
+}  // namespace fusefs

@@ -1,0 +1,77 @@
+// DeviceServer: the socket that fetchers attach to, and the one session at a time on it.
+//
+// Model    a listening SOCK_SEQPACKET socket; a connection is one open of the device.  The first
+// gets
+//          HELLO and is attached as a new generation; others get HELLO with -EBUSY, strangers with
+//          -EPERM, and are closed.  When the attached connection hangs up the fetcher is detached.
+// Errors   whatever a peer sends gets an errno for an answer; a peer that breaks the framing or
+// does not
+//          read its answers loses its own connection, nothing more.
+// Threads  one thread does it all; Wake and the queries may be called from any.
+// Owns     the listening socket and its path, the session's socket.
+// Crash    nothing to keep: the peer sees the hang-up and attaches to the next daemon.
+// See      docs/protocol.md.
+
+#ifndef FUSEFS_DEVICE_SERVER_H_
+#define FUSEFS_DEVICE_SERVER_H_
+
+#include <sys/types.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "cachecore/cache.h"
+#include "cachecore/mutex.h"
+#include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
+#include "fusefs/device_session.h"
+
+namespace fusefs {
+
+struct FetcherInfo {
+  pid_t pid = 0;
+  int64_t since_unix = 0;
+  cachecore::Generation generation;
+};
+
+class DeviceServer {
+ public:
+  // `fetcher_uid`: who may attach, beside root and ourselves.
+  static cachecore::Result<std::unique_ptr<DeviceServer>> Listen(const std::string& path,
+                                                                 uid_t fetcher_uid);
+  ~DeviceServer();
+
+  void Start(cachecore::Cache* cache);
+  // A message may have become deliverable.  Callable before Start.
+  void Wake();
+  // Ends the thread and closes the session.
+  void Stop();
+
+  std::optional<FetcherInfo> fetcher() EXCLUDES(mu_);
+
+ private:
+  DeviceServer(std::string path, uid_t fetcher_uid, cachecore::UniqueFd listener,
+               cachecore::UniqueFd wake);
+
+  void Run();
+  void Accept();
+  void Detach();
+
+  const std::string path_;
+  const uid_t fetcher_uid_;
+  const cachecore::UniqueFd listener_;
+  const cachecore::UniqueFd wake_;  // An eventfd.
+  cachecore::Cache* cache_ = nullptr;
+  std::optional<DeviceSession> session_;  // The device thread's.
+  std::thread thread_;
+  std::atomic<bool> stopping_{false};
+
+  cachecore::Mutex mu_;
+  std::optional<FetcherInfo> fetcher_ GUARDED_BY(mu_);
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_DEVICE_SERVER_H_

@@ -1,0 +1,159 @@
+#include "fusefs/device_session.h"
+
+#include <glog/logging.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace fusefs {
+
+using cachecore::Result;
+using cachecore::Status;
+namespace wire = cachecore::wire;
+
+namespace {
+
+// 1: sent.  0: not now.  -1: the connection is over.
+int Send(int socket, const std::string& bytes, int fd) {
+  iovec iov = {const_cast<char*>(bytes.data()), bytes.size()};
+  msghdr header = {};
+  header.msg_iov = &iov;
+  header.msg_iovlen = 1;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  if (fd >= 0) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof(control);
+    cmsghdr* message = CMSG_FIRSTHDR(&header);
+    message->cmsg_level = SOL_SOCKET;
+    message->cmsg_type = SCM_RIGHTS;
+    message->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(message), &fd, sizeof(int));
+  }
+  while (true) {
+    const ssize_t sent = sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) return 1;
+    if (errno == EINTR) continue;
+    // ETOOMANYREFS: too many descriptors are on their way in sockets; the peer must take some.
+    return errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS ? 0 : -1;
+  }
+}
+
+}  // namespace
+
+void RefuseFetcher(int socket, int error) {
+  wire::HelloMessage hello;
+  hello.status = -error;
+  Send(socket, wire::EncodeMessage(hello, 0), -1);
+}
+
+DeviceSession::DeviceSession(cachecore::UniqueFd socket, cachecore::Cache* cache)
+    : socket_(std::move(socket)), cache_(cache), buffer_(wire::kMaxCommandPacket + 1) {}
+
+short DeviceSession::wanted_events() const { return outgoing_.empty() ? POLLIN : POLLOUT; }
+
+void DeviceSession::Hello(cachecore::Generation generation) {
+  wire::HelloMessage hello;
+  hello.generation = generation;
+  outgoing_.push_back({wire::EncodeMessage(hello, 0), {}});
+}
+
+bool DeviceSession::Serve(short events) {
+  if (!outgoing_.empty() && !Flush()) return false;
+  if ((events & (POLLIN | POLLHUP | POLLERR)) != 0 && outgoing_.empty() && !Receive()) {
+    return false;
+  }
+  return Pump();
+}
+
+// Takes packets until there is none or an answer has to wait.
+bool DeviceSession::Receive() {
+  while (outgoing_.empty()) {
+    // MSG_TRUNC: the real length, so that a packet that is too long is known for what it is.
+    const ssize_t got =
+        recv(socket_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_TRUNC);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && errno == EAGAIN) return true;
+    if (got <= 0) return false;  // An empty packet looks like the end of the connection, and is.
+    wire::ReplyMessage reply;
+    reply.packet = packets_++;
+    if (static_cast<size_t>(got) > wire::kMaxCommandPacket) {
+      reply.results = {-E2BIG};
+    } else {
+      reply.results = Handle({buffer_.data(), static_cast<size_t>(got)});
+    }
+    outgoing_.push_back({wire::EncodeMessage(reply, caps_), {}});
+    if (!Flush()) return false;
+  }
+  return true;
+}
+
+// The commands that concern the connection itself are carried out here, the others by the Cache.
+Result<wire::Command> DeviceSession::Admit(std::string_view line, bool* done_here) {
+  Result<wire::Command> command = wire::ParseCommand(line);
+  if (!command.ok()) return command;
+  if (const auto* caps = std::get_if<wire::CapsCommand>(&*command)) {
+    if ((caps->caps & ~wire::kAllCaps) != 0) return Status(EINVAL, "unknown capability");
+    caps_ = caps->caps;
+    *done_here = true;
+  } else if (const auto* credit = std::get_if<wire::CreditCommand>(&*command)) {
+    if (credit->count > wire::kMaxCredits - credits_) return Status(EINVAL, "too many credits");
+    credits_ += credit->count;
+    *done_here = true;
+  } else if (std::holds_alternative<wire::AttrCommand>(*command) && (caps_ & wire::kCapAttr) == 0) {
+    return Status(EOPNOTSUPP, "attr was not chosen with caps");
+  }
+  return command;
+}
+
+std::vector<int32_t> DeviceSession::Handle(std::string_view packet) {
+  const Result<std::vector<std::string_view>> lines = wire::SplitPacket(packet);
+  if (!lines.ok()) return {-lines.status().error()};
+  // Without kCapBatch the first newline ends the packet, as the kernel has it.
+  const size_t count = (caps_ & wire::kCapBatch) != 0 ? lines->size() : 1;
+  std::vector<int32_t> results;
+  std::vector<Result<wire::Command>> commands;
+  const auto flush = [&] {
+    if (commands.empty()) return;
+    const std::vector<int32_t> some = cache_->Execute(commands);
+    results.insert(results.end(), some.begin(), some.end());
+    commands.clear();
+  };
+  for (size_t i = 0; i < count; ++i) {
+    bool done_here = false;
+    Result<wire::Command> command = Admit((*lines)[i], &done_here);
+    if (done_here) {
+      flush();
+      results.push_back(0);
+    } else {
+      commands.push_back(std::move(command));
+    }
+  }
+  flush();
+  return results;
+}
+
+bool DeviceSession::Flush() {
+  while (!outgoing_.empty()) {
+    const int sent = Send(socket_.get(), outgoing_.front().bytes, outgoing_.front().fd.get());
+    if (sent <= 0) return sent == 0;
+    outgoing_.pop_front();
+  }
+  return true;
+}
+
+bool DeviceSession::Pump() {
+  while (credits_ > 0 && outgoing_.empty()) {
+    std::optional<cachecore::OutgoingMessage> message = cache_->NextMessage();
+    if (!message) return true;
+    --credits_;
+    outgoing_.push_back(
+        {wire::EncodeMessage(message->message, caps_), std::move(message->data_fd)});
+    if (!Flush()) return false;
+  }
+  return true;
+}
+
+}  // namespace fusefs

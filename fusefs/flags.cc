@@ -1,0 +1,81 @@
+#include "fusefs/flags.h"
+
+#include <gflags/gflags.h>
+
+#include <bit>
+#include <cerrno>
+#include <limits>
+#include <string>
+
+#include "cachecore/parse_text.h"
+
+DEFINE_string(cache_dir, "", "directory of the cache: metadata in db/, data in data/ (required)");
+DEFINE_string(run_dir, "", "directory of device.sock and control.sock (required)");
+DEFINE_string(fuse_dir, "", "where the tree is mounted; by default RUN_DIR/fuse");
+DEFINE_string(detach_policy, "hold",
+              "what reads do when the fetcher is gone: hold (wait for the next) or fail (EIO)");
+DEFINE_string(request_timeout, "0", "how long a read may wait before EIO, as 5s; 0 waits for ever");
+DEFINE_string(fetch_size, "64K", "smallest fetch, and its alignment: a power of two from 4K to 4M");
+DEFINE_string(readahead_max, "32M",
+              "how far to fetch ahead of a sequential reader; 0 is not at all");
+DEFINE_bool(fetch_exact, false,
+            "ask for the very ranges that are read and missing, as the kernel's mode does");
+DEFINE_string(sync_interval, "5s", "how often what was fetched is made durable");
+DEFINE_string(sync_bytes, "256M", "make it durable earlier when this much waits");
+DEFINE_int32(fuse_threads, 4, "threads that read requests from the kernel");
+DEFINE_int32(kernel_readahead_kb, 2048, "read-ahead of the kernel on our mount");
+DEFINE_uint32(fetcher_uid, 0, "user that may attach as fetcher, beside root and our own");
+DEFINE_string(boot_id, "", "take this for the machine's boot id (for tests of power cuts)");
+
+namespace fusefs {
+
+using cachecore::Result;
+using cachecore::Status;
+
+Result<DaemonConfig> ConfigFromFlags() {
+  DaemonConfig config;
+  if (FLAGS_cache_dir.empty()) return Status(EINVAL, "--cache_dir is required");
+  if (FLAGS_run_dir.empty()) return Status(EINVAL, "--run_dir is required");
+  config.cache_dir = FLAGS_cache_dir;
+  config.run_dir = FLAGS_run_dir;
+  config.fuse_dir = FLAGS_fuse_dir.empty() ? FLAGS_run_dir + "/fuse" : FLAGS_fuse_dir;
+  config.boot_id = FLAGS_boot_id;
+  config.fetcher_uid = FLAGS_fetcher_uid;
+  config.kernel_read_ahead_kb = FLAGS_kernel_readahead_kb;
+  if (FLAGS_detach_policy != "hold" && FLAGS_detach_policy != "fail") {
+    return Status(EINVAL, "--detach_policy is hold or fail, not \"" + FLAGS_detach_policy + "\"");
+  }
+  config.cache.fail_on_detach = FLAGS_detach_policy == "fail";
+  const auto named = [](const char* flag, Status status) {
+    return std::move(status).WithContext(std::string("--") + flag);
+  };
+  const Result<cachecore::Duration> timeout = cachecore::ParseDuration(FLAGS_request_timeout);
+  if (!timeout.ok()) return named("request_timeout", timeout.status());
+  config.cache.request_timeout = *timeout;
+  const Result<cachecore::Duration> interval = cachecore::ParseDuration(FLAGS_sync_interval);
+  if (!interval.ok()) return named("sync_interval", interval.status());
+  config.housekeeper.sync_interval = *interval;
+  const Result<uint64_t> sync_bytes = cachecore::ParseSize(FLAGS_sync_bytes);
+  if (!sync_bytes.ok()) return named("sync_bytes", sync_bytes.status());
+  config.housekeeper.sync_bytes = *sync_bytes;
+  const Result<uint64_t> fetch = cachecore::ParseSize(FLAGS_fetch_size);
+  if (!fetch.ok()) return named("fetch_size", fetch.status());
+  if (!std::has_single_bit(*fetch) || *fetch < 4096 || *fetch > (4u << 20)) {
+    return Status(EINVAL, "--fetch_size is a power of two from 4K to 4M");
+  }
+  config.cache.engine.fetch_size = *fetch;
+  const Result<uint64_t> ahead = cachecore::ParseSize(FLAGS_readahead_max);
+  if (!ahead.ok()) return named("readahead_max", ahead.status());
+  if (*ahead != 0 && *ahead < *fetch) {
+    return Status(EINVAL, "--readahead_max is 0 or at least --fetch_size");
+  }
+  config.cache.engine.read_ahead_max = *ahead;
+  config.cache.engine.exact = FLAGS_fetch_exact;
+  if (FLAGS_fuse_threads < 1 || FLAGS_fuse_threads > 64) {
+    return Status(EINVAL, "--fuse_threads is from 1 to 64");
+  }
+  config.fuse.threads = FLAGS_fuse_threads;
+  return config;
+}
+
+}  // namespace fusefs

@@ -1,0 +1,262 @@
+#include "fusefs/fuse_ops.h"
+
+#include <glog/logging.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "fusefs/fuse_server.h"
+
+namespace fusefs {
+
+using cachecore::ByteRange;
+using cachecore::ObjectInfo;
+using cachecore::ObjectNumber;
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::VolumeRecord;
+
+namespace {
+
+// An object never changes under its number, so what the kernel knows of one stays true.
+constexpr double kForever = 1e9;
+// A name that the origin does not have may appear there.
+constexpr double kAbsentSeconds = 1.0;
+
+struct stat DirectoryAttr(ObjectNumber number) {
+  struct stat attr = {};
+  attr.st_ino = number.value;
+  attr.st_mode = S_IFDIR | 0555;
+  attr.st_nlink = 2;
+  return attr;
+}
+
+struct stat FileAttr(ObjectNumber number, uint64_t size_bytes) {
+  struct stat attr = {};
+  attr.st_ino = number.value;
+  attr.st_mode = S_IFREG | 0444;
+  attr.st_nlink = 1;
+  attr.st_size = static_cast<off_t>(size_bytes);
+  attr.st_blocks = static_cast<blkcnt_t>((size_bytes + 511) / 512);
+  attr.st_blksize = cachecore::kBlockSize;
+  return attr;
+}
+
+void ReplyEntry(fuse_req_t req, const struct stat& attr) {
+  fuse_entry_param entry = {};
+  entry.ino = attr.st_ino;
+  entry.attr = attr;
+  entry.attr_timeout = kForever;
+  entry.entry_timeout = kForever;
+  fuse_reply_entry(req, &entry);
+}
+
+void ReplyAbsent(fuse_req_t req) {
+  fuse_entry_param entry = {};
+  entry.entry_timeout = kAbsentSeconds;
+  fuse_reply_entry(req, &entry);  // Node 0: a negative entry.
+}
+
+// What a reader is told: the errno where it is one a reader knows, EIO for all else.
+int ReaderError(const Status& status) {
+  return status.error() == EINTR || status.error() == ESTALE ? status.error() : EIO;
+}
+
+}  // namespace
+
+void ReplySlice(fuse_req_t req, const cachecore::FileSlice& slice) {
+  fuse_bufvec buffer = FUSE_BUFVEC_INIT(slice.range.size());
+  if (slice.range.empty()) {
+    fuse_reply_buf(req, nullptr, 0);
+    return;
+  }
+  buffer.buf[0].flags =
+      static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY);
+  buffer.buf[0].fd = slice.file->get();
+  buffer.buf[0].pos = static_cast<off_t>(slice.range.begin);
+  fuse_reply_data(req, &buffer, static_cast<fuse_buf_copy_flags>(0));
+}
+
+struct FuseOps {
+  static FuseServer* ServerOf(fuse_req_t req) {
+    return static_cast<FuseServer*>(fuse_req_userdata(req));
+  }
+
+  static void Init(void* userdata, fuse_conn_info* conn) {
+    const auto* server = static_cast<FuseServer*>(userdata);
+    conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
+                                   FUSE_CAP_SPLICE_WRITE | FUSE_CAP_ASYNC_DIO);
+    // Nothing is kept that a change of attributes could make stale, and READDIRPLUS would open
+    // every object of a volume.
+    conn->want &= ~static_cast<unsigned>(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
+                                         FUSE_CAP_SPLICE_READ);
+    conn->max_write = server->options_.max_read;  // Also bounds reads: libfuse derives max_pages.
+    conn->max_readahead = std::numeric_limits<unsigned>::max();
+    // With the default of 12, a dozen waiting read-aheads would stop reads of present data.
+    conn->max_background = 65535;
+    conn->congestion_threshold = 65535;
+  }
+
+  static void Lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
+    FuseServer* server = ServerOf(req);
+    if (parent == FUSE_ROOT_ID) {
+      const Result<std::optional<VolumeRecord>> volume = server->cache_->FindVolume(name);
+      if (!volume.ok()) {
+        fuse_reply_err(req, EIO);
+      } else if (!volume->has_value()) {
+        ReplyAbsent(req);
+      } else {
+        ReplyEntry(req, DirectoryAttr((*volume)->number));
+      }
+      return;
+    }
+    const Result<std::optional<VolumeRecord>> volume =
+        server->cache_->LoadVolume(ObjectNumber{parent});
+    if (!volume.ok() || !volume->has_value()) {
+      fuse_reply_err(req, volume.ok() ? ENOTDIR : EIO);
+      return;
+    }
+    server->cache_->Acquire(**volume, name, {}, false, nullptr,
+                            [req](const Result<ObjectInfo>& info) {
+                              if (info.ok()) {
+                                ReplyEntry(req, FileAttr(info->number, info->size_bytes));
+                              } else if (info.status().error() == ENOENT) {
+                                ReplyAbsent(req);
+                              } else {
+                                LOG(WARNING) << "look-up: " << info.status().message();
+                                fuse_reply_err(req, EIO);
+                              }
+                            });
+  }
+
+  static void GetAttr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
+    FuseServer* server = ServerOf(req);
+    if (ino == FUSE_ROOT_ID) {
+      const struct stat attr = DirectoryAttr(ObjectNumber{ino});
+      fuse_reply_attr(req, &attr, kForever);
+      return;
+    }
+    const Result<std::optional<VolumeRecord>> volume =
+        server->cache_->LoadVolume(ObjectNumber{ino});
+    if (volume.ok() && volume->has_value()) {
+      const struct stat attr = DirectoryAttr(ObjectNumber{ino});
+      fuse_reply_attr(req, &attr, kForever);
+      return;
+    }
+    const Result<ObjectInfo> info = server->cache_->Stat(ObjectNumber{ino});
+    if (!info.ok()) {
+      fuse_reply_err(req, ReaderError(info.status()));
+      return;
+    }
+    const struct stat attr = FileAttr(info->number, info->size_bytes);
+    fuse_reply_attr(req, &attr, kForever);
+  }
+
+  static void Open(fuse_req_t req, fuse_ino_t, fuse_file_info*) {
+    fuse_reply_err(req, ENOSYS);  // The kernel need not ask: no handle, page cache kept.
+  }
+
+  static void Read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, fuse_file_info*) {
+    FuseServer* server = ServerOf(req);
+    server->reads_.fetch_add(1, std::memory_order_relaxed);
+    const ObjectNumber number{ino};
+    const ByteRange range = ByteRange::At(static_cast<uint64_t>(offset), size);
+    const Result<std::optional<cachecore::FileSlice>> slice =
+        server->cache_->TryRead(number, range);
+    if (!slice.ok()) {
+      fuse_reply_err(req, ReaderError(slice.status()));
+    } else if (slice->has_value()) {
+      ReplySlice(req, **slice);
+    } else {
+      server->ReadMissing(req, number, range);
+    }
+  }
+
+  static void ReadDir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, fuse_file_info*) {
+    FuseServer* server = ServerOf(req);
+    std::vector<char> buffer(size);
+    size_t used = 0;
+    off_t position = 0;
+    const auto add = [&](const char* name, const struct stat& attr) {
+      if (++position <= offset) return true;
+      const size_t need =
+          fuse_add_direntry(req, buffer.data() + used, size - used, name, &attr, position);
+      if (need > size - used) return false;
+      used += need;
+      return true;
+    };
+    bool more = add(".", DirectoryAttr(ObjectNumber{ino})) &&
+                add("..", DirectoryAttr(ObjectNumber{FUSE_ROOT_ID}));
+    Status status;
+    if (more && ino == FUSE_ROOT_ID) {
+      status = server->cache_->ScanVolumes([&](const VolumeRecord& volume) {
+        return add(volume.key.c_str(), DirectoryAttr(volume.number));
+      });
+    } else if (more) {
+      status = server->cache_->ScanObjects(
+          ObjectNumber{ino}, [&](const cachecore::ObjectRecord& object) {
+            return add(object.cookie.c_str(), FileAttr(object.number, object.size_bytes));
+          });
+    }
+    if (status.ok()) {
+      fuse_reply_buf(req, buffer.data(), used);
+    } else {
+      LOG(ERROR) << "listing node " << ino << ": " << status.message();
+      fuse_reply_err(req, EIO);
+    }
+  }
+
+  static void StatFs(fuse_req_t req, fuse_ino_t) {
+    struct statvfs stat = {};
+    stat.f_bsize = cachecore::kBlockSize;
+    stat.f_frsize = cachecore::kBlockSize;
+    stat.f_namemax = cachecore::wire::kMaxKeySize;
+    fuse_reply_statfs(req, &stat);
+  }
+
+  static void Interrupted(fuse_req_t, void* data) {
+    auto* watched = static_cast<std::pair<Interrupts*, uint64_t>*>(data);
+    watched->first->Interrupt(watched->second);
+  }
+};
+
+void FuseServer::ReadMissing(fuse_req_t req, ObjectNumber number, ByteRange range) {
+  // Lives as long as libfuse may call Interrupted: until the reply has been sent.
+  auto watched = std::make_shared<std::pair<Interrupts*, uint64_t>>(
+      &interrupts_, interrupts_.Watch(fuse_req_ctx(req)->pid));
+  fuse_req_interrupt_func(req, FuseOps::Interrupted, watched.get());
+  cachecore::ReadTicket ticket =
+      cache_->Read(number, range, current_unique_,
+                   [this, req, watched](const Status& status, const cachecore::FileSlice& slice) {
+                     interrupts_.Unwatch(watched->second);
+                     fuse_req_interrupt_func(req, nullptr, nullptr);
+                     if (status.ok()) {
+                       ReplySlice(req, slice);
+                     } else {
+                       fuse_reply_err(req, ReaderError(status));
+                     }
+                   });
+  if (ticket != nullptr) interrupts_.SetTicket(watched->second, std::move(ticket));
+}
+
+const fuse_lowlevel_ops& FuseOperations() {
+  static const fuse_lowlevel_ops ops = [] {
+    fuse_lowlevel_ops table = {};
+    table.init = FuseOps::Init;
+    table.lookup = FuseOps::Lookup;
+    table.getattr = FuseOps::GetAttr;
+    table.open = FuseOps::Open;
+    table.read = FuseOps::Read;
+    table.readdir = FuseOps::ReadDir;
+    table.statfs = FuseOps::StatFs;
+    return table;
+  }();
+  return ops;
+}
+
+}  // namespace fusefs

@@ -1,0 +1,136 @@
+#include "fusefs/fuse_server.h"
+
+#include <glog/logging.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <utility>
+
+#include "fusefs/fuse_ops.h"
+
+namespace fusefs {
+
+using cachecore::Status;
+
+thread_local uint64_t FuseServer::current_unique_ = 0;
+
+namespace {
+
+// Interrupts a blocking read of /dev/fuse; its handler does nothing.
+constexpr int kWakeSignal = SIGUSR2;
+
+// A request but the largest (a batch of forgets) is far below this.
+constexpr size_t kLockedBytes = 64 << 10;
+
+ssize_t ReadDevice(int fd, void* buffer, size_t size, void*) { return read(fd, buffer, size); }
+
+ssize_t WriteDevice(int fd, iovec* iov, int count, void*) { return writev(fd, iov, count); }
+
+ssize_t SpliceToDevice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size,
+                       unsigned flags, void*) {
+  return splice(in, in_offset, out, out_offset, size, flags);
+}
+
+// A receive buffer whose pages are there already.  Were the daemon killed while the kernel faults
+// one in during read(), that request would be answered EIO instead of going to the next daemon.
+class ReceiveBuffer {
+ public:
+  explicit ReceiveBuffer(size_t size) : size_(size) {
+    memory_ = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    PCHECK(memory_ != MAP_FAILED);
+    if (mlock(memory_, kLockedBytes) != 0) {
+      PLOG(WARNING) << "mlock of a receive buffer; raise RLIMIT_MEMLOCK";
+      PCHECK(madvise(memory_, kLockedBytes, MADV_POPULATE_WRITE) == 0);
+    }
+  }
+  ReceiveBuffer(const ReceiveBuffer&) = delete;
+  ReceiveBuffer& operator=(const ReceiveBuffer&) = delete;
+  ~ReceiveBuffer() { munmap(memory_, size_); }
+  void* get() { return memory_; }
+
+ private:
+  const size_t size_;
+  void* memory_;
+};
+
+}  // namespace
+
+FuseServer::FuseServer(FuseServerOptions options, cachecore::Cache* cache)
+    : options_(options), cache_(cache), interrupts_(cache) {}
+
+FuseServer::~FuseServer() {
+  Stop();
+  if (session_ != nullptr) fuse_session_destroy(session_);  // Closes the descriptor.
+}
+
+Status FuseServer::Start(cachecore::UniqueFd fd) {
+  static char program[] = "holdfastd";
+  char* argv[] = {program, nullptr};
+  fuse_args args = FUSE_ARGS_INIT(1, argv);
+  session_ = fuse_session_new(&args, &FuseOperations(), sizeof(fuse_lowlevel_ops), this);
+  fuse_opt_free_args(&args);
+  if (session_ == nullptr) return Status(EINVAL, "libfuse refuses to make a session");
+  static const fuse_custom_io io = {WriteDevice, ReadDevice, nullptr, SpliceToDevice};
+  const int error = fuse_session_custom_io(session_, &io, fd.get());
+  if (error != 0) return Status(-error, "libfuse refuses the /dev/fuse descriptor");
+  fd.Release();
+
+  struct sigaction action = {};
+  action.sa_handler = [](int) {};  // No SA_RESTART: read() returns EINTR.
+  sigaction(kWakeSignal, &action, nullptr);
+  serving_ = options_.threads;
+  for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { Serve(); });
+  return Status();
+}
+
+void FuseServer::Serve() {
+  ReceiveBuffer memory((1 << 20) +
+                       (64 << 10));  // What libfuse may read before INIT has settled it.
+  fuse_buf buffer = {};
+  while (!stopping_.load() && !fuse_session_exited(session_)) {
+    buffer.mem = memory.get();
+    buffer.flags = static_cast<fuse_buf_flags>(0);
+    const int got = fuse_session_receive_buf(session_, &buffer);
+    if (got == -EINTR || got == -EAGAIN) continue;
+    if (got <= 0) {
+      if (got < 0) LOG(ERROR) << "reading /dev/fuse: " << strerror(-got);
+      break;  // 0: the kernel has ended the connection.
+    }
+    current_unique_ = static_cast<const fuse_in_header*>(memory.get())->unique;
+    fuse_session_process_buf(session_, &buffer);
+  }
+  serving_.fetch_sub(1);
+  serving_.notify_all();
+}
+
+void FuseServer::WaitForUnmount() {
+  for (int left = serving_.load(); left > 0; left = serving_.load()) serving_.wait(left);
+}
+
+void FuseServer::Stop() {
+  stopping_ = true;
+  // A signal that comes just before a thread enters read() is lost on it, so it is sent until
+  // heard.
+  while (serving_.load() > 0) {
+    for (std::thread& thread : threads_) pthread_kill(thread.native_handle(), kWakeSignal);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+void FuseServer::InvalidateEntry(cachecore::ObjectNumber volume, const std::string& name) {
+  const int error =
+      fuse_lowlevel_notify_inval_entry(session_, volume.value, name.c_str(), name.size());
+  if (error != 0 && error != -ENOENT) {
+    LOG(WARNING) << "the kernel keeps the name " << name << ": " << strerror(-error);
+  }
+}
+
+}  // namespace fusefs

@@ -1,0 +1,78 @@
+// FuseServer: serves the tree /<volume>/<object> to the kernel from a Cache.
+//
+// Model    read-only.  Node ids are object numbers; 1 is the root.  Handles are stateless: open is
+//          answered ENOSYS once, after which the kernel opens and closes without asking and keeps
+//          its page cache.  A read of present bytes is answered at once by splice from the data
+//          file; one that must wait holds no thread: whoever completes it replies.
+// Errors   lookups: ENOENT as the fetcher says, else EIO.  Reads: EIO, EINTR for a killed reader.
+// Threads  a few reader threads and one that watches interrupted reads.  Every callback of
+// libfuse's
+//          is noexcept in effect: nothing here throws.
+// Owns     the /dev/fuse descriptor (from Start on), the session and its threads.
+// Crash    the kernel keeps the requests; nothing here needs to survive but the descriptor.
+// See      docs/design.md "The FUSE side"; docs/semantics.md.
+
+#ifndef FUSEFS_FUSE_SERVER_H_
+#define FUSEFS_FUSE_SERVER_H_
+
+#include <fuse_lowlevel.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "cachecore/cache.h"
+#include "cachecore/mutex.h"
+#include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
+#include "fusefs/interrupts.h"
+
+namespace fusefs {
+
+struct FuseServerOptions {
+  int threads = 4;
+  // Largest reply.  With its header it must fit the splice pipe (1 MiB), or the reply is copied.
+  uint32_t max_read = 512 << 10;
+};
+
+class FuseServer {
+ public:
+  FuseServer(FuseServerOptions options, cachecore::Cache* cache);
+  ~FuseServer();
+
+  // Takes over a mounted /dev/fuse descriptor and starts to serve it.
+  cachecore::Status Start(cachecore::UniqueFd fd);
+  // Waits until the kernel has ended the connection (the file system was unmounted).
+  void WaitForUnmount();
+  // Stops serving: no request is taken any more.  The mount stays.
+  void Stop();
+  // Makes the kernel look `name` up again.
+  void InvalidateEntry(cachecore::ObjectNumber volume, const std::string& name);
+
+  uint64_t reads() const { return reads_.load(std::memory_order_relaxed); }
+
+ private:
+  friend struct FuseOps;  // fuse_ops.cc
+
+  void Serve();
+  void ReadMissing(fuse_req_t req, cachecore::ObjectNumber number, cachecore::ByteRange range);
+
+  // The kernel's name for the request that this thread is handling (libfuse does not tell).
+  static thread_local uint64_t current_unique_;
+
+  const FuseServerOptions options_;
+  cachecore::Cache* const cache_;
+  Interrupts interrupts_;
+  fuse_session* session_ = nullptr;
+  std::vector<std::thread> threads_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<int> serving_{0};     // Reader threads that have not left yet.
+  std::atomic<uint64_t> reads_{0};  // A statistic.
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_FUSE_SERVER_H_

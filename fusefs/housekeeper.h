@@ -1,0 +1,43 @@
+// Housekeeper: the thread that ends overdue reads and makes what was filled durable.
+//
+// Threads  one of its own; nothing waits for it but Stop.
+// Crash    what it had not synced yet is still this boot's; a power cut loses it and it is
+// refetched. See      docs/design.md "Durability".
+
+#ifndef FUSEFS_HOUSEKEEPER_H_
+#define FUSEFS_HOUSEKEEPER_H_
+
+#include <chrono>
+#include <cstdint>
+#include <thread>
+
+#include "cachecore/cache.h"
+#include "cachecore/mutex.h"
+
+namespace fusefs {
+
+struct HousekeeperOptions {
+  cachecore::Duration sync_interval = std::chrono::seconds(5);
+  uint64_t sync_bytes = 256 << 20;  // Sync earlier when this much waits for it.
+};
+
+class Housekeeper {
+ public:
+  Housekeeper(HousekeeperOptions options, cachecore::Cache* cache);
+  ~Housekeeper();  // Syncs a last time.
+
+ private:
+  void Run();
+
+  const HousekeeperOptions options_;
+  cachecore::Cache* const cache_;
+  cachecore::Mutex mu_;
+  cachecore::CondVar stopped_;
+  bool stopping_ GUARDED_BY(mu_) = false;
+  std::thread expiry_;
+  std::thread sync_;
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_HOUSEKEEPER_H_

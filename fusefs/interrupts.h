@@ -1,0 +1,65 @@
+// Interrupts: lets killed readers go while their read is still waiting.
+//
+// Model    a waiting read is watched from before it is handed to the Cache until it is answered.
+// The
+//          kernel says FUSE_INTERRUPT once, at the first signal; the read is withdrawn, and
+//          answered EINTR, when the reading thread has SIGKILL pending, then or later: any other
+//          signal must not break a read of a regular file.  An interrupted reader is looked at
+//          every few milliseconds until its read ends.
+// Threads  thread-safe; one thread of its own.
+// Owns     a ticket of each watched read.
+// See      docs/design.md "The FUSE side".
+
+#ifndef FUSEFS_INTERRUPTS_H_
+#define FUSEFS_INTERRUPTS_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <thread>
+#include <unordered_map>
+
+#include "cachecore/cache.h"
+#include "cachecore/mutex.h"
+
+namespace fusefs {
+
+// True when thread `tid` has SIGKILL pending or no longer exists.
+bool IsBeingKilled(pid_t tid);
+
+class Interrupts {
+ public:
+  explicit Interrupts(cachecore::Cache* cache);
+  ~Interrupts();
+
+  // A read is about to wait; returns its watch.  `tid` is the reading thread.
+  uint64_t Watch(pid_t tid) EXCLUDES(mu_);
+  // The Cache has taken it.  No-op when it has ended already.
+  void SetTicket(uint64_t watch, cachecore::ReadTicket ticket) EXCLUDES(mu_);
+  // It has been answered.
+  void Unwatch(uint64_t watch) EXCLUDES(mu_);
+  // The kernel has said FUSE_INTERRUPT for it.
+  void Interrupt(uint64_t watch) EXCLUDES(mu_);
+
+ private:
+  struct Watched {
+    pid_t tid;
+    bool interrupted = false;
+    cachecore::ReadTicket ticket;
+  };
+
+  void Run() EXCLUDES(mu_);
+
+  cachecore::Cache* const cache_;
+  cachecore::Mutex mu_;
+  cachecore::CondVar changed_;
+  std::unordered_map<uint64_t, Watched> watched_ GUARDED_BY(mu_);
+  size_t interrupted_ GUARDED_BY(mu_) = 0;
+  uint64_t next_watch_ GUARDED_BY(mu_) = 1;
+  bool stopping_ GUARDED_BY(mu_) = false;
+  std::thread thread_;
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_INTERRUPTS_H_

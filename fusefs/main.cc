@@ -1,0 +1,38 @@
+// holdfastd: the FUSE server and the engine in one process.
+
+#include <gflags/gflags.h>
+#include <glog/logging.h>
+
+#include <cstdio>
+#include <string>
+
+#include "cachecore/program_help.h"
+#include "fusefs/daemon.h"
+#include "fusefs/flags.h"
+
+int main(int argc, char** argv) {
+  gflags::SetUsageMessage(
+      "holdfastd --cache_dir=DIR --run_dir=DIR [options]\n"
+      "Serves cached objects of remote images by FUSE; missing ranges wait for a fetcher.\n"
+      "Most people start it with `holdfast mount`.");
+  gflags::SetVersionString(HOLDFAST_VERSION);
+  FLAGS_logtostderr = true;
+  gflags::ParseCommandLineNonHelpFlags(&argc, &argv, true);
+  if (cachecore::PrintHelpIfAsked("fusefs/")) return 0;
+  google::InitGoogleLogging(argv[0]);
+  if (argc > 1) {
+    std::fprintf(stderr, "holdfastd: unexpected argument \"%s\"; see --help\n", argv[1]);
+    return 2;
+  }
+  const auto config = fusefs::ConfigFromFlags();
+  if (!config.ok()) {
+    std::fprintf(stderr, "holdfastd: %s\n", config.status().message().c_str());
+    return 2;
+  }
+  auto daemon = fusefs::Daemon::Start(*config);
+  if (!daemon.ok()) {
+    std::fprintf(stderr, "holdfastd: %s\n", daemon.status().message().c_str());
+    return 1;
+  }
+  return (*daemon)->Run();
+}
