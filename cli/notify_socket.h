@@ -1,0 +1,60 @@
+// NotifySocket: the datagram socket at which one service talks to its supervisor.
+//
+// Model    the sender is known by the socket; its uid comes from the kernel with each datagram.
+// Errors   Bind: ENAMETOOLONG, or the errno of the path that can't be used.
+// Threads  one thread only.
+// Owns     the socket and its path, which it takes from whatever was there and removes at the end.
+// Cost     Receive allocates nothing.
+
+#ifndef CLI_NOTIFY_SOCKET_H_
+#define CLI_NOTIFY_SOCKET_H_
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
+#include "cli/notify_message.h"
+
+namespace cli {
+
+inline constexpr size_t kFdsPerMessageMax = 253;  // The kernel's SCM_MAX_FD.
+
+// One datagram with what came along.
+struct NotifyDatagram {
+  char bytes[kNotifyDatagramBytesMax + 1];
+  size_t size = 0;
+  bool trusted = false;  // Whole, and from root or from our own uid.
+  std::array<cachecore::UniqueFd, kFdsPerMessageMax> fds;
+  size_t fd_count = 0;
+
+  std::string_view text() const { return {bytes, size}; }
+  void CloseFds();
+};
+
+class NotifySocket {
+ public:
+  static cachecore::Result<std::unique_ptr<NotifySocket>> Bind(const std::string& path);
+  ~NotifySocket();
+  NotifySocket(const NotifySocket&) = delete;
+  NotifySocket& operator=(const NotifySocket&) = delete;
+
+  // False when nothing waits.  REQUIRES: `datagram` holds no descriptors.
+  bool Receive(NotifyDatagram* datagram);
+
+  int fd() const { return fd_.get(); }
+  const std::string& path() const { return path_; }
+
+ private:
+  NotifySocket(std::string path, cachecore::UniqueFd fd);
+
+  const std::string path_;
+  cachecore::UniqueFd fd_;
+};
+
+}  // namespace cli
+
+#endif  // CLI_NOTIFY_SOCKET_H_

@@ -1,0 +1,92 @@
+// RunSupervisor: the service manager for machines without systemd, and the keeper of descriptors
+// while both daemons are dead.
+//
+// Model    one thread, one poll loop.  Each service has a datagram socket of its own (so the sender
+// is
+//          known by the socket, and its uid by SCM_CREDENTIALS: root's or ours only), a descriptor
+//          store and a state: waiting > starting > ready > stopping > stopped, with aborting and
+//          killed beside. A service that ends for any reason is started again with what it stored.
+//          SIGTERM, SIGINT: end the services, last one first, each before the next, then return 0.
+//          SIGHUP: nothing, so that a closed terminal ends no mount.
+// Errors   all before the first service starts.  EBUSY: another supervisor holds the run directory,
+// or a process
+//          of an earlier one can't be ended.  EINVAL: the options.  EMFILE: too few descriptors
+//          allowed. Otherwise the errno of the file that can't be used.
+// Threads  takes over its process: signal mask, SIGCHLD, child subreaper, OOM score, locked memory.
+// Owns     every child of its process; RUN_DIR/supervise.lock, RUN_DIR/NAME.notify, the pid files
+// and
+//          the status file.  Only the lock file and the status file stay behind.
+// Cost     takes all memory before it starts the first service and none afterwards.
+// Crash    killed, it takes the stores along; the services live on and the next supervisor ends
+// them by their
+//          pid files before it starts new ones.
+// See      cli/notify_message.h for the protocol, cli/supervise_status.h for the status file.
+
+#ifndef CLI_SUPERVISOR_H_
+#define CLI_SUPERVISOR_H_
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "cachecore/clock.h"
+#include "cachecore/status.h"
+
+namespace cli {
+
+struct ServiceSpec {
+  std::string name;               // Letters, digits, '.', '_' and '-'; at most 64.
+  std::vector<std::string> argv;  // A program, not a script: the kernel must show these arguments.
+  std::string log_path;           // stdout and stderr are appended; opened anew at each start.
+  std::string pid_path;
+  size_t fd_store_max = 0;  // At most kFdStoreMax.
+  // Whether the service is starting until it says READY=1, or ready as soon as it runs.
+  bool required_ready = false;
+  // The longest silence between two WATCHDOG=1 of a ready service; 0: no watchdog.
+  std::chrono::milliseconds watchdog{0};
+};
+
+inline constexpr size_t kServicesMax = 8;
+// All names in one environment string, of which the kernel takes 128 KiB.
+inline constexpr size_t kFdStoreMax = 500;
+
+struct RestartPolicy {
+  std::chrono::milliseconds at_once_after{100};  // Lived this long: no delay.
+  std::chrono::milliseconds backoff_min{10};  // The first delay; each one after is twice as long.
+  std::chrono::milliseconds backoff_max{5000};
+  std::chrono::milliseconds reset_after{
+      10000};  // Lived this long: the next delay is the first again.
+};
+
+// RestartBackoff: how long to wait before the next start of one service.
+//
+// Threads  one thread only.
+class RestartBackoff {
+ public:
+  explicit RestartBackoff(const RestartPolicy& policy)
+      : policy_(policy), next_(policy.backoff_min) {}
+  cachecore::Duration DelayAfter(cachecore::Duration lived);
+
+ private:
+  RestartPolicy policy_;
+  cachecore::Duration next_;
+};
+
+struct SupervisorOptions {
+  std::string run_dir;  // Made when its parent exists.
+  std::string status_path;
+  std::vector<ServiceSpec> services;  // Started in this order, ended in the reverse one.
+  RestartPolicy restart;
+  // A starting service silent for so long counts as hung (WATCHDOG=1 counts as a sound); 0: never.
+  std::chrono::milliseconds ready_timeout{90000};
+  std::chrono::milliseconds stop_grace{10000};  // From SIGTERM, or STOPPING=1, to SIGKILL.
+  std::chrono::milliseconds abort_grace{1000};  // From a hung service's SIGABRT to SIGKILL.
+};
+
+// Runs until SIGTERM or SIGINT; returns the exit code.
+cachecore::Result<int> RunSupervisor(const SupervisorOptions& options);
+
+}  // namespace cli
+
+#endif  // CLI_SUPERVISOR_H_

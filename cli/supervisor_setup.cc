@@ -1,0 +1,119 @@
+#include "cli/supervisor_setup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "cli/notify_socket.h"
+
+namespace cli {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+namespace {
+
+constexpr size_t kServiceNameBytesMax = 64;
+constexpr size_t kOwnFdsMax = 64;  // Sockets, epoll sets, files: what we open besides stores.
+constexpr std::string_view kNameCharacters =
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+
+}  // namespace
+
+Status CheckSupervisorOptions(const SupervisorOptions& options) {
+  auto invalid = [](const std::string& what) { return Status(EINVAL, what); };
+  if (options.services.empty() || options.services.size() > kServicesMax) {
+    return invalid("a supervisor has 1 to " + std::to_string(kServicesMax) + " services, not " +
+                   std::to_string(options.services.size()));
+  }
+  size_t fds = 0;
+  size_t store_max = 0;
+  for (const ServiceSpec& spec : options.services) {
+    if (spec.name.empty() || spec.name.size() > kServiceNameBytesMax ||
+        spec.name.find_first_not_of(kNameCharacters) != std::string::npos) {
+      return invalid("service name '" + spec.name + "': use letters, digits, '.', '_' and '-'");
+    }
+    auto same_name = [&](const ServiceSpec& other) { return other.name == spec.name; };
+    if (std::count_if(options.services.begin(), options.services.end(), same_name) > 1) {
+      return invalid("two services are named " + spec.name + "; give each its own name");
+    }
+    if (spec.argv.empty() || spec.log_path.empty() || spec.pid_path.empty()) {
+      return invalid("service " + spec.name + " needs a program, a log file and a pid file");
+    }
+    if (spec.fd_store_max > kFdStoreMax) {
+      return invalid("service " + spec.name + ": a store holds " + std::to_string(kFdStoreMax) +
+                     " descriptors at most");
+    }
+    fds += spec.fd_store_max;
+    store_max = std::max(store_max, spec.fd_store_max);
+  }
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  size_t needed = store_max + fds + kFdsPerMessageMax + kOwnFdsMax;
+  if (limit.rlim_cur < needed) {
+    return Status(EMFILE, "the stores may need " + std::to_string(needed) + " descriptors but " +
+                              std::to_string(limit.rlim_cur) +
+                              " are allowed; raise the limit (ulimit -n)");
+  }
+  return Status();
+}
+
+// The lock is held by the open file, also by a child that has not exec'ed yet: a new supervisor
+// can't look for orphans while one is still about to become one.
+Result<UniqueFd> LockRunDir(const std::string& run_dir) {
+  if (mkdir(run_dir.c_str(), 0755) != 0 && errno != EEXIST) {
+    return Status::FromErrno(errno, "make the run directory " + run_dir);
+  }
+  const std::string path = run_dir + "/supervise.lock";
+  UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!file.valid()) return Status::FromErrno(errno, "use the run directory: open " + path);
+  char pid[16] = {};
+  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return Status::FromErrno(errno, "lock " + path);
+    ssize_t size = pread(file.get(), pid, sizeof(pid) - 1, 0);
+    return Status(EBUSY, "supervisor " + std::string(size > 0 ? pid : "(of unknown pid)") +
+                             " already runs on " + run_dir +
+                             "; stop it or choose another run directory");
+  }
+  int size = snprintf(pid, sizeof(pid), "%d", getpid());
+  if (ftruncate(file.get(), 0) != 0 ||
+      pwrite(file.get(), pid, static_cast<size_t>(size), 0) != size) {
+    return Status::FromErrno(errno, "write " + path);
+  }
+  return file;
+}
+
+Result<UniqueFd> BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (int number : {SIGCHLD, SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
+  UniqueFd file(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!file.valid()) return Status::FromErrno(errno, "create a signalfd");
+  sigaddset(&signals, SIGPIPE);  // Our stderr may be a pipe whose reader has gone.
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGCHLD, SIG_DFL);  // Ignored, it would hide the exits.
+  return file;
+}
+
+// Best effort throughout: a container may forbid each, and a supervisor is of use without.
+void HardenProcess() {
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  UniqueFd oom(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+  [[maybe_unused]] ssize_t written = write(oom.get(), "-999", 4);
+  // Not MCL_FUTURE: under a memory limit it would make the kernel refuse the stack's growth.
+  mlockall(MCL_CURRENT);
+}
+
+}  // namespace cli
