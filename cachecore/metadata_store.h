@@ -2,7 +2,8 @@
 //
 // Model    volumes and objects by number and by key; per object its presence, in two classes; the
 //          journal of pending requests; counters that only grow.
-// Errors   a record that does not decode is EBADMSG from the call that read it: the caller quarantines
+// Errors   a record that does not decode is EBADMSG from the call that read it: the caller
+// quarantines
 //          it (Quarantine*) and goes on.  Any other error is the store's own (EIO, ENOSPC, EROFS).
 // Threads  thread-safe; every call may block on disk.  Never called with an engine lock held.
 // Crash    Commit returns after the write has reached the kernel, so it survives SIGKILL of any
@@ -36,8 +37,9 @@ struct ObjectRecord {
   ObjectNumber volume;
   std::string cookie;
   uint64_t size_bytes = 0;
-  bool stale = false;  // The origin was seen to have changed; the next fresh use replaces the object.
-  std::string attr;    // The fetcher's own, opaque: which validators it pinned at which origin.
+  bool stale =
+      false;         // The origin was seen to have changed; the next fresh use replaces the object.
+  std::string attr;  // The fetcher's own, opaque: which validators it pinned at which origin.
 };
 
 struct JournalRecord {
@@ -58,7 +60,9 @@ enum class Counter : uint8_t { kObjectNumber, kMsgId, kObjectId, kGeneration };
 
 enum class Sync : bool { kNo, kYes };
 
-// Changes to be committed together, in order.
+// Changes to be committed together.  Whatever their order here, they are applied as: erase objects,
+// put volumes and objects, add presence, put and then erase journal records.  So one batch can replace
+// an object by another of the same cookie.
 struct MetadataBatch {
   struct PresenceChange {
     ObjectNumber object;
@@ -67,7 +71,9 @@ struct MetadataBatch {
   };
   std::vector<VolumeRecord> put_volumes;
   std::vector<ObjectRecord> put_objects;
-  std::vector<ObjectRecord> erase_objects;  // With their presence; number, volume, cookie count.
+  // With their presence; number, volume, cookie count.  A cookie that by now names another object
+  // goes on naming it.
+  std::vector<ObjectRecord> erase_objects;
   std::vector<PresenceChange> add_presence;
   std::vector<JournalRecord> put_journal;
   std::vector<MsgId> erase_journal;
@@ -82,7 +88,7 @@ class MetadataStore {
  public:
   virtual ~MetadataStore() = default;
 
-  // Takes the next `count` values of a counter for this process, durably; returns the first.  Values
+  // Takes the next `count` values of a counter for this process, durably; returns the first. Values
   // never recur: what a dead process took and did not use is skipped.
   virtual Result<uint64_t> Reserve(Counter counter, uint64_t count) = 0;
 
@@ -100,16 +106,17 @@ class MetadataStore {
   // Only what is durable.
   virtual Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) = 0;
 
+  // In order of msg_id.  Records that do not decode are quarantined and left out.
   virtual Result<std::vector<JournalRecord>> LoadJournal() = 0;
 
-  // Scans, in order of number; for listings, not for the start.  Records that do not decode are left
-  // out.  `visit` returns false to stop.
+  // Scans, in order of number; for listings, not for the start.  Records that do not decode are
+  // left out.  `visit` returns false to stop.
   virtual Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) = 0;
   virtual Status ScanObjects(ObjectNumber volume,
                              const std::function<bool(const ObjectRecord&)>& visit) = 0;
 
-  // Takes every record of a damaged object (its own, its key, its presence) out of the way, keeping the
-  // damaged bytes under a quarantine key that `holdfast dump` shows.
+  // Takes every record of a damaged object (its own, its key, its presence) out of the way, keeping
+  // the damaged bytes under a quarantine key that `holdfast dump` shows.
   virtual Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
                                   const std::string& cookie) = 0;
 };

@@ -1,14 +1,18 @@
 // PresenceMap: which bytes of one object are in its local data file.
 //
 // Model    a set of 4 KiB blocks, kept as leaves of 128 MiB (32,768 blocks).  A leaf is absent (no
-//          block), full (every block of the object in it) or a bitmap of 4 KiB, so a map costs at
-//          most 32 KiB per GiB of object, whatever the fragmentation.  Ranges that come in are
-//          rounded inward to whole blocks, except that the block at the object's end counts as whole
-//          when it is filled up to the end: a partly written block is never present.
+//          block), full (all 32,768 blocks: no bitmap) or a bitmap of 4 KiB.  Ranges that come in
+//          are rounded inward to whole blocks, except that the block at the object's end counts as
+//          whole when it is filled up to the end: a partly written block is never present.
 // Units    bytes from the start of the object.
-// Errors   ranges past the object's end are clipped.  MergeLeaf: EBADMSG for bytes that are not a leaf.
+// Errors   ranges past the object's end are clipped.  MergeLeaf: EBADMSG for bytes that are not a
+// leaf
+//          or that mark blocks past the object's end; the map is then unchanged.  An object larger
+//          than kMaxObjectSize is a programming error and CHECK-fails.
 // Threads  thread-compatible; guarded by Cache::mu_.  Never blocks, no I/O, no callbacks.
-// Cost     Add, Covers, FirstMissing: O(log leaves + blocks of the window / 64).
+// Cost     Add, Covers, FirstMissing: O(log leaves + blocks of the window / 64).  Memory: at most
+//          34 KiB per begun GiB of object, whatever the fragmentation (the last leaf, when the
+//          object ends inside it, stays a bitmap even when nothing is missing).
 // Crash    memory only; rebuilt from the metadata store's presence records.
 // See      docs/design.md "Presence"; the naive model in tests/cachecore/presence_map_test.cc.
 
@@ -30,12 +34,15 @@ namespace cachecore {
 
 class PresenceMap {
  public:
+  // Leaf numbers have 32 bits.
+  static constexpr uint64_t kMaxObjectSize = (uint64_t{1} << 32) * PresenceLeaf::kBytes;
+
   explicit PresenceMap(uint64_t size_bytes);
 
   uint64_t size_bytes() const { return size_bytes_; }
 
-  // Marks the whole blocks of `range` present and returns what was newly marked or already there, as
-  // the rounded range (empty when `range` holds no whole block).
+  // Marks the whole blocks of `range` present and returns them: the range rounded inward, empty
+  // when `range` holds no whole block.
   ByteRange Add(ByteRange range);
 
   // The range that Add would mark: rounded inward, clipped to the object.
@@ -43,8 +50,8 @@ class PresenceMap {
 
   // True iff every byte of `range`, clipped to the object, is present.
   bool Covers(ByteRange range) const;
-  // The first byte of `window` that is absent, or window.end when there is none.  `window` is clipped
-  // to the object first.
+  // The first byte of `window` that is absent, or window.end when there is none.  `window` is
+  // clipped to the object first.
   uint64_t FirstMissing(ByteRange window) const;
   // The first byte of `window` that is present, or window.end (clipped) when there is none.
   uint64_t FirstPresent(ByteRange window) const;

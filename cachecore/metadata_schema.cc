@@ -1,0 +1,459 @@
+#include "cachecore/metadata_schema.h"
+
+#include <glog/logging.h>
+#include <xxhash.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <utility>
+
+#include "cachecore/presence_leaf.h"
+
+namespace cachecore::schema {
+namespace {
+
+constexpr size_t kBootIdSize = 16;
+constexpr size_t kChecksumSize = 8;
+constexpr uint8_t kStaleFlag = 1;
+constexpr char kDamagedTag = '\xff';
+
+template <typename Int>
+void AppendInt(Int value, std::string* out) {
+  for (size_t i = sizeof(Int); i-- > 0;) {
+    out->push_back(static_cast<char>(static_cast<uint8_t>(value >> (8 * i))));
+  }
+}
+
+void AppendString(std::string_view text, std::string* out) {
+  AppendInt(static_cast<uint32_t>(text.size()), out);
+  out->append(text);
+}
+
+// Takes fields off the front of some bytes; after the first that is not there, everything is zero
+// and ok() is false.
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : rest_(bytes) {}
+
+  template <typename Int>
+  Int Take() {
+    Int value = 0;
+    for (const char byte : TakeBytes(sizeof(Int))) {
+      value = static_cast<Int>((uint64_t{value} << 8) | static_cast<uint8_t>(byte));
+    }
+    return value;
+  }
+  std::string_view TakeBytes(size_t size) {
+    if (size > rest_.size()) {
+      ok_ = false;
+      rest_ = {};
+      return {};
+    }
+    const std::string_view taken = rest_.substr(0, size);
+    rest_.remove_prefix(size);
+    return taken;
+  }
+  std::string TakeString() { return std::string(TakeBytes(Take<uint32_t>())); }
+  std::string TakeRest() { return std::string(TakeBytes(rest_.size())); }
+
+  bool ok() const { return ok_; }
+  bool done() const { return ok_ && rest_.empty(); }
+  size_t size() const { return rest_.size(); }
+
+ private:
+  std::string_view rest_;
+  bool ok_ = true;
+};
+
+std::string NumberedKey(char kind, uint64_t number) {
+  std::string key(1, kind);
+  AppendInt(number, &key);
+  return key;
+}
+
+uint64_t Checksum(std::string_view key, std::string_view payload) {
+  return XXH64(payload.data(), payload.size(), XXH64(key.data(), key.size(), 0));
+}
+
+std::string Seal(std::string_view key, std::string payload) {
+  AppendInt(Checksum(key, payload), &payload);
+  return payload;
+}
+
+Status Damaged(const char* what, const char* why) {
+  return Status(EBADMSG, std::string(what) + " record is damaged: " + why);
+}
+
+Result<std::string_view> Unseal(const char* what, std::string_view key, std::string_view value) {
+  if (value.size() < kChecksumSize) return Damaged(what, "shorter than its checksum");
+  const std::string_view payload = value.substr(0, value.size() - kChecksumSize);
+  if (Reader(value.substr(payload.size())).Take<uint64_t>() != Checksum(key, payload)) {
+    return Damaged(what, "its checksum does not match");
+  }
+  return payload;
+}
+
+Result<uint64_t> UnsealNumber(const char* what, std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload, Unseal(what, key, value));
+  Reader reader(payload);
+  const auto number = reader.Take<uint64_t>();
+  if (!reader.done()) return Damaged(what, "wrong length");
+  return number;
+}
+
+std::string SealNumber(const std::string& key, uint64_t number) {
+  std::string payload;
+  AppendInt(number, &payload);
+  return Seal(key, std::move(payload));
+}
+
+}  // namespace
+
+Result<std::string> ParseBootId(const std::string& text) {
+  std::string digits;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '-' && (i == 8 || i == 13 || i == 18 || i == 23)) continue;
+    digits.push_back(text[i]);
+  }
+  if (text.size() != 36 || digits.size() != 2 * kBootIdSize ||
+      digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos) {
+    return Status(
+        EINVAL, "boot id \"" + text + "\" is not of the form 01234567-89ab-cdef-0123-456789abcdef");
+  }
+  std::string bytes;
+  for (size_t i = 0; i < digits.size(); i += 2) {
+    bytes.push_back(static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+std::string VersionKey() { return std::string(1, kSchemaVersion); }
+
+std::string CounterKey(Counter counter) { return {kCounter, static_cast<char>(counter)}; }
+
+std::string VolumeKey(ObjectNumber number) { return NumberedKey(kVolume, number.value); }
+
+std::string VolumeIndexKey(std::string_view volume_key) {
+  return std::string(1, kVolumeIndex).append(volume_key);
+}
+
+std::string ObjectKey(ObjectNumber number) { return NumberedKey(kObject, number.value); }
+
+std::string ObjectIndexKey(ObjectNumber volume, std::string_view cookie) {
+  return NumberedKey(kObjectIndex, volume.value).append(cookie);
+}
+
+std::string JournalKey(MsgId msg_id) {
+  std::string key(1, kJournal);
+  AppendInt(msg_id.value, &key);
+  return key;
+}
+
+std::string DurablePresencePrefix(ObjectNumber object) {
+  return NumberedKey(kDurablePresence, object.value);
+}
+
+std::string BootPresencePrefix(std::string_view boot_id, ObjectNumber object) {
+  CHECK_EQ(boot_id.size(), kBootIdSize);
+  std::string key(1, kBootPresence);
+  key.append(boot_id);
+  AppendInt(object.value, &key);
+  return key;
+}
+
+std::string PresenceKey(std::string_view prefix, uint32_t leaf) {
+  std::string key(prefix);
+  AppendInt(leaf, &key);
+  return key;
+}
+
+std::string QuarantineKey(ObjectNumber object, std::string_view damaged_key) {
+  return NumberedKey(kQuarantine, object.value).append(damaged_key);
+}
+
+std::string PrefixEnd(std::string prefix) {
+  while (prefix.back() == '\xff') prefix.pop_back();
+  prefix.back() = static_cast<char>(static_cast<uint8_t>(prefix.back()) + 1);
+  return prefix;
+}
+
+std::string EncodeVersion(uint32_t version) {
+  std::string payload;
+  AppendInt(version, &payload);
+  return Seal(VersionKey(), std::move(payload));
+}
+
+std::string EncodeCounter(Counter counter, uint64_t next) {
+  return SealNumber(CounterKey(counter), next);
+}
+
+std::string EncodeVolume(const VolumeRecord& volume) {
+  return Seal(VolumeKey(volume.number), volume.key);
+}
+
+std::string EncodeVolumeIndex(const VolumeRecord& volume) {
+  return SealNumber(VolumeIndexKey(volume.key), volume.number.value);
+}
+
+std::string EncodeObject(const ObjectRecord& object) {
+  std::string payload;
+  AppendInt(object.volume.value, &payload);
+  AppendInt(object.size_bytes, &payload);
+  AppendInt<uint8_t>(object.stale ? kStaleFlag : 0, &payload);
+  AppendString(object.cookie, &payload);
+  AppendString(object.attr, &payload);
+  return Seal(ObjectKey(object.number), std::move(payload));
+}
+
+std::string EncodeObjectIndex(const ObjectRecord& object) {
+  return SealNumber(ObjectIndexKey(object.volume, object.cookie), object.number.value);
+}
+
+std::string EncodeJournal(const JournalRecord& request) {
+  std::string payload;
+  AppendInt(request.opcode, &payload);
+  AppendInt(request.object.value, &payload);
+  AppendInt(request.range.begin, &payload);
+  AppendInt(request.range.end, &payload);
+  AppendInt(request.generation.value, &payload);
+  for (const uint64_t unique : request.fuse_uniques) AppendInt(unique, &payload);
+  return Seal(JournalKey(request.msg_id), std::move(payload));
+}
+
+Result<uint32_t> DecodeVersion(std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload, Unseal("schema version", VersionKey(), value));
+  // A newer schema may say more after its number.
+  Reader reader(payload);
+  const auto version = reader.Take<uint32_t>();
+  if (!reader.ok()) return Damaged("schema version", "wrong length");
+  return version;
+}
+
+Result<uint64_t> DecodeCounter(Counter counter, std::string_view value) {
+  return UnsealNumber("counter", CounterKey(counter), value);
+}
+
+Result<VolumeRecord> DecodeVolume(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload, Unseal("volume", key, value));
+  Reader reader(key.substr(1));
+  VolumeRecord volume;
+  volume.number.value = reader.Take<uint64_t>();
+  volume.key = payload;
+  if (!reader.done()) return Damaged("volume", "its key has the wrong length");
+  return volume;
+}
+
+Result<VolumeRecord> DecodeVolumeIndex(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const uint64_t number, UnsealNumber("volume key", key, value));
+  return VolumeRecord{ObjectNumber{number}, std::string(key.substr(1))};
+}
+
+Result<ObjectRecord> DecodeObject(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload, Unseal("object", key, value));
+  Reader key_reader(key.substr(1));
+  Reader reader(payload);
+  ObjectRecord object;
+  object.number.value = key_reader.Take<uint64_t>();
+  object.volume.value = reader.Take<uint64_t>();
+  object.size_bytes = reader.Take<uint64_t>();
+  const auto flags = reader.Take<uint8_t>();
+  object.stale = flags == kStaleFlag;
+  object.cookie = reader.TakeString();
+  object.attr = reader.TakeString();
+  if (!key_reader.done() || !reader.done()) return Damaged("object", "wrong length");
+  if (flags > kStaleFlag) return Damaged("object", "unknown flags");
+  if (object.size_bytes > PresenceMap::kMaxObjectSize) return Damaged("object", "impossible size");
+  return object;
+}
+
+Result<ObjectRecord> DecodeObjectIndex(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const uint64_t number, UnsealNumber("object key", key, value));
+  Reader reader(key.substr(1));
+  ObjectRecord object;
+  object.number.value = number;
+  object.volume.value = reader.Take<uint64_t>();
+  object.cookie = reader.TakeRest();
+  if (!reader.ok()) return Damaged("object key", "its key has the wrong length");
+  return object;
+}
+
+Result<JournalRecord> DecodeJournal(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload, Unseal("journal", key, value));
+  Reader key_reader(key.substr(1));
+  Reader reader(payload);
+  JournalRecord request;
+  request.msg_id.value = key_reader.Take<uint32_t>();
+  request.opcode = reader.Take<uint32_t>();
+  request.object.value = reader.Take<uint64_t>();
+  request.range.begin = reader.Take<uint64_t>();
+  request.range.end = reader.Take<uint64_t>();
+  request.generation.value = reader.Take<uint64_t>();
+  while (reader.ok() && !reader.done()) request.fuse_uniques.push_back(reader.Take<uint64_t>());
+  if (!key_reader.done() || !reader.done()) return Damaged("journal", "wrong length");
+  if (request.range.begin > request.range.end) return Damaged("journal", "range runs backwards");
+  return request;
+}
+
+uint64_t NumberOf(std::string_view key) {
+  return key.size() == 1 + sizeof(uint64_t) ? Reader(key.substr(1)).Take<uint64_t>() : 0;
+}
+
+uint32_t LeafOf(std::string_view presence_key) {
+  CHECK_GE(presence_key.size(), sizeof(uint32_t));
+  return Reader(presence_key.substr(presence_key.size() - sizeof(uint32_t))).Take<uint32_t>();
+}
+
+std::string MergePresence(const std::vector<std::string_view>& values) {
+  PresenceLeaf leaf;
+  for (const std::string_view value : values) {
+    uint32_t added;
+    if (leaf.Merge(value, &added).ok()) continue;
+    if (!value.empty() && value[0] == kDamagedTag) return std::string(value);
+    return std::string(1, kDamagedTag).append(value);
+  }
+  return leaf.Encode();
+}
+
+namespace {
+
+std::string Quoted(std::string_view bytes) {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string text = "\"";
+  for (const char c : bytes) {
+    const auto byte = static_cast<uint8_t>(c);
+    if (byte >= 0x20 && byte < 0x7f && c != '"' && c != '\\') {
+      text.push_back(c);
+    } else {
+      text.append({'\\', 'x', kHex[byte >> 4], kHex[byte & 15]});
+    }
+  }
+  return text + "\"";
+}
+
+std::string Numbered(const char* name, uint64_t number) {
+  return std::string(" ") + name + "=" + std::to_string(number);
+}
+
+const char* NameOf(Counter counter) {
+  switch (counter) {
+    case Counter::kObjectNumber:
+      return "object_number";
+    case Counter::kMsgId:
+      return "msg_id";
+    case Counter::kObjectId:
+      return "object_id";
+    case Counter::kGeneration:
+      return "generation";
+  }
+  return nullptr;
+}
+
+std::string BootIdText(std::string_view bytes) {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text.push_back('-');
+    const auto byte = static_cast<uint8_t>(bytes[i]);
+    text.append({kHex[byte >> 4], kHex[byte & 15]});
+  }
+  return text;
+}
+
+Result<std::string> DescribeCounter(std::string_view key, std::string_view value) {
+  const char* name =
+      key.size() == 2 ? NameOf(static_cast<Counter>(static_cast<uint8_t>(key[1]))) : nullptr;
+  if (name == nullptr) return Damaged("counter", "unknown counter");
+  ASSIGN_OR_RETURN(const uint64_t next,
+                   DecodeCounter(static_cast<Counter>(static_cast<uint8_t>(key[1])), value));
+  return std::string("counter ") + name + Numbered("next", next);
+}
+
+Result<std::string> DescribeObject(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const ObjectRecord object, DecodeObject(key, value));
+  return "object" + Numbered("number", object.number.value) +
+         Numbered("volume", object.volume.value) + Numbered("size", object.size_bytes) +
+         Numbered("stale", object.stale ? 1 : 0) + " cookie=" + Quoted(object.cookie) +
+         " attr=" + Quoted(object.attr);
+}
+
+Result<std::string> DescribeJournal(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const JournalRecord request, DecodeJournal(key, value));
+  std::string uniques;
+  for (const uint64_t unique : request.fuse_uniques) {
+    uniques += (uniques.empty() ? "" : ",") + std::to_string(unique);
+  }
+  return "request" + Numbered("msg", request.msg_id.value) + Numbered("opcode", request.opcode) +
+         Numbered("object", request.object.value) + " range=" + request.range.ToString() +
+         Numbered("generation", request.generation.value) + " uniques=" + uniques;
+}
+
+Result<std::string> DescribePresence(std::string_view key, std::string_view value) {
+  const size_t boot_size = key[0] == kBootPresence ? kBootIdSize : 0;
+  Reader reader(key.substr(1));
+  const std::string_view boot_id = reader.TakeBytes(boot_size);
+  const auto object = reader.Take<uint64_t>();
+  const auto leaf_index = reader.Take<uint32_t>();
+  if (!reader.done()) return Damaged("presence", "its key has the wrong length");
+  PresenceLeaf leaf;
+  uint32_t added;
+  RETURN_IF_ERROR(leaf.Merge(value, &added));
+  std::string line = boot_size == 0 ? "presence durable" : "presence boot=" + BootIdText(boot_id);
+  line += Numbered("object", object) + Numbered("leaf", leaf_index) + " bytes=";
+  const uint64_t base = uint64_t{leaf_index} * PresenceLeaf::kBytes;
+  for (uint32_t end = 0;;) {
+    const uint32_t begin = leaf.FirstPresent(end, PresenceLeaf::kBlocks);
+    if (begin == PresenceLeaf::kBlocks) return line;
+    end = leaf.FirstMissing(begin, PresenceLeaf::kBlocks);
+    line += ByteRange{base + begin * kBlockSize, base + end * kBlockSize}.ToString();
+  }
+}
+
+Result<std::string> DescribeRecord(std::string_view key, std::string_view value) {
+  switch (key.empty() ? '\0' : key[0]) {
+    case kBootPresence:
+    case kDurablePresence:
+      return DescribePresence(key, value);
+    case kCounter:
+      return DescribeCounter(key, value);
+    case kVolumeIndex: {
+      ASSIGN_OR_RETURN(const VolumeRecord volume, DecodeVolumeIndex(key, value));
+      return "volume_key key=" + Quoted(volume.key) + Numbered("number", volume.number.value);
+    }
+    case kObjectIndex: {
+      ASSIGN_OR_RETURN(const ObjectRecord object, DecodeObjectIndex(key, value));
+      return "object_key" + Numbered("volume", object.volume.value) +
+             " cookie=" + Quoted(object.cookie) + Numbered("number", object.number.value);
+    }
+    case kObject:
+      return DescribeObject(key, value);
+    case kQuarantine: {
+      Reader reader(key.substr(1));
+      const auto object = reader.Take<uint64_t>();
+      return "quarantined" + Numbered("object", object) + " key=" + Quoted(reader.TakeRest()) +
+             " value=" + Quoted(value);
+    }
+    case kJournal:
+      return DescribeJournal(key, value);
+    case kSchemaVersion: {
+      ASSIGN_OR_RETURN(const uint32_t version, DecodeVersion(value));
+      return "schema" + Numbered("version", version);
+    }
+    case kVolume: {
+      ASSIGN_OR_RETURN(const VolumeRecord volume, DecodeVolume(key, value));
+      return "volume" + Numbered("number", volume.number.value) + " key=" + Quoted(volume.key);
+    }
+    default:
+      return Damaged("unknown", "no record kind has this key");
+  }
+}
+
+}  // namespace
+
+std::string Describe(std::string_view key, std::string_view value) {
+  Result<std::string> line = DescribeRecord(key, value);
+  if (line.ok()) return std::move(line).value();
+  return "damaged key=" + Quoted(key) + " value=" + Quoted(value) + " (" + line.status().message() +
+         ")";
+}
+
+}  // namespace cachecore::schema

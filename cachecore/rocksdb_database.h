@@ -1,0 +1,59 @@
+// RocksDbDatabase: one RocksDB database, opened as the metadata store needs it; the only file pair
+// that includes rocksdb/.
+//
+// Model    ordered byte keys and values.  Merge() joins presence values (schema::MergePresence).
+// Errors   Open: EBUSY (another process has it open), else what the disk said; each message names
+// the
+//          directory and what to do.  Later: EBADMSG when RocksDB's own checksums fail, ENOSPC,
+//          else EIO.  A failed Write does not end the database: once the disk takes writes again,
+//          so does it.
+// Threads  thread-safe; every call may block on disk.
+// Cost     tuned small: two 4 MiB memtables, 4 MiB block cache, 256 open files.
+// Crash    a torn log tail is cut off; a log damaged in its middle loses what came after the
+// damage.
+
+#ifndef CACHECORE_ROCKSDB_DATABASE_H_
+#define CACHECORE_ROCKSDB_DATABASE_H_
+
+#include <rocksdb/db.h>
+#include <rocksdb/write_batch.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "cachecore/metadata_store.h"
+#include "cachecore/mutex.h"
+#include "cachecore/status.h"
+
+namespace cachecore {
+
+class RocksDbDatabase {
+ public:
+  using Visit = std::function<bool(std::string_view key, std::string_view value)>;
+
+  // Makes `directory` (mode 0700) and the database if need be.
+  static Result<std::unique_ptr<RocksDbDatabase>> Open(const std::string& directory);
+  // As it is on disk now, log included; works beside a process that has it open.
+  static Result<std::unique_ptr<RocksDbDatabase>> OpenReadOnly(const std::string& directory);
+
+  Result<std::optional<std::string>> Get(const std::string& key) const;
+  // Every record whose key starts with `prefix` ("" for all), in order, until visit returns false.
+  Status Scan(const std::string& prefix, const Visit& visit) const;
+  // All or nothing.
+  Status Write(rocksdb::WriteBatch* batch, Sync sync) EXCLUDES(recovery_mu_);
+
+ private:
+  explicit RocksDbDatabase(rocksdb::DB* db) : db_(db) {}
+
+  const std::unique_ptr<rocksdb::DB> db_;
+  Mutex recovery_mu_;                     // Held while a failed log is left behind.
+  std::atomic<bool> log_failed_ = false;  // Atomic so that a good write takes no lock.
+};
+
+}  // namespace cachecore
+
+#endif  // CACHECORE_ROCKSDB_DATABASE_H_

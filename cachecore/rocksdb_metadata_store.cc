@@ -1,0 +1,449 @@
+#include "cachecore/rocksdb_metadata_store.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+#include <string_view>
+#include <utility>
+
+#include "cachecore/metadata_schema.h"
+#include "cachecore/mutex.h"
+#include "cachecore/rocksdb_database.h"
+
+namespace cachecore {
+namespace {
+
+// How far a counter whose record was damaged jumps past every number still seen, so that what was
+// reserved and not recorded does not recur either.
+constexpr uint64_t kCounterRecoverySkip = uint64_t{1} << 24;
+
+std::string KindPrefix(char kind) { return std::string(1, kind); }
+
+uint64_t FirstOf(Counter counter) {
+  switch (counter) {
+    case Counter::kMsgId:
+      return 0;
+    case Counter::kObjectNumber:
+      return kFirstObjectNumber.value;
+    case Counter::kObjectId:
+    case Counter::kGeneration:
+      return 1;
+  }
+  LOG(FATAL) << "no such counter: " << static_cast<int>(counter);
+}
+
+class Store : public MetadataStore {
+ public:
+  Store(std::unique_ptr<RocksDbDatabase> db, std::string boot_id)
+      : boot_id_(std::move(boot_id)), db_(std::move(db)) {}
+
+  // The part of opening that writes: the schema's version, and the end of other boots' presence.
+  Status Prepare(const std::string& directory);
+
+  Result<uint64_t> Reserve(Counter counter, uint64_t count) override;
+  Status Commit(const MetadataBatch& batch, Sync sync) override;
+  Result<std::optional<VolumeRecord>> FindVolume(const std::string& key) override;
+  Result<std::optional<VolumeRecord>> LoadVolume(ObjectNumber number) override;
+  Result<std::optional<ObjectNumber>> FindObject(ObjectNumber volume,
+                                                 const std::string& cookie) override;
+  Result<std::optional<ObjectRecord>> LoadObject(ObjectNumber number) override;
+  Result<PresenceMap> LoadPresence(ObjectNumber object, uint64_t size_bytes) override;
+  Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) override;
+  Result<std::vector<JournalRecord>> LoadJournal() override;
+  Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) override;
+  Status ScanObjects(ObjectNumber volume,
+                     const std::function<bool(const ObjectRecord&)>& visit) override;
+  Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
+                          const std::string& cookie) override;
+
+ private:
+  Status MergeLeaves(const std::string& prefix, ObjectNumber object, PresenceMap* map) const;
+  Result<uint64_t> NextAfterDamage(Counter counter) const;
+  // Adds to `batch` the removal of an object's records, except its index record if that already
+  // names another object.
+  Status EraseObject(const ObjectRecord& object, rocksdb::WriteBatch* batch) const;
+  using VolumeDecoder = Result<VolumeRecord> (*)(std::string_view key, std::string_view value);
+  Result<std::optional<VolumeRecord>> ReadVolume(
+      const std::string& key, VolumeDecoder decode, char other_kind, VolumeDecoder decode_other,
+      const std::function<bool(const VolumeRecord&)>& is_wanted);
+  void PutVolume(const VolumeRecord& volume, rocksdb::WriteBatch* batch) const;
+  void PutPresence(const MetadataBatch::PresenceChange& change, rocksdb::WriteBatch* batch) const;
+  void ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const;
+  void KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
+                   rocksdb::WriteBatch* batch) const;
+  // Adds to `batch` what is left of one record of the object, if it can still be read.
+  void KeepIfReadable(ObjectNumber object, const std::string& key,
+                      rocksdb::WriteBatch* batch) const;
+  void KeepDamagedLeaves(ObjectNumber object, const std::string& prefix,
+                         rocksdb::WriteBatch* batch) const;
+
+  const std::string boot_id_;  // 16 bytes.
+  const std::unique_ptr<RocksDbDatabase> db_;
+  Mutex reserve_mu_;  // Held over a counter's read and write.
+  Mutex object_mu_;   // Held over an index record's check and its batch.
+};
+
+Status Store::Prepare(const std::string& directory) {
+  rocksdb::WriteBatch batch;
+  Result<std::optional<std::string>> value = db_->Get(schema::VersionKey());
+  if (!value.ok() && value.status().error() != EBADMSG) return std::move(value).status();
+  bool current = false;
+  if (value.ok() && value->has_value()) {
+    const Result<uint32_t> version = schema::DecodeVersion(**value);
+    if (version.ok() && *version > schema::kVersion) {
+      return Status(EPROTO, directory + " was written by a newer Holdfast (schema " +
+                                std::to_string(*version) + ", this program knows up to " +
+                                std::to_string(schema::kVersion) +
+                                "): use that Holdfast, or another --cache-dir");
+    }
+    current = version.ok() && *version == schema::kVersion;
+    if (!version.ok()) KeepDamaged({}, schema::VersionKey(), **value, &batch);
+  }
+  if (!current) batch.Put(schema::VersionKey(), schema::EncodeVersion(schema::kVersion));
+  // Everything that is of a boot, except of this one.
+  const std::string first = {schema::kBootPresence};
+  const std::string this_boot = first + boot_id_;
+  batch.DeleteRange(first, this_boot);
+  batch.DeleteRange(schema::PrefixEnd(this_boot), schema::PrefixEnd(first));
+  return db_->Write(&batch, Sync::kYes);
+}
+
+Result<uint64_t> Store::Reserve(Counter counter, uint64_t count) {
+  MutexLock lock(&reserve_mu_);
+  const std::string key = schema::CounterKey(counter);
+  uint64_t next = FirstOf(counter);
+  rocksdb::WriteBatch batch;
+  Result<std::optional<std::string>> value = db_->Get(key);
+  if (!value.ok() && value.status().error() != EBADMSG) return std::move(value).status();
+  if (!value.ok() || value->has_value()) {
+    const Result<uint64_t> stored =
+        value.ok() ? schema::DecodeCounter(counter, **value) : Result<uint64_t>(value.status());
+    if (stored.ok()) {
+      next = *stored;
+    } else {
+      if (value.ok()) KeepDamaged({}, key, **value, &batch);
+      ASSIGN_OR_RETURN(next, NextAfterDamage(counter));
+      LOG(ERROR) << stored.status().message() << "; counting on from " << next;
+    }
+  }
+  batch.Put(key, schema::EncodeCounter(counter, next + count));
+  RETURN_IF_ERROR(db_->Write(&batch, Sync::kYes));
+  return next;
+}
+
+Result<uint64_t> Store::NextAfterDamage(Counter counter) const {
+  uint64_t seen = FirstOf(counter);
+  const auto see = [&seen](uint64_t number) { seen = std::max(seen, number); };
+  if (counter == Counter::kObjectNumber) {
+    for (const char kind : {schema::kObject, schema::kVolume}) {
+      RETURN_IF_ERROR(db_->Scan(KindPrefix(kind), [&](std::string_view key, std::string_view) {
+        see(schema::NumberOf(key));
+        return true;
+      }));
+    }
+  } else {
+    RETURN_IF_ERROR(
+        db_->Scan(KindPrefix(schema::kJournal), [&](std::string_view key, std::string_view value) {
+          const Result<JournalRecord> request = schema::DecodeJournal(key, value);
+          if (!request.ok()) return true;
+          if (counter == Counter::kMsgId) see(request->msg_id.value);
+          if (counter == Counter::kGeneration) see(request->generation.value);
+          return true;
+        }));
+  }
+  return seen + kCounterRecoverySkip;
+}
+
+Status Store::Commit(const MetadataBatch& changes, Sync sync) {
+  rocksdb::WriteBatch batch;
+  const bool objects_change = !changes.erase_objects.empty() || !changes.put_objects.empty();
+  std::optional<MutexLock> lock;
+  if (objects_change) lock.emplace(&object_mu_);
+  for (const ObjectRecord& object : changes.erase_objects) {
+    RETURN_IF_ERROR(EraseObject(object, &batch));
+  }
+  for (const VolumeRecord& volume : changes.put_volumes) {
+    PutVolume(volume, &batch);
+  }
+  for (const ObjectRecord& object : changes.put_objects) {
+    batch.Put(schema::ObjectKey(object.number), schema::EncodeObject(object));
+    batch.Put(schema::ObjectIndexKey(object.volume, object.cookie),
+              schema::EncodeObjectIndex(object));
+  }
+  for (const MetadataBatch::PresenceChange& change : changes.add_presence) {
+    PutPresence(change, &batch);
+  }
+  for (const JournalRecord& request : changes.put_journal) {
+    batch.Put(schema::JournalKey(request.msg_id), schema::EncodeJournal(request));
+  }
+  for (const MsgId msg_id : changes.erase_journal) batch.Delete(schema::JournalKey(msg_id));
+  return db_->Write(&batch, sync);
+}
+
+Status Store::EraseObject(const ObjectRecord& object, rocksdb::WriteBatch* batch) const {
+  const std::string index_key = schema::ObjectIndexKey(object.volume, object.cookie);
+  const Result<std::optional<std::string>> index = db_->Get(index_key);
+  if (!index.ok() && index.status().error() != EBADMSG) return index.status();
+  bool is_anothers = false;
+  if (index.ok() && index->has_value()) {
+    const Result<ObjectRecord> named = schema::DecodeObjectIndex(index_key, **index);
+    is_anothers = named.ok() && named->number != object.number;
+  }
+  if (!is_anothers) batch->Delete(index_key);
+  batch->Delete(schema::ObjectKey(object.number));
+  ErasePresence(object.number, batch);
+  return Status();
+}
+
+void Store::PutVolume(const VolumeRecord& volume, rocksdb::WriteBatch* batch) const {
+  batch->Put(schema::VolumeKey(volume.number), schema::EncodeVolume(volume));
+  batch->Put(schema::VolumeIndexKey(volume.key), schema::EncodeVolumeIndex(volume));
+}
+
+void Store::PutPresence(const MetadataBatch::PresenceChange& change,
+                        rocksdb::WriteBatch* batch) const {
+  CHECK_EQ(change.range.begin % kBlockSize, 0u) << change.range.ToString();
+  CHECK_LE(change.range.end, PresenceMap::kMaxObjectSize);
+  if (change.range.empty()) return;
+  const std::string prefix = change.presence == Presence::kDurable
+                                 ? schema::DurablePresencePrefix(change.object)
+                                 : schema::BootPresencePrefix(boot_id_, change.object);
+  const uint64_t end = (change.range.end + kBlockSize - 1) / kBlockSize;
+  for (uint64_t block = change.range.begin / kBlockSize; block < end;) {
+    const uint64_t leaf = block / PresenceLeaf::kBlocks;
+    const uint64_t first = leaf * PresenceLeaf::kBlocks;
+    const uint64_t stop = std::min<uint64_t>(end, first + PresenceLeaf::kBlocks);
+    batch->Merge(schema::PresenceKey(prefix, static_cast<uint32_t>(leaf)),
+                 PresenceLeaf::EncodeRun(static_cast<uint32_t>(block - first),
+                                         static_cast<uint32_t>(stop - first)));
+    block = stop;
+  }
+}
+
+void Store::ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const {
+  const std::string durable = schema::DurablePresencePrefix(object);
+  const std::string boot = schema::BootPresencePrefix(boot_id_, object);
+  batch->DeleteRange(durable, schema::PrefixEnd(durable));
+  batch->DeleteRange(boot, schema::PrefixEnd(boot));
+}
+
+Result<std::optional<VolumeRecord>> Store::FindVolume(const std::string& key) {
+  return ReadVolume(schema::VolumeIndexKey(key), schema::DecodeVolumeIndex, schema::kVolume,
+                    schema::DecodeVolume,
+                    [&](const VolumeRecord& volume) { return volume.key == key; });
+}
+
+Result<std::optional<VolumeRecord>> Store::LoadVolume(ObjectNumber number) {
+  return ReadVolume(schema::VolumeKey(number), schema::DecodeVolume, schema::kVolumeIndex,
+                    schema::DecodeVolumeIndex,
+                    [&](const VolumeRecord& volume) { return volume.number == number; });
+}
+
+// Each of a volume's two records says everything, so when one is damaged the other is looked for
+// (the only case that scans) and both are written anew; without it the volume is gone.
+Result<std::optional<VolumeRecord>> Store::ReadVolume(
+    const std::string& key, VolumeDecoder decode, char other_kind, VolumeDecoder decode_other,
+    const std::function<bool(const VolumeRecord&)>& is_wanted) {
+  const Result<std::optional<std::string>> value = db_->Get(key);
+  if (value.ok() && !value->has_value()) return std::optional<VolumeRecord>();
+  Status damage = value.status();
+  if (value.ok()) {
+    Result<VolumeRecord> volume = decode(key, **value);
+    if (volume.ok()) return std::optional<VolumeRecord>(std::move(volume).value());
+    damage = volume.status();
+  }
+  if (damage.error() != EBADMSG) return damage;
+  std::optional<VolumeRecord> found;
+  RETURN_IF_ERROR(db_->Scan(
+      KindPrefix(other_kind), [&](std::string_view other_key, std::string_view other_value) {
+        const Result<VolumeRecord> other = decode_other(other_key, other_value);
+        if (other.ok() && is_wanted(*other)) found = *other;
+        return !found;
+      }));
+  LOG(WARNING) << damage.message() << "; " << (found ? "restored volume " : "lost a volume")
+               << (found ? std::to_string(found->number.value) : "");
+  rocksdb::WriteBatch batch;
+  KeepDamaged({}, key, value.ok() ? **value : std::string(), &batch);
+  if (found) PutVolume(*found, &batch);
+  RETURN_IF_ERROR(db_->Write(&batch, Sync::kNo));
+  return found;
+}
+
+Result<std::optional<ObjectNumber>> Store::FindObject(ObjectNumber volume,
+                                                      const std::string& cookie) {
+  const std::string key = schema::ObjectIndexKey(volume, cookie);
+  ASSIGN_OR_RETURN(const std::optional<std::string> value, db_->Get(key));
+  if (!value) return std::optional<ObjectNumber>();
+  ASSIGN_OR_RETURN(const ObjectRecord object, schema::DecodeObjectIndex(key, *value));
+  return std::optional<ObjectNumber>(object.number);
+}
+
+Result<std::optional<ObjectRecord>> Store::LoadObject(ObjectNumber number) {
+  const std::string key = schema::ObjectKey(number);
+  ASSIGN_OR_RETURN(const std::optional<std::string> value, db_->Get(key));
+  if (!value) return std::optional<ObjectRecord>();
+  ASSIGN_OR_RETURN(ObjectRecord object, schema::DecodeObject(key, *value));
+  return std::optional<ObjectRecord>(std::move(object));
+}
+
+Status Store::MergeLeaves(const std::string& prefix, ObjectNumber object, PresenceMap* map) const {
+  Status damage;
+  RETURN_IF_ERROR(db_->Scan(prefix, [&](std::string_view key, std::string_view value) {
+    damage = map->MergeLeaf(schema::LeafOf(key), value);
+    return damage.ok();
+  }));
+  return std::move(damage).WithContext("presence of object " + std::to_string(object.value));
+}
+
+Result<PresenceMap> Store::LoadPresence(ObjectNumber object, uint64_t size_bytes) {
+  ASSIGN_OR_RETURN(PresenceMap map, LoadDurablePresence(object, size_bytes));
+  RETURN_IF_ERROR(MergeLeaves(schema::BootPresencePrefix(boot_id_, object), object, &map));
+  return map;
+}
+
+Result<PresenceMap> Store::LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) {
+  PresenceMap map(size_bytes);
+  RETURN_IF_ERROR(MergeLeaves(schema::DurablePresencePrefix(object), object, &map));
+  return map;
+}
+
+// A damaged request cannot be matched to anything, and must not hide the others: it is quarantined
+// here.  Its readers ask again.
+Result<std::vector<JournalRecord>> Store::LoadJournal() {
+  std::vector<JournalRecord> journal;
+  rocksdb::WriteBatch batch;
+  const Status scanned =
+      db_->Scan(KindPrefix(schema::kJournal), [&](std::string_view key, std::string_view value) {
+        Result<JournalRecord> request = schema::DecodeJournal(key, value);
+        if (request.ok()) {
+          journal.push_back(std::move(request).value());
+        } else {
+          LOG(WARNING) << request.status().message() << "; put into quarantine";
+          KeepDamaged({}, key, value, &batch);
+        }
+        return true;
+      });
+  if (!scanned.ok()) {
+    if (scanned.error() != EBADMSG) return scanned;
+    // RocksDB cannot read past a bad block: what lies behind it is given up.
+    LOG(WARNING) << "journal is cut off after " << journal.size()
+                 << " requests: " << scanned.message();
+    const std::string begin = journal.empty() ? KindPrefix(schema::kJournal)
+                                              : schema::JournalKey(journal.back().msg_id) + '\0';
+    batch.DeleteRange(begin, schema::PrefixEnd({schema::kJournal}));
+  }
+  if (batch.Count() > 0) RETURN_IF_ERROR(db_->Write(&batch, Sync::kNo));
+  return journal;
+}
+
+Status Store::ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) {
+  return db_->Scan(KindPrefix(schema::kVolume), [&](std::string_view key, std::string_view value) {
+    const Result<VolumeRecord> volume = schema::DecodeVolume(key, value);
+    return !volume.ok() || visit(*volume);
+  });
+}
+
+Status Store::ScanObjects(ObjectNumber volume,
+                          const std::function<bool(const ObjectRecord&)>& visit) {
+  return db_->Scan(KindPrefix(schema::kObject), [&](std::string_view key, std::string_view value) {
+    const Result<ObjectRecord> object = schema::DecodeObject(key, value);
+    return !object.ok() || object->volume != volume || visit(*object);
+  });
+}
+
+void Store::KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
+                        rocksdb::WriteBatch* batch) const {
+  batch->Put(schema::QuarantineKey(object, key), rocksdb::Slice(value.data(), value.size()));
+  batch->Delete(rocksdb::Slice(key.data(), key.size()));
+}
+
+void Store::KeepIfReadable(ObjectNumber object, const std::string& key,
+                           rocksdb::WriteBatch* batch) const {
+  const Result<std::optional<std::string>> value = db_->Get(key);
+  if (!value.ok()) batch->Delete(key);
+  if (value.ok() && value->has_value()) KeepDamaged(object, key, **value, batch);
+}
+
+// Whole leaves say nothing once their object is gone; only those that do not decode are kept.
+void Store::KeepDamagedLeaves(ObjectNumber object, const std::string& prefix,
+                              rocksdb::WriteBatch* batch) const {
+  const Status scanned = db_->Scan(prefix, [&](std::string_view key, std::string_view value) {
+    PresenceLeaf leaf;
+    uint32_t added;
+    if (!leaf.Merge(value, &added).ok()) KeepDamaged(object, key, value, batch);
+    return true;
+  });
+  if (!scanned.ok()) LOG(WARNING) << scanned.message() << "; its damaged bytes are not kept";
+}
+
+Status Store::QuarantineObject(ObjectNumber number, ObjectNumber volume,
+                               const std::string& cookie) {
+  MutexLock lock(&object_mu_);
+  // The records of the object: (number, key of its index record).  A caller that met a damaged
+  // index record does not know the number, one that met a damaged object record may not know the
+  // cookie.
+  std::vector<ObjectNumber> numbers;
+  std::vector<std::string> index_keys;
+  if (number.value != 0) {
+    numbers.push_back(number);
+  } else {
+    RETURN_IF_ERROR(ScanObjects(volume, [&](const ObjectRecord& object) {
+      if (object.cookie == cookie) numbers.push_back(object.number);
+      return true;
+    }));
+  }
+  if (volume.value != 0) {
+    index_keys.push_back(schema::ObjectIndexKey(volume, cookie));
+  } else {
+    RETURN_IF_ERROR(db_->Scan(
+        KindPrefix(schema::kObjectIndex), [&](std::string_view key, std::string_view value) {
+          const Result<ObjectRecord> object = schema::DecodeObjectIndex(key, value);
+          if (object.ok() && object->number == number) index_keys.emplace_back(key);
+          return true;
+        }));
+  }
+  rocksdb::WriteBatch batch;
+  for (const std::string& key : index_keys) KeepIfReadable(number, key, &batch);
+  for (const ObjectNumber one : numbers) {
+    KeepIfReadable(one, schema::ObjectKey(one), &batch);
+    KeepDamagedLeaves(one, schema::DurablePresencePrefix(one), &batch);
+    KeepDamagedLeaves(one, schema::BootPresencePrefix(boot_id_, one), &batch);
+    ErasePresence(one, &batch);
+  }
+  return db_->Write(&batch, Sync::kYes);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<MetadataStore>> OpenRocksDbMetadataStore(const std::string& directory,
+                                                                const std::string& boot_id) {
+  ASSIGN_OR_RETURN(std::string boot_id_bytes, schema::ParseBootId(boot_id));
+  ASSIGN_OR_RETURN(std::unique_ptr<RocksDbDatabase> db, RocksDbDatabase::Open(directory));
+  auto store = std::make_unique<Store>(std::move(db), std::move(boot_id_bytes));
+  RETURN_IF_ERROR(store->Prepare(directory));
+  return std::unique_ptr<MetadataStore>(std::move(store));
+}
+
+Result<std::string> ReadBootId() {
+  const char kPath[] = "/proc/sys/kernel/random/boot_id";
+  std::ifstream file(kPath);
+  std::string boot_id;
+  if (!(file >> boot_id))
+    return Status(EIO, std::string(kPath) + " cannot be read: is /proc mounted?");
+  return boot_id;
+}
+
+Status DumpRocksDbMetadata(const std::string& directory, std::ostream& out) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<RocksDbDatabase> db,
+                   RocksDbDatabase::OpenReadOnly(directory));
+  RETURN_IF_ERROR(db->Scan("", [&](std::string_view key, std::string_view value) {
+    out << schema::Describe(key, value) << '\n';
+    return out.good();
+  }));
+  if (!out.good()) return Status(EIO, "write the dump");
+  return Status();
+}
+
+}  // namespace cachecore
