@@ -2,9 +2,10 @@
 //
 // Model    volumes and objects by number and by key; per object its presence, in two classes; the
 //          journal of pending requests; counters that only grow.
-// Errors   a record that does not decode is EBADMSG from the call that read it: the caller
-// quarantines
-//          it (Quarantine*) and goes on.  Any other error is the store's own (EIO, ENOSPC, EROFS).
+// Errors   an object's record or presence that does not decode is EBADMSG from the call that read it:
+//          the caller quarantines the object and goes on.  Damaged volumes, requests and counters are
+//          repaired or left out by the store itself, and logged.  Any other error is the store's own
+//          (EIO, ENOSPC).
 // Threads  thread-safe; every call may block on disk.  Never called with an engine lock held.
 // Crash    Commit returns after the write has reached the kernel, so it survives SIGKILL of any
 //          process; only Sync::kYes survives a power cut.  A batch is all or nothing.
@@ -37,9 +38,8 @@ struct ObjectRecord {
   ObjectNumber volume;
   std::string cookie;
   uint64_t size_bytes = 0;
-  bool stale =
-      false;         // The origin was seen to have changed; the next fresh use replaces the object.
-  std::string attr;  // The fetcher's own, opaque: which validators it pinned at which origin.
+  bool stale = false;  // The origin was seen to change; the next fresh use replaces the object.
+  std::string attr;    // The fetcher's own, opaque: which validators it pinned at which origin.
 };
 
 struct JournalRecord {
@@ -116,7 +116,9 @@ class MetadataStore {
                              const std::function<bool(const ObjectRecord&)>& visit) = 0;
 
   // Takes every record of a damaged object (its own, its key, its presence) out of the way, keeping
-  // the damaged bytes under a quarantine key that `holdfast dump` shows.
+  // the damaged bytes under a quarantine key that `holdfast dump` shows.  What the caller cannot know
+  // is found by a scan: number 0 is whatever object has this volume and cookie, volume 0 whatever
+  // index record names this number.
   virtual Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
                                   const std::string& cookie) = 0;
 };

@@ -1,5 +1,6 @@
 #include "cachecore/rocksdb_database.h"
 
+#include <glog/logging.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/merge_operator.h>
 #include <rocksdb/options.h>
@@ -47,7 +48,13 @@ class NullLogger : public rocksdb::Logger {
   void Logv(const char* /*format*/, va_list /*arguments*/) override {}
 };
 
-rocksdb::Options MakeOptions() {
+// With paranoid checks, one bad block that a compaction meets makes the database read-only for
+// good. Without, reads of it are refused all the same (checksums are always verified), but recovery
+// goes on after a damaged log record, and a write after a half-written one.  So they are on while
+// the log is replayed and off later, when Write() keeps half-written records out of the way.
+enum class Paranoid : bool { kNo, kYes };
+
+rocksdb::Options MakeOptions(Paranoid paranoid) {
   rocksdb::Options options;
   options.merge_operator = std::make_shared<PresenceMergeOperator>();
   options.write_buffer_size = size_t{4} << 20;
@@ -62,10 +69,7 @@ rocksdb::Options MakeOptions() {
   options.max_manifest_file_size = uint64_t{4} << 20;
   // The log of a killed machine ends anywhere: everything before the first bad record counts.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
-  // With paranoid checks one bad block that a compaction meets makes the database read-only for
-  // good. Without, reads of it are refused all the same (their checksums are always verified). What
-  // else they guard, writing on after a half-written log record, Write() sees to.
-  options.paranoid_checks = false;
+  options.paranoid_checks = paranoid == Paranoid::kYes;
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(size_t{4} << 20, /*num_shard_bits=*/1);
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
@@ -109,10 +113,16 @@ bool IsLockHeld(const rocksdb::Status& status) {
 
 Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const std::string& directory) {
   RETURN_IF_ERROR(MakeWritable(directory));
-  rocksdb::Options options = MakeOptions();
+  rocksdb::Options options = MakeOptions(Paranoid::kYes);
   options.create_if_missing = true;
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
+  rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
+  if (status.ok()) delete db;
+  // A missing or short table file fails the first opening only: it costs the records in it.
+  if (status.IsCorruption()) LOG(WARNING) << directory << ": " << status.ToString();
+  if (status.ok() || status.IsCorruption()) {
+    status = rocksdb::DB::Open(MakeOptions(Paranoid::kNo), directory, &db);
+  }
   if (status.ok()) return std::unique_ptr<RocksDbDatabase>(new RocksDbDatabase(db));
   if (IsLockHeld(status)) {
     return Status(EBUSY, directory +
@@ -131,7 +141,7 @@ Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::OpenReadOnly(
     return Status(error, Status::FromErrno(error, "read metadata in " + directory).message() +
                              ": is it the cache directory of a Holdfast?");
   }
-  rocksdb::Options options = MakeOptions();
+  rocksdb::Options options = MakeOptions(Paranoid::kYes);
   options.info_log = std::make_shared<NullLogger>();
   // Every file is opened now, before a compaction of the running daemon removes it.
   options.max_open_files = -1;
