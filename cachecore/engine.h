@@ -64,6 +64,7 @@ struct EngineCounters {
   uint64_t requests = 0;
   uint64_t bytes_filled = 0;
   uint64_t bytes_filled_twice = 0;
+  uint64_t bytes_in_flight_at_detach = 0;  // READs a fetcher had unanswered when it left, summed up.
 };
 
 // One message chosen for delivery; it stays in the table, pinned by the caller's single device

@@ -218,6 +218,11 @@ int Engine::Restore(Effects* effects) {
 }
 
 void Engine::Detach(bool fail, Effects* effects) {
+  for (const auto& [id, request] : requests_.all()) {
+    if (request->opcode == wire::Opcode::kRead && request->delivered == generation_) {
+      counters_.bytes_in_flight_at_detach += request->range.size();
+    }
+  }
   for (auto& [number, object] : objects_) {
     if (!object->live_id) continue;
     CloseLive(object.get());

@@ -121,7 +121,8 @@ json ControlOps::Status() {
             {"reads_expired", counters.reads_expired},
             {"requests", counters.requests},
             {"bytes_filled", counters.bytes_filled},
-            {"bytes_filled_twice", counters.bytes_filled_twice}}}};
+            {"bytes_filled_twice", counters.bytes_filled_twice},
+            {"bytes_in_flight_at_detach", counters.bytes_in_flight_at_detach}}}};
 }
 
 json ControlOps::Acquire(const json& request) {
