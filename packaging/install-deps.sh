@@ -1,0 +1,59 @@
+#!/bin/sh
+# Installs, as root, the Debian packages that are missing here: install-deps.sh GROUP...
+#
+#   build   to compile the three programs
+#   test    to build and run every test (with `build`)
+#   demo    to run packaging/demo.sh (with `build`)
+#   bench   what tests/bench/cold.sh compares with
+#
+# Quiet when all is there or all goes well.
+set -eu
+
+build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
+  libgoogle-glog-dev librocksdb-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
+  perl pkg-config fuse3'
+demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
+test="$demo clang clang-format clang-tidy fio git libbenchmark-dev libgtest-dev openssl rocksdb-tools"
+bench="$demo curl rclone s3fs"
+
+wanted=
+for group in "${@:-build}"; do
+  case $group in
+    build) wanted="$wanted $build" ;;
+    test) wanted="$wanted $test" ;;
+    demo) wanted="$wanted $demo" ;;
+    bench) wanted="$wanted $bench" ;;
+    *) echo "install-deps.sh: no group '$group'; there are build, test, demo, bench" >&2; exit 2 ;;
+  esac
+done
+
+missing=
+for package in $wanted; do
+  case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) in
+    installed) ;;
+    *) missing="$missing $package" ;;
+  esac
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+  echo "install-deps.sh: not root; install these yourself:$missing" >&2
+  exit 1
+fi
+log=$(mktemp)
+made_policy=
+trap 'rm -f "$log" $made_policy' EXIT
+# nginx's own service is not to be started: the tests start theirs, on ports of their own.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  made_policy=/usr/sbin/policy-rc.d
+  printf '#!/bin/sh\nexit 101\n' >"$made_policy"
+  chmod 755 "$made_policy"
+fi
+status=0
+{ apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
+  -o Dpkg::Options::=--force-confold install $missing; } >"$log" 2>&1 || status=$?
+if [ "$status" -ne 0 ]; then
+  cat "$log" >&2
+  echo "install-deps.sh: could not install:$missing" >&2
+fi
+exit "$status"

@@ -1,0 +1,115 @@
+"""Origins that are not there, say no, serve something else, or change: one line that says so, and nobody else hurt."""
+
+import errno
+import os
+import time
+import unittest
+
+import _path  # noqa: F401
+from harness import images
+from harness.case import Case, main
+from harness.neighbour import Neighbour
+from harness.nginx import free_port
+from harness.readers import Reader, pread
+
+FILE_SIZE = 1 << 20
+
+
+class BadOriginTest(Case):
+    def setUp(self):
+        super().setUp()
+        image, self.tree = images.random_image(16, FILE_SIZE, seed=3)
+        with open(image, "rb") as f:
+            self.image = f.read()
+        self.instance = self.holdfast()
+        self.neighbour = Neighbour(self, self.instance)
+        self.point = self.box.make_directory("point")
+
+    def tearDown(self):
+        self.neighbour.assert_undisturbed()
+
+    def refuse(self, url, pattern, *flags):
+        """The mount fails with one line, leaves nothing mounted, and the next mount there works."""
+        done = self.instance.try_mount(url, self.point, *flags)
+        self.assert_one_line(done, pattern)
+        self.assertFalse(os.path.ismount(self.point))
+        healthy = self.misbehave(body=self.image)
+        self.instance.mount(healthy.url(), mount_point=self.point)
+        self.assertEqual(sorted(os.listdir(self.point)), sorted(os.listdir(self.tree)))
+
+    def test_an_unreachable_origin_is_named_with_the_reason(self):
+        port = free_port()
+        self.refuse(f"http://127.0.0.1:{port}/image.erofs", rf"(?i)127\.0\.0\.1:{port}.*(connect|refused)", "--timeout=3s")
+
+    def test_a_404_is_said(self):
+        origin = self.misbehave()
+        origin.status = 404
+        self.refuse(origin.url(), r"404")
+
+    def test_a_403_is_said(self):
+        origin = self.misbehave()
+        origin.status = 403
+        self.refuse(origin.url(), r"403")
+
+    def test_an_html_page_is_not_taken_for_an_image(self):
+        origin = self.misbehave()
+        origin.page = b"<!DOCTYPE html>\n<html><body>Please log in</body></html>\n" * 100
+        self.refuse(origin.url(), r"(?i)html")
+
+    def test_an_html_page_is_no_erofs_image_either(self):
+        self.refuse(self.misbehave(body=b"<html>sorry</html>" * 500).url(), r"(?i)not an EROFS image|html", "--as=erofs")
+
+    def test_a_truncated_image_is_refused_with_both_sizes(self):
+        half = self.image[:len(self.image) // 2]
+        self.refuse(self.misbehave(body=half).url(), rf"truncated.*{len(half)}")
+
+    def test_a_body_that_ends_early_is_never_taken_for_the_whole(self):
+        origin = self.misbehave(body=self.image)
+        path = self.instance.mount_file(origin.url("early.bin"), "--request-timeout=0")
+        origin.short_by = 1000
+        with self.assertRaises(TimeoutError):
+            self.read_within(path, 4 << 20, 2)
+        origin.short_by = 0
+        self.assertEqual(self.read_within(path, 4 << 20, 30), self.image[4 << 20:(4 << 20) + 4096])
+
+    def read_within(self, path, offset, seconds):
+        """One read, given up after `seconds`."""
+        reader = self.keep(Reader(path, offset, 4096, self.image[offset:offset + 4096]))
+        if not reader.wait(seconds):
+            raise TimeoutError
+        if reader.result:
+            raise OSError(reader.result, "read")
+        return self.image[offset:offset + 4096]
+
+    def test_an_image_that_changes_its_etag_under_a_mount_is_an_error_that_names_it(self):
+        def change(origin):
+            origin.etag, origin.body = '"two"', bytes(len(self.image))
+        self.change_under_a_mount(change)
+
+    def test_an_image_that_changes_its_size_under_a_mount_is_an_error_that_names_it(self):
+        def change(origin):
+            origin.etag, origin.body = '"two"', self.image + self.image
+        self.change_under_a_mount(change)
+
+    def test_an_image_that_changes_its_size_and_keeps_its_etag_is_an_error_that_names_it(self):
+        def change(origin):
+            origin.body = self.image[:-(4 << 20)]
+        self.change_under_a_mount(change)
+
+    def change_under_a_mount(self, change):
+        origin = self.misbehave(body=self.image)
+        path = self.instance.mount_file(origin.url("changing.bin"))
+        self.assertEqual(pread(path, 0, 4096), self.image[:4096])
+        change(origin)
+        start = time.monotonic()
+        with self.assertRaises(OSError) as raised:
+            self.read_within(path, 9 << 20, 20)
+        self.assertEqual(raised.exception.errno, errno.EIO)
+        self.assertLess(time.monotonic() - start, 20)
+        self.assertEqual(pread(path, 0, 4096), self.image[:4096], "what was present is gone")
+        said = [line for line in self.instance.log_text().splitlines() if "changing.bin" in line and "changed" in line]
+        self.assertTrue(said, f"no line names the object and says that it changed:\n{self.instance.log_text()}")
+
+
+if __name__ == "__main__":
+    main(tools=("mkfs.erofs",))

@@ -1,0 +1,10 @@
+"""What the integration and crash tests stand on: a real origin, real images, a real Holdfast, all taken down again.
+
+sandbox       one test's directory, and everything that is started or mounted below it
+nginx         an origin that can be slow, stopped and started, and whose log can be counted exactly
+misbehaving   an origin that lies
+images        trees, EROFS images and plain files to serve, made once and kept
+holdfast      the programs under test
+readers       processes that read, and can be killed while they wait
+case          the unittest base class, and main()
+"""

@@ -1,0 +1,79 @@
+"""Case: a unittest case with a sandbox, and main(): skip with a reason where the machine can't run the tests."""
+
+import os
+import re
+import shutil
+import sys
+import unittest
+
+from harness.holdfast import Holdfast, missing_binaries
+from harness.misbehaving import MisbehavingOrigin
+from harness.nginx import ECHO_MODULE, Nginx
+from harness.sandbox import Sandbox
+
+SKIP = 77
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.box = Sandbox(re.sub(r"[^a-z0-9]+", "-", type(self).__name__.lower()))
+        self.addCleanup(self._close)
+        self._readers = []
+
+    def _close(self):
+        if self._has_failed():
+            for path, text in self.box.logs():
+                print(f"--- {path}\n{text}", file=sys.stderr)
+        for reader in self._readers:
+            reader.close()
+        self.box.close()
+
+    def _has_failed(self):
+        result = self._outcome.result
+        return any(test is self for test, _ in result.errors + result.failures)
+
+    def keep(self, reader):
+        """A reader that is to be gone when the test is."""
+        self._readers.append(reader)
+        return reader
+
+    def serve(self, root, **options):
+        return Nginx(self.box, root, **options).start()
+
+    def misbehave(self, **options):
+        origin = MisbehavingOrigin(**options)
+        self.addCleanup(origin.close)
+        return origin
+
+    def holdfast(self, name="t"):
+        return Holdfast(self.box, name)
+
+    def assert_one_line(self, done, pattern):
+        """A command that failed, and said why in one line that matches `pattern`."""
+        self.assertNotEqual(done.returncode, 0, "it should have failed")
+        self.assertEqual(done.stdout, "")
+        lines = done.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, f"one line on stderr, not: {done.stderr!r}")
+        self.assertRegex(lines[0], pattern)
+
+
+def unmet(tools):
+    """Why the tests can't run here; empty when they can."""
+    reasons = []
+    if os.geteuid() != 0:
+        reasons.append("not root")
+    if not os.path.exists("/dev/fuse"):
+        reasons.append("no /dev/fuse")
+    if not os.path.exists(ECHO_MODULE):
+        reasons.append("no libnginx-mod-http-echo")
+    reasons += [f"no {tool}" for tool in ("nginx", *tools) if not shutil.which(tool, path=os.defpath + ":/usr/sbin:/sbin")]
+    reasons += [f"{binary} is not built" for binary in missing_binaries()]
+    return reasons
+
+
+def main(tools=()):
+    reasons = unmet(tools)
+    if reasons:
+        print("SKIP: " + ", ".join(reasons))
+        sys.exit(SKIP)
+    unittest.main(verbosity=2)

@@ -1,0 +1,173 @@
+"""Holdfast: the programs under test, on a root directory of their own."""
+
+import json
+import os
+import signal
+import socket
+import time
+
+from harness.sandbox import Timeout, wait_gone, wait_until
+
+BIN = os.environ.get("HOLDFAST_BIN") or os.path.join(
+    os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "build", "dev", "bin")
+
+
+class Holdfast:
+    """One instance.  `name` chooses both --instance and the directory below the sandbox."""
+
+    def __init__(self, box, name="t"):
+        self.box = box
+        self.name = name
+        self.root = box.make_directory("h-" + name)
+        self._mount_count = 0
+
+    # Files.
+    def run_path(self, *parts):
+        return os.path.join(self.root, "run/holdfast", self.name, *parts)
+
+    def state_path(self, *parts):
+        return os.path.join(self.root, "var/lib/holdfast", self.name, *parts)
+
+    def log_path(self, program):
+        return os.path.join(self.root, "var/log/holdfast", self.name, program + ".log")
+
+    def log_text(self, program="holdfastd"):
+        try:
+            with open(self.log_path(program), errors="replace") as f:
+                return f.read()
+        except FileNotFoundError:
+            return ""
+
+    # Commands.
+    def run(self, *arguments, timeout=60):
+        """`holdfast ARGUMENTS`, whatever it says."""
+        return self.box.run([os.path.join(BIN, "holdfast"), *arguments], timeout=timeout)
+
+    def mount_arguments(self, url, mount_point, *flags):
+        return ["mount", "--root", self.root, "--instance", self.name, *flags, url, mount_point]
+
+    def try_mount(self, url, mount_point, *flags, timeout=60):
+        return self.run(*self.mount_arguments(url, mount_point, *flags), timeout=timeout)
+
+    def mount(self, url, *flags, mount_point=None):
+        """Mounts, and returns the mount point."""
+        if mount_point is None:
+            self._mount_count += 1
+            mount_point = self.box.make_directory(f"m-{self.name}-{self._mount_count}")
+        done = self.try_mount(url, mount_point, *flags)
+        assert done.returncode == 0, f"mount {url}: exit {done.returncode}: {done.stderr}"
+        return mount_point
+
+    def mount_file(self, url, *flags):
+        """Mounts as a file, and returns the file's path."""
+        point = self.mount(url, "--as=file", *flags)
+        return os.path.join(point, url.rsplit("/", 1)[1])
+
+    def umount(self, mount_point):
+        done = self.run("umount", "--root", self.root, mount_point)
+        assert done.returncode == 0, f"umount {mount_point}: exit {done.returncode}: {done.stderr}"
+
+    def stop(self):
+        done = self.run("stop", "--root", self.root, "--instance", self.name)
+        assert done.returncode == 0, f"stop: exit {done.returncode}: {done.stderr}"
+
+    def dump(self):
+        done = self.run("dump", "--cache-dir", self.state_path("cache"))
+        assert done.returncode == 0, f"dump: exit {done.returncode}: {done.stderr}"
+        return done.stdout
+
+    # What is so now.
+    def control(self, request):
+        """One question to the daemon's control socket."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(30)
+            s.connect(self.run_path("control.sock"))
+            s.sendall(json.dumps(request).encode() + b"\n")
+            with s.makefile() as f:
+                return json.loads(f.readline())
+
+    def status(self):
+        """What the daemon says of itself."""
+        return self.control({"op": "status"})
+
+    def waiting(self):
+        """Requests that a reader waits for.  Reads far from each other each have their own."""
+        return self.status()["requests"]["waiting"]
+
+    def pending(self):
+        """Requests of any kind that the fetcher has not answered, read-ahead among them."""
+        return self.status()["requests"]["total"]
+
+    def attached_pid(self):
+        """The fetcher's pid, or None."""
+        return self.status()["fetcher"].get("pid")
+
+    def wait_waiting(self, count, seconds=20):
+        try:
+            wait_until(lambda: self.waiting() == count, seconds, f"{count} requests waited for")
+        except Timeout as e:
+            raise Timeout(f"{e}; now {self.waiting()}") from None
+
+    def pid_of(self, program):
+        with open(self.run_path(program + ".pid")) as f:
+            return int(f.read().split()[0])
+
+    def daemon_pid(self):
+        return self.pid_of("holdfastd")
+
+    def rss_bytes(self):
+        with open(f"/proc/{self.daemon_pid()}/status") as f:
+            for line in f:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) << 10
+        raise AssertionError("no VmRSS")
+
+    def assert_daemon_is(self, pid):
+        """The daemon has not been replaced, and lives."""
+        assert self.daemon_pid() == pid and not _is_zombie(pid), f"holdfastd {pid} has died"
+
+    # Deaths.
+    def kill_fetcher(self):
+        """SIGKILLs the fetcher that is attached, and sees it gone; returns when it was sent, or None."""
+        pid = self.attached_pid()
+        if pid is None:
+            return None
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return None
+        sent = time.time()
+        assert wait_gone(pid, 5), f"fetcher {pid} survives SIGKILL"
+        return sent
+
+    def wait_fetcher(self, seconds=20, other_than=None):
+        return wait_until(lambda: (lambda pid: pid if pid != other_than else None)(self.attached_pid()),
+                          seconds, "a fetcher attached")
+
+    def supervisor_pid(self):
+        with open(self.run_path("supervise.status")) as f:
+            return json.load(f)["pid"]
+
+    def hold_supervisor(self):
+        """From now on nobody restarts what dies, until release_supervisor()."""
+        os.kill(self.supervisor_pid(), signal.SIGSTOP)
+
+    def release_supervisor(self):
+        os.kill(self.supervisor_pid(), signal.SIGCONT)
+
+
+def _is_zombie(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def missing_binaries():
+    return [b for b in ("holdfast", "holdfastd", "holdfast-fetcherd") if not os.path.exists(os.path.join(BIN, b))]
+
+
+def helper(name):
+    """A C++ helper program of the tests."""
+    return os.path.join(BIN, name)

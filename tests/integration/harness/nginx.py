@@ -1,0 +1,174 @@
+"""Nginx: an origin whose every byte can be accounted for.
+
+A private nginx (one process, own prefix, own port on 127.0.0.1) that serves one directory.  It can wait before
+each answer (echo module), send slowly, die, and come back on the same port.  Its log tells which range of
+which file went out when, from which `served()` computes what was sent more than once.
+"""
+
+import os
+import re
+import signal
+import socket
+import urllib.request
+from dataclasses import dataclass
+
+from harness.sandbox import wait_gone, wait_until
+
+ECHO_MODULE = "/usr/lib/nginx/modules/ngx_http_echo_module.so"
+
+_CONFIG = """
+daemon off;
+master_process off;
+pid nginx.pid;
+error_log error.log warn;
+worker_rlimit_nofile 8192;
+load_module {echo_module};
+events {{ worker_connections 4096; }}
+http {{
+  log_format account '$msec $request_time $request_method $status $body_bytes_sent "$http_range" $uri $connection';
+  access_log access.log account;
+  client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
+  default_type application/octet-stream;
+  sendfile on;
+  sendfile_max_chunk 512k;
+  tcp_nopush on;
+  keepalive_requests 1000000;
+  server {{
+    listen 127.0.0.1:{port};
+    root {root};
+    autoindex {autoindex};
+    limit_rate {limit_rate};
+    {location}
+  }}
+}}
+"""
+
+_DELAYED = """
+    location / { echo_sleep %.3f; echo_exec @files; }
+    location @files { }
+"""
+
+_LINE = re.compile(r'^([\d.]+) ([\d.]+) (\w+) (\d+) (\d+) "([^"]*)" (\S+) (\d+)$')
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@dataclass
+class Sent:
+    """One answered request: what of `uri` was asked for, and how much of it left the origin, when."""
+
+    start: float  # Wall clock, seconds.
+    end: float
+    method: str
+    status: int
+    begin: int    # First byte of the file that was sent.
+    length: int   # Bytes of body that were sent.
+    asked: int    # Bytes that were asked for.
+    uri: str
+
+
+@dataclass
+class Served:
+    requests: int
+    bytes: int
+    unique_bytes: int
+
+    @property
+    def twice_bytes(self):
+        return self.bytes - self.unique_bytes
+
+
+def union_size(ranges):
+    """Bytes covered by any of the (begin, end) pairs."""
+    total, reached = 0, 0
+    for begin, end in sorted(ranges):
+        begin = max(begin, reached)
+        if end > begin:
+            total += end - begin
+            reached = end
+    return total
+
+
+class Nginx:
+    def __init__(self, box, root, delay_ms=0, limit_rate="0", autoindex=False, name="nginx"):
+        self._box = box
+        self._prefix = box.make_directory(name)
+        os.makedirs(os.path.join(self._prefix, "tmp"), exist_ok=True)
+        self._root = root
+        self._process = None
+        self.autoindex = autoindex
+        self.port = free_port()
+        self.configure(delay_ms, limit_rate)
+
+    def configure(self, delay_ms=0, limit_rate="0"):
+        """Takes effect at the next start()."""
+        location = _DELAYED % (delay_ms / 1000) if delay_ms else ""
+        with open(os.path.join(self._prefix, "nginx.conf"), "w") as f:
+            f.write(_CONFIG.format(echo_module=ECHO_MODULE, port=self.port, root=self._root, limit_rate=limit_rate,
+                                   autoindex="on" if self.autoindex else "off", location=location))
+
+    def start(self):
+        with open(os.path.join(self._prefix, "nginx.err"), "ab") as err:
+            self._process = self._box.start(
+                ["/usr/sbin/nginx", "-p", self._prefix, "-c", "nginx.conf", "-e", "error.log"],
+                stdout=err, stderr=err)
+        wait_until(self._listening, 10, f"nginx listening on port {self.port}")
+        return self
+
+    def _listening(self):
+        if self._process.poll() is not None:
+            with open(os.path.join(self._prefix, "nginx.err")) as f:
+                raise AssertionError(f"nginx ended: {f.read()}")
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self, sig=signal.SIGKILL):
+        self._process.send_signal(sig)
+        assert wait_gone(self._process.pid, 10), "nginx does not end"
+        self._process.wait()
+
+    def restart(self, delay_ms=0, limit_rate="0"):
+        """With other speed; connections of the old one are reset."""
+        self.stop()
+        self.configure(delay_ms, limit_rate)
+        return self.start()
+
+    def url(self, path=""):
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def get(self, path, headers=None):
+        """(status, headers, body) of one GET."""
+        request = urllib.request.Request(self.url(path), headers=headers or {})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.headers, answer.read()
+
+    def log(self):
+        """Every answered request, as Sent, in the order of their ends.  What a SIGKILL cut off is missing."""
+        entries = []
+        with open(os.path.join(self._prefix, "access.log")) as f:
+            for line in f:
+                match = _LINE.match(line)
+                if not match:
+                    continue
+                end, took, method, status, length, header, uri, _ = match.groups()
+                span = re.match(r"bytes=(\d+)-(\d*)$", header)
+                length = int(length) if int(status) in (200, 206) else 0
+                begin = int(span[1]) if span and status == "206" else 0
+                asked = int(span[2]) + 1 - begin if span and span[2] and status == "206" else length
+                entries.append(Sent(float(end) - float(took), float(end), method, int(status), begin, length,
+                                    asked, uri))
+        return entries
+
+    def served(self, uri=None):
+        """Totals over the log, of one path or of all."""
+        by_uri, total, count = {}, 0, 0
+        for sent in self.log():
+            if uri in (None, sent.uri) and sent.method == "GET":
+                count += 1
+                total += sent.length
+                by_uri.setdefault(sent.uri, []).append((sent.begin, sent.begin + sent.length))
+        return Served(count, total, sum(union_size(ranges) for ranges in by_uri.values()))

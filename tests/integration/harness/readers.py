@@ -1,0 +1,87 @@
+"""Reader: a process of its own that reads one range of one file and compares it with the truth."""
+
+import os
+import select
+import signal
+import time
+
+from harness.sandbox import die_with_parent
+
+RIGHT = 0
+WRONG_BYTES = 200  # Below that: the errno that the read ended with.
+
+
+class Reader:
+    """Starts reading at once.  `truth` is the bytes that are right, or None when any will do."""
+
+    def __init__(self, path, offset, length, truth=None):
+        self.what = f"{path} at {offset}"
+        self.pid = os.fork()
+        if self.pid == 0:
+            _read_and_exit(path, offset, length, truth)
+        self._fd = os.pidfd_open(self.pid)
+        self.started = time.monotonic()
+        self.result = None
+        self.seconds = None
+
+    def wait(self, seconds):
+        """True once it has ended; .result and .seconds are set then."""
+        if self.result is not None:
+            return True
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        if not poller.poll(max(0, seconds) * 1000):
+            return False
+        self.seconds = time.monotonic() - self.started
+        _, status = os.waitpid(self.pid, 0)
+        self.result = os.waitstatus_to_exitcode(status)
+        os.close(self._fd)
+        return True
+
+    def kill(self, limit=30):
+        """Seconds from SIGKILL until it is gone; `limit` if it is not gone by then."""
+        start = time.monotonic()
+        os.kill(self.pid, signal.SIGKILL)
+        return time.monotonic() - start if self.wait(limit) else limit
+
+    def close(self):
+        if self.result is None:
+            self.kill(5)
+
+
+def _read_and_exit(path, offset, length, truth):
+    code = 255
+    try:
+        die_with_parent()
+        fd = os.open(path, os.O_RDONLY)
+        data = b""
+        while len(data) < length:
+            piece = os.pread(fd, length - len(data), offset + len(data))
+            if not piece:
+                break
+            data += piece
+        code = RIGHT if truth is None or data == truth else WRONG_BYTES
+    except OSError as e:
+        code = e.errno
+    finally:
+        os._exit(code)
+
+
+def pread(path, offset, length):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(fd, length, offset)
+    finally:
+        os.close(fd)
+
+
+def wait_all(readers, seconds):
+    """Waits for all of them together; returns those that have not ended."""
+    deadline = time.monotonic() + seconds
+    return [r for r in readers if not r.wait(deadline - time.monotonic())]
+
+
+def drop_page_cache():
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w") as f:
+        f.write("3\n")
