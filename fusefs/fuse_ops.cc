@@ -89,12 +89,13 @@ struct FuseOps {
 
   static void Init(void* userdata, fuse_conn_info* conn) {
     const auto* server = static_cast<FuseServer*>(userdata);
-    conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
-                                   FUSE_CAP_SPLICE_WRITE | FUSE_CAP_ASYNC_DIO);
-    // Nothing is kept that a change of attributes could make stale, and READDIRPLUS would open
-    // every object of a volume.
+    conn->want |=
+        conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_SPLICE_WRITE);
+    // AUTO_INVAL_DATA: nothing is kept that a change of attributes could make stale.  READDIRPLUS:
+    // it would open every object of a volume.  ASYNC_DIO: the kernel cannot be interrupted in an
+    // O_DIRECT read that it has split up, and a killed reader would stay until the bytes came.
     conn->want &= ~static_cast<unsigned>(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS |
-                                         FUSE_CAP_SPLICE_READ);
+                                         FUSE_CAP_SPLICE_READ | FUSE_CAP_ASYNC_DIO);
     conn->max_write = server->options_.max_read;  // Also bounds reads: libfuse derives max_pages.
     conn->max_readahead = std::numeric_limits<unsigned>::max();
     // With the default of 12, a dozen waiting read-aheads would stop reads of present data.
