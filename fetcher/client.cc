@@ -1,0 +1,256 @@
+#include "fetcher/client.h"
+
+#include <glog/logging.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace fetcher {
+namespace wire = cachecore::wire;
+
+namespace {
+
+constexpr int kMessagesPerTurn = 256;  // Leaves the caller's loop its turn under a flood.
+
+struct Received {
+  size_t size = 0;
+  UniqueFd fd;
+  bool fd_lost = false;  // The kernel could not give us a descriptor that was sent.
+  bool extra_fd = false;
+  bool truncated = false;
+};
+
+// Receives one packet.  EAGAIN when there is none, ECONNRESET at the end.
+Result<Received> Receive(int socket, char* buffer, size_t capacity) {
+  alignas(cmsghdr) char control[CMSG_SPACE(4 * sizeof(int))];
+  iovec iov = {buffer, capacity};
+  msghdr header = {};
+  header.msg_iov = &iov;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof(control);
+  ssize_t size = 0;
+  do {
+    size = recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  } while (size < 0 && errno == EINTR);
+  if (size < 0) return Status::FromErrno(errno, "receive from holdfastd");
+  if (size == 0) return Status(ECONNRESET, "holdfastd has closed the connection");
+
+  Received received;
+  received.size = static_cast<size_t>(size);
+  received.truncated = (header.msg_flags & MSG_TRUNC) != 0;
+  received.fd_lost = (header.msg_flags & MSG_CTRUNC) != 0;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+      received.extra_fd |= received.fd.valid();
+      received.fd.Reset(fd);
+    }
+  }
+  return received;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceClient>> DeviceClient::Connect(const std::string& path,
+                                                            uint32_t credits) {
+  CHECK(credits > 0 && credits <= wire::kMaxCredits);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return Status(ENAMETOOLONG, path + ": too long for a socket path (at most 107 bytes)");
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.valid()) return Status::FromErrno(errno, "socket");
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    // A full backlog says EAGAIN here; to a caller it is one more "not now".
+    return Status::FromErrno(errno == EAGAIN ? ECONNREFUSED : errno, "connect to " + path);
+  }
+  std::unique_ptr<DeviceClient> client(new DeviceClient(std::move(fd)));
+  RETURN_IF_ERROR(client->ReceiveHello().WithContext(path));
+  client->credits_ = credits;
+  // Alone in its packet: until it has been carried out one command is all that a packet may hold.
+  const uint32_t wanted = std::exchange(client->caps_, 0);
+  client->Queue({wire::CapsCommand{wanted}});
+  client->Seal();
+  client->caps_ = wanted;
+  client->Queue({wire::RestoreCommand{}});
+  client->Queue({wire::CreditCommand{credits}});
+  RETURN_IF_ERROR(client->Flush());
+  return client;
+}
+
+Status DeviceClient::ReceiveHello() {
+  pollfd readable = {socket_.get(), POLLIN, 0};
+  const auto timeout = std::chrono::milliseconds(kHelloTimeout);
+  const int ready = poll(&readable, 1, static_cast<int>(timeout.count()));
+  if (ready < 0) return Status::FromErrno(errno, "wait for the daemon's HELLO");
+  if (ready == 0) return Status(ETIMEDOUT, "the daemon has not said HELLO within 5 s");
+  char buffer[wire::kMaxMessageSize];
+  ASSIGN_OR_RETURN(Received received, Receive(socket_.get(), buffer, sizeof(buffer)));
+  ASSIGN_OR_RETURN(wire::Message message, wire::DecodeMessage({buffer, received.size}, 0));
+  const auto* hello = std::get_if<wire::HelloMessage>(&message);
+  if (hello == nullptr) return Status(EBADMSG, "the first message is not HELLO");
+  if (hello->status == -EBUSY) return Status(EBUSY, "another fetcher is attached");
+  if (hello->status == -EPERM) return Status(EPERM, "the daemon does not admit this user");
+  if (hello->status != 0) return Status::FromErrno(-hello->status, "the daemon refused");
+  if (hello->version != wire::kProtocolVersion) {
+    return Status(EPROTONOSUPPORT, "the daemon speaks protocol version " +
+                                       std::to_string(hello->version) + ", this fetcher 1");
+  }
+  caps_ = hello->caps & wire::kAllCaps;
+  generation_ = hello->generation;
+  return Status();
+}
+
+Status DeviceClient::ReadMessages(DeviceHandler* handler) {
+  char buffer[wire::kMaxMessageSize];
+  for (int i = 0; i < kMessagesPerTurn; ++i) {
+    auto received = Receive(socket_.get(), buffer, sizeof(buffer));
+    if (!received.ok()) {
+      if (received.status().error() == EAGAIN) break;
+      return std::move(received).status();
+    }
+    if (received->truncated || received->extra_fd) {
+      return Status(EBADMSG, "holdfastd sent an oversized message");
+    }
+    RETURN_IF_ERROR(
+        Dispatch({buffer, received->size}, std::move(received->fd), received->fd_lost, handler));
+  }
+  GrantCredits();
+  return Status();
+}
+
+Status DeviceClient::Dispatch(std::string_view bytes, UniqueFd fd, bool fd_lost,
+                              DeviceHandler* handler) {
+  ASSIGN_OR_RETURN(wire::Message message, wire::DecodeMessage(bytes, caps_));
+  if (auto* reply = std::get_if<wire::ReplyMessage>(&message)) return HandleReply(*reply, handler);
+  if (std::holds_alternative<wire::HelloMessage>(message)) {
+    return Status(EBADMSG, "holdfastd said HELLO twice");
+  }
+  ++spent_;
+  if (auto* open = std::get_if<wire::OpenMessage>(&message)) {
+    ++unanswered_;
+    if (!fd.valid() && !fd_lost) return Status(EBADMSG, "holdfastd sent an OPEN without its file");
+    if (!fd.valid()) {
+      CopenError(open->msg_id, EMFILE, "the fetcher is out of file descriptors");
+      return Status();
+    }
+    handler->OnOpen({open->msg_id, open->object_id, std::move(open->volume_key),
+                     std::move(open->cookie_key), std::move(open->attr), std::move(fd)});
+  } else if (fd.valid()) {
+    return Status(EBADMSG, "holdfastd sent a file with a message that takes none");
+  } else if (const auto* read = std::get_if<wire::ReadMessage>(&message)) {
+    ++unanswered_;
+    handler->OnRead(read->msg_id, read->object_id, read->range);
+  } else {
+    handler->OnClose(std::get<wire::CloseMessage>(message).object_id);
+  }
+  return Status();
+}
+
+Status DeviceClient::HandleReply(const wire::ReplyMessage& reply, DeviceHandler* handler) {
+  if (sent_.empty() || reply.packet != next_reply_ ||
+      reply.results.size() != sent_.front().commands.size()) {
+    return Status(EBADMSG, "holdfastd answered a packet that it was not sent");
+  }
+  ++next_reply_;
+  const Packet packet = std::move(sent_.front());
+  sent_.pop_front();
+  for (size_t i = 0; i < reply.results.size(); ++i) {
+    if (reply.results[i] != 0) handler->OnRejected(packet.commands[i], -reply.results[i]);
+  }
+  return Status();
+}
+
+void DeviceClient::Copen(MsgId open, uint64_t size_bytes) {
+  Answered();
+  Queue({wire::CopenCommand{open, static_cast<int64_t>(size_bytes), 0}});
+}
+
+void DeviceClient::CopenError(MsgId open, int error, const std::string& cause) {
+  Answered();
+  Queue({wire::CauseCommand{open, cause}, wire::CopenCommand{open, 0, error}});
+}
+
+void DeviceClient::Filled(ObjectId object, ByteRange range) {
+  Queue({wire::FilledCommand{object, range}});
+}
+
+void DeviceClient::Complete(ObjectId object, MsgId read) {
+  Answered();
+  Queue({wire::CreadCommand{object, read, 0}});
+}
+
+void DeviceClient::Fail(ObjectId object, MsgId read, int error, const std::string& cause) {
+  Answered();
+  Queue({wire::CauseCommand{read, cause}, wire::CreadCommand{object, read, error}});
+}
+
+void DeviceClient::SetAttr(ObjectId object, const std::string& attr) {
+  CHECK_LE(attr.size(), wire::kMaxAttrSize);
+  if (caps_ & wire::kCapAttr) Queue({wire::AttrCommand{object, attr}});
+}
+
+void DeviceClient::Cause(MsgId request, const std::string& text) {
+  Queue({wire::CauseCommand{request, text}});
+}
+
+void DeviceClient::Restore() { Queue({wire::RestoreCommand{}}); }
+
+void DeviceClient::Answered() {
+  if (unanswered_ > 0) --unanswered_;
+}
+
+void DeviceClient::GrantCredits() {
+  if (spent_ < std::max(1u, credits_ / 4) || unanswered_ >= kMaxUnanswered) return;
+  Queue({wire::CreditCommand{std::exchange(spent_, 0)}});
+}
+
+void DeviceClient::Queue(std::vector<wire::Command> group) {
+  std::string text;
+  for (const wire::Command& command : group) text += wire::FormatCommand(command) + '\n';
+  const bool batch = (caps_ & wire::kCapBatch) != 0;
+  if (!batch && group.size() > 1) {
+    for (wire::Command& command : group) Queue({std::move(command)});
+    return;
+  }
+  if (!batch || open_.text.size() + text.size() > wire::kMaxCommandPacket ||
+      open_.commands.size() + group.size() > wire::kMaxCommandsPerPacket) {
+    Seal();
+  }
+  open_.text += text;
+  std::move(group.begin(), group.end(), std::back_inserter(open_.commands));
+}
+
+void DeviceClient::Seal() {
+  if (!open_.commands.empty()) packets_.push_back(std::exchange(open_, {}));
+}
+
+Status DeviceClient::Flush() {
+  GrantCredits();
+  Seal();
+  while (!packets_.empty()) {
+    Packet& packet = packets_.front();
+    const ssize_t sent =
+        send(socket_.get(), packet.text.data(), packet.text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS)) return Status();
+    if (sent < 0) return Status::FromErrno(errno, "send to holdfastd");
+    packet.text = {};
+    sent_.push_back(std::move(packet));
+    packets_.pop_front();
+  }
+  return Status();
+}
+
+}  // namespace fetcher

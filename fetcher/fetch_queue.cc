@@ -1,0 +1,130 @@
+#include "fetcher/fetch_queue.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+
+namespace fetcher {
+
+void FetchQueue::Add(MsgId id, ByteRange range, uint64_t order) {
+  CHECK(!range.empty());
+  if (!order_by_id_.emplace(id, order).second) return;  // Delivered twice; it is in line already.
+  Read& read = reads_[order];
+  read.id = id;
+  read.range = range;
+  read.missing.Add(range);
+  order_by_begin_.emplace(range.begin, order);
+  longest_ = std::max(longest_, range.size());
+  for (const ByteRange gap : in_flight_.Gaps(range)) wanted_.Add(gap);
+  in_line_.insert(order);
+}
+
+std::optional<uint64_t> FetchQueue::NextOrder() const {
+  if (wanted_.empty()) return std::nullopt;
+  for (const uint64_t order : in_line_) {
+    if (!wanted_.Within(reads_.at(order).range).empty()) return order;
+  }
+  LOG(FATAL) << "bytes are wanted by no READ";
+}
+
+ByteRange FetchQueue::Take(uint64_t max_bytes, uint32_t connections) {
+  const std::optional<uint64_t> order = NextOrder();
+  CHECK(order.has_value());
+  in_line_.erase(in_line_.begin(), in_line_.find(*order));  // Theirs is all in flight.
+  const uint64_t begin = wanted_.Within(reads_.at(*order).range).front().begin;
+  ByteRange piece = wanted_.Within({begin, begin + max_bytes}).front();
+  if (connections > 1 && piece.size() == wanted_.byte_count()) {
+    uint64_t part = piece.size() / connections;
+    part = std::max(kMinSplit, (part + kMinSplit - 1) / kMinSplit * kMinSplit);
+    // A last part that would be a stump goes with the one before it.
+    if (piece.size() >= part + kMinSplit) piece.end = piece.begin + part;
+  }
+  // A cut inside a block would leave a block that no single piece declares whole.
+  const bool cut = piece.end < wanted_.Within({begin, UINT64_MAX}).front().end;
+  if (cut && piece.size() > kBlock) piece.end -= piece.end % kBlock;
+  wanted_.Remove(piece);
+  in_flight_.Add(piece);
+  return piece;
+}
+
+std::vector<FetchQueue::Reads::iterator> FetchQueue::Overlapping(ByteRange range) {
+  std::vector<uint64_t> orders;
+  const uint64_t low = range.begin > longest_ ? range.begin - longest_ : 0;
+  for (auto it = order_by_begin_.lower_bound(low);
+       it != order_by_begin_.end() && it->first < range.end; ++it) {
+    orders.push_back(it->second);
+  }
+  std::sort(orders.begin(), orders.end());
+  std::vector<Reads::iterator> found;
+  for (const uint64_t order : orders) {
+    auto read = reads_.find(order);
+    if (read->second.range.Overlaps(range)) found.push_back(read);
+  }
+  return found;
+}
+
+std::vector<MsgId> FetchQueue::Arrived(ByteRange range) {
+  in_flight_.Remove(range);
+  std::vector<MsgId> finished;
+  for (auto read : Overlapping(range)) {
+    read->second.missing.Remove(range);
+    if (!read->second.missing.empty()) continue;
+    finished.push_back(read->second.id);
+    Forget(read);
+  }
+  return finished;
+}
+
+void FetchQueue::Return(ByteRange range) {
+  in_flight_.Remove(range);
+  for (auto read : Overlapping(range)) {
+    const std::vector<ByteRange> missing = read->second.missing.Within(range);
+    if (missing.empty()) continue;
+    for (const ByteRange part : missing) wanted_.Add(part);
+    in_line_.insert(read->first);
+  }
+}
+
+void FetchQueue::Remove(MsgId id) {
+  auto known = order_by_id_.find(id);
+  if (known == order_by_id_.end()) return;
+  auto read = reads_.find(known->second);
+  const ByteRange range = read->second.range;
+  Forget(read);
+  wanted_.Remove(range);
+  for (auto other : Overlapping(range)) {
+    for (const ByteRange part : other->second.missing.Within(range)) {
+      for (const ByteRange gap : in_flight_.Gaps(part)) wanted_.Add(gap);
+    }
+    in_line_.insert(other->first);
+  }
+}
+
+void FetchQueue::Forget(Reads::iterator read) {
+  auto [it, end] = order_by_begin_.equal_range(read->second.range.begin);
+  while (it != end && it->second != read->first) ++it;
+  CHECK(it != end);
+  order_by_begin_.erase(it);
+  order_by_id_.erase(read->second.id);
+  in_line_.erase(read->first);
+  reads_.erase(read);
+}
+
+std::vector<MsgId> FetchQueue::Missing(ByteRange range) {
+  std::vector<MsgId> ids;
+  for (auto read : Overlapping(range)) {
+    if (!read->second.missing.Within(range).empty()) ids.push_back(read->second.id);
+  }
+  return ids;
+}
+
+std::vector<MsgId> FetchQueue::Waiting() const {
+  std::vector<MsgId> ids;
+  for (const uint64_t order : in_line_) {
+    const Read& read = reads_.at(order);
+    if (!wanted_.Within(read.range).empty()) ids.push_back(read.id);
+  }
+  return ids;
+}
+
+}  // namespace fetcher

@@ -1,0 +1,80 @@
+// FetchQueue: which bytes of one object to fetch next, and which READs they finish.
+//
+// Model    each READ misses bytes; each missing byte is either wanted (nobody fetches it) or in
+// flight
+//          (inside a piece that Take gave out).  Pieces never overlap.  Take serves READs in the
+//          order in which they came: a piece begins at the oldest READ's first wanted byte and goes
+//          on over what is wanted next to it, whoever wants it.  READs may overlap (one that was
+//          withdrawn and asked again); a byte is fetched once for all of them.
+// Errors   none: pure bookkeeping.
+// Threads  thread-compatible.
+// Cost     O(log n) plus the READs and ranges that a call touches.
+
+#ifndef FETCHER_FETCH_QUEUE_H_
+#define FETCHER_FETCH_QUEUE_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "cachecore/ids.h"
+#include "fetcher/range_set.h"
+
+namespace fetcher {
+
+using cachecore::MsgId;
+
+class FetchQueue {
+ public:
+  // Splitting a piece for several connections makes no part smaller than this, and aligns it so.
+  static constexpr uint64_t kMinSplit = 1 << 20;
+  // The daemon counts whole blocks only, so pieces are cut at them.
+  static constexpr uint64_t kBlock = 4096;
+
+  // `order` is the place in line, over all objects.  REQUIRES: `range` is not empty.
+  void Add(MsgId id, ByteRange range, uint64_t order);
+  // The place in line of the oldest READ with wanted bytes; nullopt when all is in flight.
+  std::optional<uint64_t> NextOrder() const;
+  // The next piece, at most `max_bytes`.  When it is all that is wanted and `connections` are idle,
+  // it is only the first of that many parts.  REQUIRES: NextOrder().
+  ByteRange Take(uint64_t max_bytes, uint32_t connections);
+  // Bytes in flight have arrived.  Returns the READs that now miss nothing; they are forgotten.
+  std::vector<MsgId> Arrived(ByteRange range);
+  // Bytes in flight will not come: what READs still miss of them is wanted again.
+  void Return(ByteRange range);
+  // Forgets a READ.  What nobody else misses is not wanted any more.
+  void Remove(MsgId id);
+
+  // The READs that miss bytes of `range`; those with wanted bytes, that nobody is fetching now.
+  std::vector<MsgId> Missing(ByteRange range);
+  std::vector<MsgId> Waiting() const;
+  bool empty() const { return reads_.empty(); }
+
+ private:
+  struct Read {
+    MsgId id;
+    ByteRange range;
+    RangeSet missing;
+  };
+  using Reads = std::map<uint64_t, Read>;  // By order.
+
+  // The READs whose range overlaps `range`, by order.
+  std::vector<Reads::iterator> Overlapping(ByteRange range);
+  void Forget(Reads::iterator read);
+
+  Reads reads_;
+  std::unordered_map<MsgId, uint64_t> order_by_id_;
+  std::multimap<uint64_t, uint64_t> order_by_begin_;
+  uint64_t longest_ = 0;        // No READ ever was longer: bounds the search by first byte.
+  std::set<uint64_t> in_line_;  // Orders of the READs that may have wanted bytes.
+  RangeSet wanted_;
+  RangeSet in_flight_;
+};
+
+}  // namespace fetcher
+
+#endif  // FETCHER_FETCH_QUEUE_H_

@@ -1,0 +1,173 @@
+#include "fetcher/fetcher.h"
+
+#include <glog/logging.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <queue>
+#include <utility>
+#include <vector>
+
+namespace fetcher {
+namespace wire = cachecore::wire;
+
+namespace {
+
+constexpr Duration kReconnectFirst = std::chrono::milliseconds(10);
+constexpr Duration kReconnectCap = std::chrono::seconds(1);
+constexpr Duration kIdleTimeout = std::chrono::hours(1);
+
+// Waits; true when `stop_fd` is readable.
+bool StoppedWithin(int stop_fd, Duration timeout) {
+  pollfd stop = {stop_fd, POLLIN, 0};
+  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(timeout).count();
+  return poll(&stop, 1, static_cast<int>(ms)) > 0;
+}
+
+}  // namespace
+
+Fetcher::Fetcher(FetcherOptions options, const cachecore::Clock& clock,
+                 std::function<void()> on_attached)
+    : options_(std::move(options)),
+      clock_(clock),
+      on_attached_(std::move(on_attached)),
+      http_(options_.http),
+      sources_(options_.sources_dir, options_.connections, &http_, &file_) {}
+
+Fetcher::~Fetcher() = default;
+
+Status Fetcher::Run(int stop_fd) {
+  RetryPolicy reconnect(kReconnectFirst, kReconnectCap, &random_);
+  int logged_error = 0;  // Each reason why we are not attached is logged once a spell.
+  while (true) {
+    auto client = DeviceClient::Connect(options_.device, options_.credits);
+    Status ended = client.ok() ? Status() : std::move(client).status();
+    if (ended.ok()) {
+      LOG(INFO) << "attached to " << options_.device << " as generation "
+                << client.value()->generation().value;
+      reconnect.Succeeded();
+      logged_error = 0;
+      client_ = std::move(client).value();
+      on_attached_();
+      ended = Serve(stop_fd);
+      DropAll();
+      if (ended.ok()) return ended;
+    }
+    if (ended.error() == EPERM || ended.error() == EPROTONOSUPPORT) return ended;
+    if (ended.error() != logged_error) LOG(WARNING) << ended.message() << "; trying again";
+    logged_error = ended.error();
+    if (StoppedWithin(stop_fd, reconnect.NextDelay())) return Status();
+  }
+}
+
+Status Fetcher::Serve(int stop_fd) {
+  context_ = std::make_unique<FetchContext>(
+      FetchContext{options_.fetch, client_.get(), clock_, &random_,
+                   [this](ObjectId id, Duration at) { timers_.emplace(at, id); }});
+  while (true) {
+    const short device_events = client_->WantsWrite() ? POLLIN | POLLOUT : POLLIN;
+    std::array<pollfd, 2> fds = {{{client_->fd(), device_events, 0}, {stop_fd, POLLIN, 0}}};
+    http_.Wait(fds, NextTimeout());
+    if (fds[1].revents != 0) return Status();
+    RETURN_IF_ERROR(client_->ReadMessages(this));
+    FireTimers();
+    Schedule();
+    http_.Run();
+    for (int i = 0; i < kFilePiecesPerTurn && !file_.idle(); ++i) file_.RunOnce();
+    Schedule();  // What has ended made room.
+    context_->declared_bytes = 0;
+    RETURN_IF_ERROR(client_->Flush());
+  }
+}
+
+void Fetcher::DropAll() {
+  objects_.clear();
+  busy_.clear();
+  timers_.clear();
+  context_.reset();
+  client_.reset();
+}
+
+Duration Fetcher::NextTimeout() const {
+  if (!file_.idle()) return Duration::zero();
+  if (timers_.empty()) return kIdleTimeout;
+  return std::clamp(timers_.begin()->first - clock_.Now(), Duration::zero(), kIdleTimeout);
+}
+
+void Fetcher::FireTimers() {
+  const Duration now = clock_.Now();
+  while (!timers_.empty() && timers_.begin()->first <= now) {
+    const auto object = objects_.find(timers_.begin()->second);
+    timers_.erase(timers_.begin());
+    if (object != objects_.end()) object->second->OnTimer();
+  }
+}
+
+void Fetcher::Schedule() {
+  using Entry = std::pair<uint64_t, ObjectFetcher*>;
+  std::priority_queue<Entry, std::vector<Entry>, std::greater<>> line;
+  for (auto it = busy_.begin(); it != busy_.end();) {
+    const auto object = objects_.find(*it);
+    if (object == objects_.end() || object->second->idle() || object->second->failed()) {
+      if (object != objects_.end() && object->second->failed()) objects_.erase(object);
+      it = busy_.erase(it);
+      continue;
+    }
+    if (const auto order = object->second->NextOrder()) line.push({*order, object->second.get()});
+    ++it;
+  }
+  const bool alone = line.size() == 1;
+  while (!line.empty()) {
+    ObjectFetcher* object = line.top().second;
+    line.pop();
+    if (!object->StartOne(alone)) continue;
+    if (const auto order = object->NextOrder()) line.push({*order, object});
+  }
+}
+
+void Fetcher::OnOpen(OpenRequest open) {
+  if (const Status status = CheckObjectKey(open.cookie_key); !status.ok()) {
+    client_->CopenError(open.msg_id, status.error(), status.message());
+    return;
+  }
+  auto source = sources_.Open(open.volume_key);
+  if (!source.ok()) {
+    const Status& status = source.status();
+    LOG(WARNING) << status.message();
+    client_->CopenError(open.msg_id, status.error(), status.message());
+    return;
+  }
+  const ObjectId id = open.object_id;
+  objects_[id] = std::make_unique<ObjectFetcher>(context_.get(), std::move(open),
+                                                 std::move(*source), next_order_++);
+  busy_.insert(id);
+}
+
+void Fetcher::OnRead(MsgId msg_id, ObjectId object_id, ByteRange range) {
+  const auto object = objects_.find(object_id);
+  if (object == objects_.end()) {
+    client_->Fail(object_id, msg_id, EIO, "the fetcher has not opened this object");
+    return;
+  }
+  object->second->AddRead(msg_id, range, next_order_++);
+  busy_.insert(object_id);
+}
+
+void Fetcher::OnClose(ObjectId object_id) { objects_.erase(object_id); }
+
+void Fetcher::OnRejected(const wire::Command& command, int error) {
+  if (error != EINVAL) {
+    const std::string text = wire::FormatCommand(command);
+    LOG(WARNING) << "holdfastd refused \"" << text.substr(0, 80) << "\": " << std::strerror(error);
+    return;
+  }
+  // A READ that the daemon has no cause to note for has been withdrawn.
+  const auto* cause = std::get_if<wire::CauseCommand>(&command);
+  if (cause == nullptr) return;
+  for (auto& [id, object] : objects_) object->ForgetRead(cause->msg_id);
+}
+
+}  // namespace fetcher

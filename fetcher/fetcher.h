@@ -1,0 +1,83 @@
+// Fetcher: holdfast-fetcherd without its flags: attach, serve, attach again, until told to stop.
+//
+// Model    one event loop waits for the device, the network and local files.  When the connection
+// to the
+//          daemon ends, everything under way is dropped and a new attachment starts from nothing:
+//          the daemon delivers again what is pending.
+// Errors   Run: EPERM and EPROTONOSUPPORT from the daemon end it; anything else is tried again for
+// ever. Threads  thread-compatible; Run is the only thread. Owns     the engines, the connection,
+// all open objects. Crash    keeps nothing: what a successor must know is in the objects' attr.
+
+#ifndef FETCHER_FETCHER_H_
+#define FETCHER_FETCHER_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <unordered_map>
+
+#include "cachecore/clock.h"
+#include "cachecore/status.h"
+#include "fetcher/client.h"
+#include "fetcher/file_backend.h"
+#include "fetcher/http_backend.h"
+#include "fetcher/object_fetcher.h"
+#include "fetcher/source_table.h"
+
+namespace fetcher {
+
+struct FetcherOptions {
+  std::string device;        // The daemon's socket.
+  std::string sources_dir;   // VOLUME.json files.
+  uint32_t connections = 4;  // Per origin.
+  uint32_t credits = 256;
+  FetchOptions fetch;
+  HttpOptions http;
+};
+
+class Fetcher : private DeviceHandler {
+ public:
+  // `on_attached` is called each time the daemon has been attached to.  `clock` outlives this.
+  Fetcher(FetcherOptions options, const cachecore::Clock& clock, std::function<void()> on_attached);
+  ~Fetcher() override;
+
+  // Serves until `stop_fd` is readable.
+  Status Run(int stop_fd);
+
+ private:
+  static constexpr int kFilePiecesPerTurn = 4;
+
+  void OnOpen(OpenRequest open) override;
+  void OnRead(MsgId msg_id, ObjectId object_id, ByteRange range) override;
+  void OnClose(ObjectId object_id) override;
+  void OnRejected(const cachecore::wire::Command& command, int error) override;
+
+  // Serves one attachment.  OK when told to stop.
+  Status Serve(int stop_fd);
+  void FireTimers();
+  // Starts what can be started, oldest first.
+  void Schedule();
+  Duration NextTimeout() const;
+  void DropAll();
+
+  const FetcherOptions options_;
+  const cachecore::Clock& clock_;
+  const std::function<void()> on_attached_;
+  std::mt19937 random_{std::random_device()()};
+  HttpEngine http_;
+  FileEngine file_;
+  SourceTable sources_;
+  std::unique_ptr<DeviceClient> client_;
+  std::unique_ptr<FetchContext> context_;  // Of the current attachment.
+  std::unordered_map<ObjectId, std::unique_ptr<ObjectFetcher>> objects_;
+  std::set<ObjectId> busy_;  // Those that are not idle.
+  std::multimap<Duration, ObjectId> timers_;
+  uint64_t next_order_ = 0;
+};
+
+}  // namespace fetcher
+
+#endif  // FETCHER_FETCHER_H_

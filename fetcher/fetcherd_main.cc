@@ -1,0 +1,95 @@
+// holdfast-fetcherd: flags to FetcherOptions, signals to a descriptor; the rest is Fetcher.
+
+#include <gflags/gflags.h>
+#include <glog/logging.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
+
+#include <csignal>
+#include <cstdio>
+#include <string>
+
+#include "cachecore/parse_text.h"
+#include "cachecore/program_help.h"
+#include "cachecore/unique_fd.h"
+#include "fetcher/fetcher.h"
+
+DEFINE_string(device, "", "holdfastd's device socket (required)");
+DEFINE_string(sources_dir, "", "directory of the VOLUME.json files (required)");
+DEFINE_uint32(connections, 4, "transfers at once per origin");
+DEFINE_string(max_range, "16M", "largest range of one request");
+DEFINE_string(retry_budget, "0", "give a read up when it has failed for so long; 0 is never");
+DEFINE_string(open_retry_budget, "3s", "the same for the first OPEN of an object");
+DEFINE_string(low_speed_limit, "1K", "a transfer below so many bytes a second has stalled ...");
+DEFINE_string(low_speed_time, "10s", "... if it goes on for so long");
+DEFINE_string(connect_timeout, "10s", "give a connection up when it takes longer");
+DEFINE_int32(max_redirects, 5, "redirects followed per request");
+DEFINE_uint32(credits, 256, "messages that the daemon may send ahead, at most 4096");
+
+namespace {
+
+using cachecore::ParseDuration;
+using cachecore::ParseSize;
+using cachecore::Status;
+
+int Usage(const Status& status) {
+  std::fprintf(stderr, "holdfast-fetcherd: %s\n", status.message().c_str());
+  return 2;
+}
+
+Status ReadFlags(fetcher::FetcherOptions* options) {
+  if (FLAGS_device.empty()) return Status(EINVAL, "--device is missing");
+  if (FLAGS_sources_dir.empty()) return Status(EINVAL, "--sources_dir is missing");
+  if (FLAGS_connections < 1 || FLAGS_connections > 64) {
+    return Status(EINVAL, "--connections is not 1 to 64");
+  }
+  if (FLAGS_credits < 1 || FLAGS_credits > cachecore::wire::kMaxCredits) {
+    return Status(EINVAL, "--credits is not 1 to 4096");
+  }
+  if (FLAGS_max_redirects < 0) return Status(EINVAL, "--max_redirects is negative");
+  options->device = FLAGS_device;
+  options->sources_dir = FLAGS_sources_dir;
+  options->connections = FLAGS_connections;
+  options->credits = FLAGS_credits;
+  options->http.max_redirects = FLAGS_max_redirects;
+  ASSIGN_OR_RETURN(options->fetch.max_range, ParseSize(FLAGS_max_range));
+  if (options->fetch.max_range < 4096) return Status(EINVAL, "--max_range is below 4096");
+  ASSIGN_OR_RETURN(options->fetch.retry_budget, ParseDuration(FLAGS_retry_budget));
+  ASSIGN_OR_RETURN(options->fetch.open_retry_budget, ParseDuration(FLAGS_open_retry_budget));
+  ASSIGN_OR_RETURN(options->http.low_speed_limit, ParseSize(FLAGS_low_speed_limit));
+  ASSIGN_OR_RETURN(options->http.low_speed_time, ParseDuration(FLAGS_low_speed_time));
+  ASSIGN_OR_RETURN(options->http.connect_timeout, ParseDuration(FLAGS_connect_timeout));
+  return Status();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  google::InitGoogleLogging(argv[0]);
+  FLAGS_logtostderr = true;
+  gflags::SetUsageMessage(
+      "holdfast-fetcherd --device=PATH --sources_dir=DIR\n"
+      "Brings what holdfastd asks for from the origins that the sources name.");
+  gflags::SetVersionString(HOLDFAST_VERSION);
+  gflags::ParseCommandLineNonHelpFlags(&argc, &argv, true);
+  if (cachecore::PrintHelpIfAsked("fetcher/")) return 0;
+  if (argc > 1) return Usage(Status(EINVAL, std::string("unexpected argument ") + argv[1]));
+  fetcher::FetcherOptions options;
+  if (const Status status = ReadFlags(&options); !status.ok()) return Usage(status);
+
+  prctl(PR_SET_DUMPABLE, 0);  // Origins' credentials must not end up in a core file.
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  const cachecore::UniqueFd stop(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+
+  fetcher::Fetcher fetcher(options, cachecore::Clock::Monotonic(),
+                           [] { sd_notify(/*unset_environment=*/0, "READY=1"); });
+  const Status ended = fetcher.Run(stop.get());
+  if (ended.ok()) return 0;
+  LOG(ERROR) << ended.message();
+  return 1;
+}

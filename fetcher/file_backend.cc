@@ -1,0 +1,222 @@
+#include "fetcher/file_backend.h"
+
+#include <fcntl.h>
+#include <glog/logging.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "cachecore/unique_fd.h"
+#include "fetcher/source_config.h"
+
+namespace fetcher {
+namespace {
+
+using cachecore::UniqueFd;
+using Kind = Failure::Kind;
+
+constexpr std::string_view kScheme = "file://";
+
+struct OpenFile {
+  UniqueFd fd;
+  ObjectVersion version;
+};
+
+Failure FailureOf(Kind kind, int error, const std::string& url) {
+  return {kind, error, url + ": " + std::strerror(error), Duration::zero()};
+}
+
+// Says which version of `url` is open; a failure if it is no regular file.
+std::variant<ObjectVersion, Failure> VersionOf(const UniqueFd& fd, const std::string& url) {
+  struct stat info;
+  if (fstat(fd.get(), &info) != 0) return FailureOf(Kind::kRetry, errno, url);
+  if (!S_ISREG(info.st_mode)) {
+    return Failure{Kind::kRefused, S_ISDIR(info.st_mode) ? EISDIR : EINVAL,
+                   url + ": not a regular file", Duration::zero()};
+  }
+  const std::string stat = std::to_string(info.st_ino) + ":" + std::to_string(info.st_mtim.tv_sec) +
+                           "." + std::to_string(info.st_mtim.tv_nsec) + ":" +
+                           std::to_string(info.st_size);
+  return ObjectVersion{static_cast<uint64_t>(info.st_size), {"stat", stat}};
+}
+
+// Opens the file that `url` names.
+std::variant<OpenFile, Failure> OpenObject(const std::string& url) {
+  const auto path = PercentDecode(std::string_view(url).substr(kScheme.size()));
+  if (!path.ok()) return FailureOf(Kind::kRefused, EINVAL, url);
+  OpenFile file;
+  // Non-blocking, so that a FIFO in the directory cannot stop the event loop.
+  file.fd.Reset(open(path->c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.fd.valid()) {
+    const bool passing = errno == EMFILE || errno == ENFILE || errno == EINTR;
+    return FailureOf(passing ? Kind::kRetry : Kind::kRefused, errno, url);
+  }
+  auto version = VersionOf(file.fd, url);
+  if (auto* failure = std::get_if<Failure>(&version)) return std::move(*failure);
+  file.version = std::move(std::get<ObjectVersion>(version));
+  return file;
+}
+
+Failure Changed(const std::string& url, const ObjectVersion& was, const ObjectVersion& is) {
+  return {Kind::kChanged, ESTALE,
+          url + ": changed since it was mounted (inode:mtime:size was " + was.pin.value + ", is " +
+              is.pin.value + ")",
+          Duration::zero()};
+}
+
+}  // namespace
+
+class FileTransfer : public Transfer {
+ public:
+  FileTransfer(FileEngine* engine, std::string url) : engine_(engine), url_(std::move(url)) {
+    place_ = engine_->transfers_.insert(engine_->transfers_.end(), this);
+  }
+  ~FileTransfer() override {
+    if (!ended_) engine_->transfers_.erase(place_);
+  }
+
+  // Does one piece.  Nothing of *this may be touched after End has been called.
+  virtual void Step() = 0;
+
+ protected:
+  // Leaves the engine; the caller then calls back, which may destroy *this.
+  void Leave() {
+    ended_ = true;
+    engine_->transfers_.erase(place_);
+  }
+  char* buffer() {
+    if (!engine_->buffer_) engine_->buffer_ = std::make_unique<char[]>(FileEngine::kPieceSize);
+    return engine_->buffer_.get();
+  }
+  const std::string& url() const { return url_; }
+
+ private:
+  FileEngine* const engine_;
+  const std::string url_;
+  std::list<FileTransfer*>::iterator place_;
+  bool ended_ = false;
+};
+
+FileEngine::FileEngine() = default;
+FileEngine::~FileEngine() { CHECK(transfers_.empty()); }
+
+void FileEngine::RunOnce() {
+  if (transfers_.empty()) return;
+  FileTransfer* next = transfers_.front();
+  transfers_.splice(transfers_.end(), transfers_, transfers_.begin());
+  next->Step();
+}
+
+namespace {
+
+class FileProbe : public FileTransfer {
+ public:
+  FileProbe(FileEngine* engine, std::string url, ProbeDone done)
+      : FileTransfer(engine, std::move(url)), done_(std::move(done)) {}
+
+  void Step() override {
+    auto opened = OpenObject(url());
+    const ProbeDone done = std::move(done_);
+    Leave();
+    if (auto* failure = std::get_if<Failure>(&opened)) {
+      done(std::move(*failure));
+    } else {
+      done(std::get<OpenFile>(opened).version);
+    }
+  }
+
+ private:
+  ProbeDone done_;
+};
+
+class FileFetch : public FileTransfer {
+ public:
+  FileFetch(FileEngine* engine, std::string url, FetchRequest request, FetchSink* sink)
+      : FileTransfer(engine, std::move(url)),
+        request_(std::move(request)),
+        position_(request_.range.begin),
+        sink_(sink) {}
+
+  void Step() override {
+    if (!file_.valid()) {
+      auto opened = OpenObject(url());
+      if (auto* failure = std::get_if<Failure>(&opened)) return End(std::move(*failure));
+      const ObjectVersion& now = std::get<OpenFile>(opened).version;
+      if (now.pin != request_.version.pin || now.size_bytes != request_.version.size_bytes) {
+        return End(Changed(url(), request_.version, now));
+      }
+      file_ = std::move(std::get<OpenFile>(opened).fd);
+    }
+    const uint64_t length = std::min(FileEngine::kPieceSize, request_.range.end - position_);
+    const ByteRange piece = ByteRange::At(position_, length);
+    if (auto failure = CopyPiece(piece)) return End(std::move(failure));
+    // A writer may have come between the check and the copy: what was copied counts only if not.
+    auto again = VersionOf(file_, url());
+    if (auto* failure = std::get_if<Failure>(&again)) return End(std::move(*failure));
+    const auto& now = std::get<ObjectVersion>(again);
+    if (now.pin != request_.version.pin) return End(Changed(url(), request_.version, now));
+    position_ = piece.end;
+    sink_->OnStored(piece);
+    if (position_ == request_.range.end) End(std::nullopt);
+  }
+
+ private:
+  void End(std::optional<Failure> failure) {
+    FetchSink* sink = sink_;
+    Leave();
+    sink->OnEnd(std::move(failure));
+  }
+
+  std::optional<Failure> CopyPiece(ByteRange piece) {
+    while (!piece.empty()) {
+      auto from = static_cast<off64_t>(piece.begin);
+      auto to = from;
+      ssize_t copied = -1;
+      if (in_kernel_) {
+        copied = copy_file_range(file_.get(), &from, request_.data_fd, &to, piece.size(), 0);
+        if (copied <= 0 && !(copied < 0 && errno == EINTR)) {
+          in_kernel_ = false;  // Other file systems, old kernels; read and write say what is wrong.
+          continue;
+        }
+      } else {
+        copied = pread(file_.get(), buffer(), piece.size(), from);
+        if (copied < 0 && errno != EINTR) return FailureOf(Kind::kRetry, errno, url());
+        if (copied == 0) {
+          return Failure{Kind::kRetry, EIO, url() + ": ended before its size", Duration::zero()};
+        }
+        if (copied > 0)
+          copied = pwrite(request_.data_fd, buffer(), static_cast<size_t>(copied), to);
+        if (copied < 0 && errno != EINTR) {
+          return Failure{Kind::kLocal, errno,
+                         std::string("write to the data file: ") + std::strerror(errno),
+                         Duration::zero()};
+        }
+      }
+      if (copied > 0) piece.begin += static_cast<uint64_t>(copied);
+    }
+    return std::nullopt;
+  }
+
+  const FetchRequest request_;
+  uint64_t position_;
+  FetchSink* const sink_;
+  UniqueFd file_;
+  bool in_kernel_ = true;
+};
+
+}  // namespace
+
+std::unique_ptr<Transfer> FileBackend::Probe(const std::string& key, ProbeDone done) {
+  return std::make_unique<FileProbe>(engine_, url_ + key, std::move(done));
+}
+
+std::unique_ptr<Transfer> FileBackend::Fetch(FetchRequest request, FetchSink* sink) {
+  std::string url = url_ + request.key;
+  return std::make_unique<FileFetch>(engine_, std::move(url), std::move(request), sink);
+}
+
+}  // namespace fetcher

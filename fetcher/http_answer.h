@@ -1,0 +1,42 @@
+// What an HTTP origin's answer to a ranged GET means.  Pure: judges, does no I/O.
+//
+// Model    the header fields that matter, and the two judgements made with them: does a probe's
+// answer
+//          tell size and validator, and may the body of a fetch be written to the data file.
+// Errors   Failure with the cause in words; `url` is put in front and must be fit to be shown.
+// See      docs/protocol.md "What the fetcher does with an origin's answer"; RFC 9110, 13 to 15.
+
+#ifndef FETCHER_HTTP_ANSWER_H_
+#define FETCHER_HTTP_ANSWER_H_
+
+#include <optional>
+#include <string>
+
+#include "fetcher/backend.h"
+
+namespace fetcher {
+
+struct HttpAnswer {
+  int status = 0;
+  std::string content_range;
+  std::string etag;
+  std::string last_modified;
+  std::string content_encoding;
+  std::optional<uint64_t> content_length;
+  Duration retry_after = Duration::zero();
+};
+
+// The longest wait that a Retry-After can ask for.
+inline constexpr Duration kMaxRetryAfter = std::chrono::seconds(30);
+
+// The answer to bytes=0-0.
+ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url);
+// nullopt: the body is `range` of `version`, or its beginning.
+std::optional<Failure> JudgeFetch(const HttpAnswer& answer, ByteRange range,
+                                  const ObjectVersion& version, const std::string& url);
+// The value of If-Range for a pin, "" for none.
+std::string IfRangeValue(const Pin& pin);
+
+}  // namespace fetcher
+
+#endif  // FETCHER_HTTP_ANSWER_H_

@@ -1,0 +1,32 @@
+// ObjectAttr: what the fetcher has the daemon remember with an object, so that a new fetcher can go
+// on without asking any origin.  Pure.
+//
+// Model    {"size":N,"pins":{"http://h/base/":{"etag":"\"x\""}}}: the size, and per origin (its
+// URL,
+//          redacted) what was pinned there; {} is an origin without a validator.
+// Errors   EBADMSG for what is no such text; E2BIG when it would not fit kMaxAttrSize.
+
+#ifndef FETCHER_OBJECT_ATTR_H_
+#define FETCHER_OBJECT_ATTR_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "cachecore/status.h"
+#include "fetcher/backend.h"
+
+namespace fetcher {
+
+struct ObjectAttr {
+  uint64_t size_bytes = 0;
+  std::map<std::string, Pin> pins;  // By origin.
+};
+
+cachecore::Result<std::string> EncodeAttr(const ObjectAttr& attr);
+cachecore::Result<ObjectAttr> DecodeAttr(std::string_view text);
+
+}  // namespace fetcher
+
+#endif  // FETCHER_OBJECT_ATTR_H_

@@ -1,0 +1,143 @@
+// ObjectFetcher: one open object from its OPEN to its CLOSE: which origin, which bytes, what next.
+//
+// Model    opening: the size is asked of one origin after the other, unless the object's attr tells
+// it.
+//          Open: READs wait in a FetchQueue; pieces of it are fetched from the origin that has
+//          failed least, the first of the list among equals.  An origin is pinned (size and
+//          validator, kept in the object's attr) before a byte of it is declared.  A READ ends when
+//          all its bytes have been declared; when every origin refuses the object; or when its
+//          budget has run out.
+// Errors   to the daemon, each with a cause: copen with the origin's errno; cread ESTALE if the
+// object
+//          changed, the data file's errno if that cannot be written, EIO otherwise.
+// Threads  the event loop's.
+// Owns     the object's data fd and its transfers; shares its origins.
+// See      docs/protocol.md "What the fetcher does with an origin's answer".
+
+#ifndef FETCHER_OBJECT_FETCHER_H_
+#define FETCHER_OBJECT_FETCHER_H_
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cachecore/clock.h"
+#include "fetcher/backend.h"
+#include "fetcher/client.h"
+#include "fetcher/fetch_queue.h"
+#include "fetcher/object_attr.h"
+#include "fetcher/retry_policy.h"
+#include "fetcher/source_table.h"
+
+namespace fetcher {
+
+struct FetchOptions {
+  uint64_t max_range = 16 << 20;             // Bytes of one transfer.
+  Duration retry_budget = Duration::zero();  // Of a READ; zero is for ever.
+  Duration open_retry_budget = std::chrono::seconds(3);
+  Duration retry_first = std::chrono::milliseconds(50);
+  Duration retry_cap = std::chrono::seconds(5);
+};
+
+// What all objects of one connection share.
+struct FetchContext {
+  // Declared bytes after which the declarations are sent without waiting for the loop's turn to
+  // end: a fast origin can keep libcurl busy for long, and readers wait for these.
+  static constexpr uint64_t kFlushBytes = 1 << 20;
+
+  const FetchOptions& options;
+  DeviceClient* client;
+  const cachecore::Clock& clock;
+  std::mt19937* random;
+  // Asks for OnTimer of this object at that time.
+  std::function<void(ObjectId, Duration)> wake_at;
+  uint64_t declared_bytes = 0;  // Since the last flush.
+};
+
+class ObjectFetcher {
+ public:
+  // Begins to open, or answers at once.  `order` is its place in line; `context` outlives this.
+  ObjectFetcher(FetchContext* context, OpenRequest open, Source source, uint64_t order);
+  ~ObjectFetcher();
+  ObjectFetcher(const ObjectFetcher&) = delete;
+  ObjectFetcher& operator=(const ObjectFetcher&) = delete;
+
+  void AddRead(MsgId id, ByteRange range, uint64_t order);
+  // The daemon does not know this READ any more.
+  void ForgetRead(MsgId id);
+  void OnTimer();
+
+  // The place in line of what could be started if an origin were free; nullopt for nothing.
+  std::optional<uint64_t> NextOrder() const;
+  // Starts one transfer.  False if no origin can take one now.  `alone`: nobody else wants any.
+  bool StartOne(bool alone);
+  // Nothing to do until the next READ.
+  bool idle() const { return open_ && queue_.empty(); }
+  // The OPEN was refused, and has been answered so: the object is to be forgotten.
+  bool failed() const { return failed_; }
+
+ private:
+  struct OriginState {
+    explicit OriginState(RetryPolicy retries) : policy(retries) {}
+    std::shared_ptr<Origin> origin;
+    RetryPolicy policy;
+    Duration retry_at = Duration::zero();
+    std::optional<Failure> failure;      // The last one, until it serves again.
+    bool out = false;                    // Refused or changed: not asked again for what waits now.
+    std::unique_ptr<TransferSlot> slot;  // While probing.
+    std::unique_ptr<Transfer> probe;
+  };
+  // A READ, or the OPEN, that has met a failure.
+  struct Trouble {
+    RetryBudget budget;
+    std::string cause;  // What the daemon was told last.
+  };
+  class Piece;
+
+  void StartProbe(size_t index);
+  void OnProbed(size_t index, ProbeResult result);
+  // Pins an origin.  A failure when it cannot be.
+  std::optional<Failure> PinOrigin(size_t index, const ObjectVersion& version);
+  bool IsPinned(size_t index) const;
+
+  void StartPiece(size_t index, bool alone);
+  void Declare(ByteRange range);
+  void OnPieceEnd(Piece* piece, std::optional<Failure> failure);
+
+  // Notes a failure of an origin, and when to try it again; tells those who wait; gives up on them
+  // when nothing is left to try.
+  void OnFailure(size_t index, const Failure& failure);
+  void TellTrouble(MsgId id, Trouble* trouble, const Failure& failure);
+  void FailRead(MsgId id, const Failure& failure);
+  void FailOpen(const Failure& failure);
+  void FailExhausted();
+  // REQUIRES: an origin has failed.
+  const Failure& WorstFailure() const;
+  // The origin to use now, or nullopt.
+  std::optional<size_t> PickOrigin() const;
+
+  FetchContext* const context_;
+  const ObjectId id_;
+  const MsgId open_id_;
+  const uint64_t open_order_;
+  const std::string key_;
+  const UniqueFd data_fd_;
+  std::vector<OriginState> origins_;
+  bool open_ = false;
+  bool failed_ = false;
+  ObjectAttr attr_;
+  FetchQueue queue_;
+  Trouble open_trouble_;
+  std::map<MsgId, Trouble> troubles_;
+  std::list<std::unique_ptr<Piece>> pieces_;
+};
+
+}  // namespace fetcher
+
+#endif  // FETCHER_OBJECT_FETCHER_H_

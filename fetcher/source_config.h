@@ -1,0 +1,40 @@
+// SourceConfig: where the objects of one volume come from, as its JSON file says.
+//
+// Model    {"version":1, "origins":["http://h/base/","file:///dir/"], "query":"?a=b",
+//          "ca_file":"/x.pem"}; query and ca_file may be absent.  An object's URL is origin + key.
+//          Origins and query may carry credentials: only RedactUrl's result may be shown.
+// Errors   ENOENT no such file; EINVAL it is not a source file, saying why; others from reading it.
+// Threads  immutable values; LoadSourceConfig reads one file.
+// See      docs/protocol.md "Sources".
+
+#ifndef FETCHER_SOURCE_CONFIG_H_
+#define FETCHER_SOURCE_CONFIG_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cachecore/status.h"
+
+namespace fetcher {
+
+struct SourceConfig {
+  std::vector<std::string> origins;  // In order of preference, each ending in '/'.
+  std::string query;
+  std::string ca_file;
+};
+
+cachecore::Result<SourceConfig> ParseSourceConfig(std::string_view json);
+// Reads DIR/VOLUME.json.  Every error names the file.
+cachecore::Result<SourceConfig> LoadSourceConfig(const std::string& dir, const std::string& volume);
+
+// EINVAL unless `key` can stand as the last segment of a URL and names no directory.
+cachecore::Status CheckObjectKey(std::string_view key);
+// Undoes %XX.  EINVAL for a malformed escape or an escaped NUL.
+cachecore::Result<std::string> PercentDecode(std::string_view text);
+// Without user, password, query and fragment.
+std::string RedactUrl(std::string_view url);
+
+}  // namespace fetcher
+
+#endif  // FETCHER_SOURCE_CONFIG_H_

@@ -1,0 +1,72 @@
+// SourceTable: the volumes' sources and the origins behind them, shared by all objects.
+//
+// Model    a source is a list of origins in order of preference, read anew from its file at each
+// OPEN.
+//          Volumes that name the same origin share it, with its connections and its limit.
+// Errors   those of LoadSourceConfig.
+// Threads  the event loop's.
+// Owns     origins, as long as anybody holds their source.
+
+#ifndef FETCHER_SOURCE_TABLE_H_
+#define FETCHER_SOURCE_TABLE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cachecore/status.h"
+#include "fetcher/backend.h"
+#include "fetcher/file_backend.h"
+#include "fetcher/http_backend.h"
+#include "fetcher/source_config.h"
+
+namespace fetcher {
+
+struct Origin {
+  std::string name;  // Its URL, redacted: how pins know it.
+  std::unique_ptr<Backend> backend;
+  uint32_t max_transfers = 0;
+  uint32_t transfers = 0;  // Under way.
+
+  uint32_t idle() const { return max_transfers - transfers; }
+};
+
+// One of an origin's transfers, for as long as it is held.
+class TransferSlot {
+ public:
+  explicit TransferSlot(std::shared_ptr<Origin> origin) : origin_(std::move(origin)) {
+    ++origin_->transfers;
+  }
+  ~TransferSlot() { --origin_->transfers; }
+  TransferSlot(const TransferSlot&) = delete;
+  TransferSlot& operator=(const TransferSlot&) = delete;
+
+ private:
+  const std::shared_ptr<Origin> origin_;
+};
+
+using Source = std::vector<std::shared_ptr<Origin>>;
+
+class SourceTable {
+ public:
+  // The engines outlive this and every source.
+  SourceTable(std::string dir, uint32_t connections, HttpEngine* http, FileEngine* file)
+      : dir_(std::move(dir)), connections_(connections), http_(http), file_(file) {}
+
+  cachecore::Result<Source> Open(const std::string& volume);
+
+ private:
+  std::shared_ptr<Origin> OpenOrigin(const std::string& url, const SourceConfig& config);
+
+  const std::string dir_;
+  const uint32_t connections_;
+  HttpEngine* const http_;
+  FileEngine* const file_;
+  std::map<std::vector<std::string>, std::weak_ptr<Origin>> origins_;  // By all that defines one.
+};
+
+}  // namespace fetcher
+
+#endif  // FETCHER_SOURCE_TABLE_H_
