@@ -1,0 +1,73 @@
+// Both services killed a thousand times each: the supervisor stays as it was.
+
+#include <signal.h>
+
+#include <random>
+
+#include "tests/cli/counting_new.h"
+#include "tests/cli/supervisor_harness.h"
+
+namespace cli {
+namespace {
+
+using cachecore::UniqueFd;
+
+constexpr int kRounds = 1000;
+constexpr int64_t kGrowthKbMax = 256;
+
+using SupervisorKillTest = SupervisorHarness;
+
+TEST_F(SupervisorKillTest, AThousandKillsOfBothCostNoMemoryNoDescriptorAndNoStoredFile) {
+  const uint32_t seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  StartSupervisor(Options({"one", "two"}));
+  Life one = NextLife("one"), two = NextLife("two");
+  UniqueFd file_one = MemFile("of one"), file_two = MemFile("of two");
+  one.NotifyAndWait("FDSTORE=1\nFDNAME=fuse\nFDPOLL=0", {file_one.get()});
+  two.NotifyAndWait("FDSTORE=1\nFDNAME=device", {file_two.get()});
+
+  const size_t fds = OpenFds(supervisor_pid()).size();
+  const int64_t rss_kb = StatusKb(supervisor_pid(), "VmRSS");
+  const uint64_t allocations = AllocationCount();
+  ASSERT_GT(allocations, 0u) << "the counter does not count";
+
+  for (int round = 0; round < kRounds; ++round) {
+    Life* first = random() % 2 == 0 ? &one : &two;
+    Life* second = first == &one ? &two : &one;
+    // Sometimes in the same instant, sometimes the second while the first is being restarted.
+    kill(first->pid, SIGKILL);
+    if (random() % 2 == 0) {
+      ASSERT_TRUE(first->EndsWithin(kDeadlineMs));
+    }
+    kill(second->pid, SIGKILL);
+    one = NextLife("one");
+    two = NextLife("two");
+    ASSERT_EQ(one.names, "fuse") << "round " << round;
+    ASSERT_EQ(two.names, "device") << "round " << round;
+    ASSERT_EQ(one.Do("read fuse"), "of one");
+    ASSERT_EQ(two.Do("read device"), "of two");
+    // Something that comes and goes, in some lives.
+    if (round % 10 != 0) continue;
+    UniqueFd more = MemFile("more");
+    one.NotifyAndWait("FDSTORE=1\nFDNAME=more\nSTATUS=serving", {more.get()});
+    one.NotifyAndWait("FDSTOREREMOVE=1\nFDNAME=more");
+  }
+
+  WaitStatus([](const auto& status) {
+    return ServiceOf(status, "one")["restarts"] == kRounds &&
+           ServiceOf(status, "two")["restarts"] == kRounds;
+  });
+  const int64_t rss_after_kb = StatusKb(supervisor_pid(), "VmRSS");
+  printf(
+      "seed %u, %d kills of each: supervisor VmRSS %ld -> %ld KiB, descriptors %zu -> %zu, "
+      "allocations since start %lu\n",
+      seed, kRounds, rss_kb, rss_after_kb, fds, OpenFds(supervisor_pid()).size(),
+      AllocationCount() - allocations);
+  EXPECT_LT(rss_after_kb - rss_kb, kGrowthKbMax);
+  EXPECT_EQ(OpenFds(supervisor_pid()).size(), fds);
+  EXPECT_EQ(AllocationCount(), allocations);
+}
+
+}  // namespace
+}  // namespace cli

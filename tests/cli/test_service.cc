@@ -1,0 +1,123 @@
+// A service for the supervisor's tests: says who it is on the test's socket, then does as told
+// there. It talks to its supervisor through libsystemd only, so that what passes here passes with
+// systemd.
+//
+// test_service CONTROL_SOCKET NAME
+//
+// Hello: NAME, pid, number of passed descriptors, their names (':'-joined), watchdog in
+// microseconds; a line each. Commands: "notify\nTEXT" (with descriptors), "barrier", "read NAME",
+// "exit CODE", "ignore SIGNAL", "orphan".  Each but exit is answered with one packet.
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+namespace {
+
+std::vector<std::string> passed_names;
+
+std::string ReadPassed(const std::string& name) {
+  for (size_t i = 0; i < passed_names.size(); ++i) {
+    if (passed_names[i] != name) continue;
+    char text[256];
+    ssize_t size = pread(SD_LISTEN_FDS_START + static_cast<int>(i), text, sizeof(text), 0);
+    return size < 0 ? strerror(errno) : std::string(text, static_cast<size_t>(size));
+  }
+  return "no such name";
+}
+
+// A process whose parent is gone at once; waits to be killed.
+std::string MakeOrphan() {
+  int pipe_fds[2];
+  if (pipe(pipe_fds) != 0) return "pipe failed";
+  pid_t parent = fork();
+  if (parent == 0) {
+    pid_t orphan = fork();
+    if (orphan == 0) {
+      for (int fd = 0; fd < 64; ++fd) close(fd);
+      for (;;) pause();
+    }
+    dprintf(pipe_fds[1], "%d", orphan);
+    _exit(0);
+  }
+  waitpid(parent, nullptr, 0);
+  char text[16] = {};
+  return read(pipe_fds[0], text, sizeof(text) - 1) > 0 ? text : "read failed";
+}
+
+std::string Obey(const std::string& command, const std::vector<int>& fds) {
+  auto argument = [&](const char* verb) { return command.substr(strlen(verb)); };
+  if (command.starts_with("notify\n")) {
+    int rc = sd_pid_notify_with_fds(0, 0, argument("notify\n").c_str(), fds.data(),
+                                    static_cast<unsigned>(fds.size()));
+    return std::to_string(rc);
+  }
+  if (command == "barrier") return std::to_string(sd_notify_barrier(0, 5'000'000));
+  if (command.starts_with("read ")) return ReadPassed(argument("read "));
+  if (command.starts_with("exit ")) _exit(atoi(argument("exit ").c_str()));
+  if (command.starts_with("ignore ")) {
+    signal(atoi(argument("ignore ").c_str()), SIG_IGN);
+    return "ok";
+  }
+  if (command == "orphan") return MakeOrphan();
+  return "unknown command";
+}
+
+bool Serve(int control) {
+  char text[8192];
+  alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int) * 64)];
+  iovec data{text, sizeof(text)};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = ancillary;
+  message.msg_controllen = sizeof(ancillary);
+  ssize_t size = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
+  if (size <= 0) return false;  // The test has gone.
+  std::vector<int> fds;
+  if (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr) {
+    fds.resize((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    memcpy(fds.data(), CMSG_DATA(header), fds.size() * sizeof(int));
+  }
+  std::string answer = Obey(std::string(text, static_cast<size_t>(size)), fds);
+  for (int fd : fds) close(fd);
+  return send(control, answer.data(), answer.size(), MSG_NOSIGNAL) >= 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 2;
+  char** names = nullptr;
+  int passed = sd_listen_fds_with_names(0, &names);
+  std::string joined;
+  for (int i = 0; i < passed; ++i) {
+    passed_names.push_back(names[i]);
+    joined += (i > 0 ? ":" : "") + passed_names.back();
+  }
+  uint64_t watchdog_usec = 0;
+  sd_watchdog_enabled(0, &watchdog_usec);
+  fprintf(stderr, "%s lives as %d\n", argv[2], getpid());
+
+  int control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  strncpy(address.sun_path, argv[1], sizeof(address.sun_path) - 1);
+  if (connect(control, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return 3;
+  std::string hello = std::string(argv[2]) + "\n" + std::to_string(getpid()) + "\n" +
+                      std::to_string(passed) + "\n" + std::to_string(watchdog_usec) + "\n" +
+                      joined + "\n";
+  if (send(control, hello.data(), hello.size(), MSG_NOSIGNAL) < 0) return 4;
+  while (Serve(control)) {
+  }
+  return 0;
+}
