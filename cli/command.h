@@ -1,0 +1,61 @@
+// The `holdfast` command: its verbs, and what all of them share.
+//
+// Model    one Verb for each word after `holdfast`, one file for each Verb.  add() declares a
+// verb's
+//          options and what runs once they are parsed, which leaves its exit code in *exit_code.
+// Errors   every message goes to stderr as "holdfast: ...".  Exit codes: 0 done, 1 the operation
+//          failed, 2 the command line is wrong.
+// Threads  one thread only.
+// See      holdfast(1); tests/cli/docs_test.cc compares options, man page and completion.
+
+#ifndef CLI_COMMAND_H_
+#define CLI_COMMAND_H_
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cachecore/status.h"
+#include "cli/instance.h"
+
+namespace cli {
+
+enum ExitCode : int { kExitOk = 0, kExitFailed = 1, kExitUsage = 2 };
+
+struct Verb {
+  const char* name;
+  const char* summary;
+  void (*add)(CLI::App* app, int* exit_code);
+};
+
+// In the order in which --help lists them.
+const std::vector<Verb>& Verbs();
+std::unique_ptr<CLI::App> MakeCommandLine(int* exit_code);
+int RunCommand(int argc, const char* const* argv);
+
+void AddMount(CLI::App* app, int* exit_code);
+void AddUmount(CLI::App* app, int* exit_code);
+void AddStatus(CLI::App* app, int* exit_code);
+void AddStop(CLI::App* app, int* exit_code);
+void AddDump(CLI::App* app, int* exit_code);
+void AddSupervise(CLI::App* app, int* exit_code);
+void AddVersion(CLI::App* app, int* exit_code);
+
+// --instance and --root, for the verbs that have them.
+struct InstanceOptions {
+  std::string name = "default";
+  std::string root = DefaultRoot();
+
+  void AddTo(CLI::App* app);
+  cachecore::Result<Instance> Make() const { return Instance::Make(root, name); }
+};
+
+// Prints a message as this command's and returns `code`.
+int Fail(const cachecore::Status& status, ExitCode code = kExitFailed);
+// EPERM, saying what needs it, unless we are root.
+cachecore::Status RequireRoot(const std::string& what);
+
+}  // namespace cli
+
+#endif  // CLI_COMMAND_H_

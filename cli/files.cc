@@ -1,0 +1,157 @@
+#include "cli/files.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+using nlohmann::json;
+
+Status WriteAll(int fd, const std::string& contents, const std::string& path) {
+  size_t done = 0;
+  while (done < contents.size()) {
+    const ssize_t n = write(fd, contents.data() + done, contents.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Status::FromErrno(errno, "write " + path);
+    done += static_cast<size_t>(n);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> ReadFile(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return Status::FromErrno(errno, "open " + path);
+  std::string contents;
+  char buffer[16384];
+  for (;;) {
+    const ssize_t n = read(fd.get(), buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Status::FromErrno(errno, "read " + path);
+    if (n == 0) return contents;
+    contents.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+Result<json> ReadJsonFile(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!value.is_object()) return Status(EBADMSG, path + " is not a JSON object");
+  return value;
+}
+
+Status WriteFileAtomically(const std::string& path, const std::string& contents, mode_t mode) {
+  const std::string temporary = path + ".new" + std::to_string(getpid());
+  unlink(temporary.c_str());
+  UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (!fd.valid()) return Status::FromErrno(errno, "create " + temporary);
+  Status status = WriteAll(fd.get(), contents, temporary);
+  if (status.ok() && fsync(fd.get()) != 0) status = Status::FromErrno(errno, "fsync " + temporary);
+  if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) {
+    status = Status::FromErrno(errno, "rename to " + path);
+  }
+  if (!status.ok()) unlink(temporary.c_str());
+  return status;
+}
+
+Status CreateFileExclusively(const std::string& path, const std::string& contents, mode_t mode) {
+  UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (!fd.valid()) return Status::FromErrno(errno, "create " + path);
+  Status status = WriteAll(fd.get(), contents, path);
+  if (!status.ok()) unlink(path.c_str());
+  return status;
+}
+
+Status MakeDirectories(const std::string& path, mode_t mode) {
+  for (size_t slash = path.find('/', 1); slash != std::string::npos;
+       slash = path.find('/', slash + 1)) {
+    const std::string parent = path.substr(0, slash);
+    if (mkdir(parent.c_str(), 0755) != 0 && errno != EEXIST) {
+      return Status::FromErrno(errno, "create directory " + parent);
+    }
+  }
+  if (mkdir(path.c_str(), mode) == 0) return {};
+  if (errno != EEXIST) return Status::FromErrno(errno, "create directory " + path);
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) return Status::FromErrno(errno, path);
+  if (!S_ISDIR(info.st_mode)) return Status(ENOTDIR, path + " is in the way: not a directory");
+  return {};
+}
+
+std::vector<std::string> ListDirectory(const std::string& path) {
+  std::vector<std::string> names;
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);
+  if (!directory) return names;
+  while (const dirent* entry = readdir(directory.get())) {
+    const std::string name = entry->d_name;
+    if (name != "." && name != "..") names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Result<UniqueFd> LockDirectory(const std::string& path, mode_t mode) {
+  for (;;) {
+    RETURN_IF_ERROR(MakeDirectories(path, mode));
+    UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd.valid() && errno == ENOENT) continue;  // Its last holder has just removed it.
+    if (!fd.valid()) return Status::FromErrno(errno, "open " + path);
+    if (flock(fd.get(), LOCK_EX) != 0) return Status::FromErrno(errno, "lock " + path);
+    struct stat locked, named;
+    if (fstat(fd.get(), &locked) == 0 && stat(path.c_str(), &named) == 0 &&
+        locked.st_ino == named.st_ino && locked.st_dev == named.st_dev) {
+      return fd;
+    }
+  }
+}
+
+const json& JsonField(const json& object, const char* key) {
+  static const json kEmpty = json::object();
+  if (!object.is_object()) return kEmpty;
+  const auto found = object.find(key);
+  return found == object.end() ? kEmpty : *found;
+}
+
+std::string JsonString(const json& object, const char* key, std::string fallback) {
+  const json& field = JsonField(object, key);
+  return field.is_string() ? field.get<std::string>() : std::move(fallback);
+}
+
+int64_t JsonInt(const json& object, const char* key, int64_t fallback) {
+  const json& field = JsonField(object, key);
+  return field.is_number() ? field.get<int64_t>() : fallback;
+}
+
+bool JsonBool(const json& object, const char* key, bool fallback) {
+  const json& field = JsonField(object, key);
+  return field.is_boolean() ? field.get<bool>() : fallback;
+}
+
+std::vector<std::string> JsonStrings(const json& object, const char* key) {
+  std::vector<std::string> strings;
+  const json& field = JsonField(object, key);
+  if (!field.is_array()) return strings;
+  for (const json& item : field) {
+    if (item.is_string()) strings.push_back(item.get<std::string>());
+  }
+  return strings;
+}
+
+std::string JsonText(const json& value, int indent) {
+  return value.dump(indent, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace cli

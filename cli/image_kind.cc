@@ -1,0 +1,84 @@
+#include "cli/image_kind.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+
+constexpr size_t kSuperblockOffset = 1024;
+constexpr uint32_t kErofsMagic = 0xE0F5E1E2;
+// Offsets in struct erofs_super_block.
+constexpr size_t kMagicAt = 0;
+constexpr size_t kBlockSizeBitsAt = 12;
+constexpr size_t kBlocksHighAt = 14;  // Only with kFeature48Bit; else the root's node id.
+constexpr size_t kBlocksLowAt = 36;
+constexpr size_t kFeatureIncompatAt = 80;
+constexpr size_t kSuperblockBytes = 128;
+constexpr uint32_t kFeature48Bit = 0x80;
+
+uint32_t LittleEndian(std::string_view bytes, size_t offset, size_t length) {
+  uint32_t value = 0;
+  for (size_t i = length; i-- > 0;) {
+    value = value << 8 | static_cast<unsigned char>(bytes[offset + i]);
+  }
+  return value;
+}
+
+bool StartsWithIgnoringCase(std::string_view text, std::string_view prefix) {
+  const auto equal = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
+  return text.size() >= prefix.size() &&
+         std::equal(prefix.begin(), prefix.end(), text.begin(),
+                    [&equal](char p, char t) { return equal(t, p); });
+}
+
+bool LooksLikeHtml(std::string_view head) {
+  if (head.starts_with("\xef\xbb\xbf")) head.remove_prefix(3);
+  const size_t start = head.find_first_not_of(" \t\r\n\f");
+  if (start == std::string_view::npos) return false;
+  head.remove_prefix(start);
+  return StartsWithIgnoringCase(head, "<!doctype html") || StartsWithIgnoringCase(head, "<html");
+}
+
+}  // namespace
+
+const char* ImageKindName(ImageKind kind) { return kind == ImageKind::kErofs ? "erofs" : "file"; }
+
+std::optional<uint64_t> ErofsImageBytes(std::string_view head) {
+  if (head.size() < kSuperblockOffset + kSuperblockBytes) return std::nullopt;
+  const std::string_view superblock = head.substr(kSuperblockOffset, kSuperblockBytes);
+  if (LittleEndian(superblock, kMagicAt, 4) != kErofsMagic) return std::nullopt;
+  uint64_t blocks = LittleEndian(superblock, kBlocksLowAt, 4);
+  if (LittleEndian(superblock, kFeatureIncompatAt, 4) & kFeature48Bit) {
+    blocks |= uint64_t{LittleEndian(superblock, kBlocksHighAt, 2)} << 32;
+  }
+  // A superblock with a wild block size is left to the kernel, which says so in its log.
+  return blocks << std::min<uint32_t>(LittleEndian(superblock, kBlockSizeBitsAt, 1), 16);
+}
+
+Result<ImageKind> RecogniseImage(const std::string& as, std::string_view head, uint64_t size_bytes,
+                                 const std::string& url) {
+  if (as == "file") return ImageKind::kFile;
+  const std::optional<uint64_t> image_bytes = ErofsImageBytes(head);
+  if (image_bytes && *image_bytes > size_bytes) {
+    return Status(EINVAL, url + " is a truncated image: its superblock says " +
+                              std::to_string(*image_bytes) + " bytes, the origin has " +
+                              std::to_string(size_bytes));
+  }
+  if (image_bytes) return ImageKind::kErofs;
+  if (as == "erofs") {
+    return Status(EINVAL, url +
+                              " is not an EROFS image: it has no EROFS superblock "
+                              "(use --as=file to mount it as a file)");
+  }
+  if (LooksLikeHtml(head)) {
+    return Status(EINVAL,
+                  url + " is an HTML page, not an image (use --as=file to mount it as it is)");
+  }
+  return ImageKind::kFile;
+}
+
+}  // namespace cli

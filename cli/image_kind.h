@@ -1,0 +1,40 @@
+// Image recognition: what the first bytes of an object say it is, and whether that can be mounted.
+//
+// Model    EROFS is known by the magic number of its superblock at byte 1024.  What looks like a
+// web
+//          page is refused unless asked for as a file: it is nearly always an error page or a login
+//          form.
+// Units    bytes.
+// Errors   EINVAL with a sentence that names the URL.
+// Threads  pure functions.
+// See      Linux fs/erofs/erofs_fs.h, struct erofs_super_block
+
+#ifndef CLI_IMAGE_KIND_H_
+#define CLI_IMAGE_KIND_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "cachecore/status.h"
+
+namespace cli {
+
+inline constexpr size_t kImageHeadBytes = 4096;
+
+enum class ImageKind { kErofs, kFile };
+const char* ImageKindName(ImageKind kind);
+
+// The size an EROFS superblock says its image has; nullopt when `head` holds no such superblock.
+std::optional<uint64_t> ErofsImageBytes(std::string_view head);
+
+// `as` is "auto", "erofs" or "file"; `head` the object's first bytes (kImageHeadBytes, or all there
+// are); `size_bytes` what the origin says; `url` is for messages.
+cachecore::Result<ImageKind> RecogniseImage(const std::string& as, std::string_view head,
+                                            uint64_t size_bytes, const std::string& url);
+
+}  // namespace cli
+
+#endif  // CLI_IMAGE_KIND_H_

@@ -1,0 +1,55 @@
+// ImageSource: where the bytes of one remote object come from, and what the object is called here.
+//
+// Model    An image URL is split after its last '/': a base, which goes to the fetcher as an
+// origin,
+//          and the object's name (the cookie), kept percent-encoded as it was given.  Every origin
+//          of one source serves the same object, so all end in the same name and query.  The volume
+//          holds just this object; its name is a readable part and a hash of the origins' URLs
+//          without query, sorted, so neither a renewed signature in the query nor another order of
+//          origins makes a new volume.
+// Errors   EINVAL, with a sentence that says what is wrong with which URL.  A password is never
+// quoted. Threads  immutable values. See      holdfast(1) URLS; docs/format.md, source files.
+
+#ifndef CLI_IMAGE_SOURCE_H_
+#define CLI_IMAGE_SOURCE_H_
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cachecore/status.h"
+
+namespace cli {
+
+inline constexpr size_t kObjectNameBytesMax = 252;
+
+struct ImageUrl {
+  std::string base;    // "http://host:port/dir/": scheme and host in lower case, no default port.
+  std::string object;  // Last path component.
+  std::string query;   // "" or "?...".
+
+  // What may be shown and recorded: everything but the query, which may hold a signature.
+  std::string Public() const { return base + object; }
+};
+
+// http, https and file URLs.
+cachecore::Result<ImageUrl> ParseImageUrl(const std::string& text);
+
+struct ImageSource {
+  std::vector<ImageUrl> origins;  // In order of preference; at least one.
+  std::string ca_file;            // Absolute path, or "" for the system's certificates.
+
+  std::string Volume() const;
+  const std::string& Object() const { return origins.front().object; }
+  std::string PublicUrl() const { return origins.front().Public(); }
+  // The contents of sources/VOLUME.json, which the fetcher reads.
+  nlohmann::json ToJson() const;
+};
+
+// `urls`: the image's URL and then those of --origin; `ca_file` may be "".
+cachecore::Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
+                                               const std::string& ca_file);
+
+}  // namespace cli
+
+#endif  // CLI_IMAGE_SOURCE_H_

@@ -1,0 +1,72 @@
+#include "cli/instance.h"
+
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <set>
+
+#include "cli/files.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+
+constexpr size_t kNameLengthMax = 64;
+
+std::string WithoutTrailingSlashes(std::string path) {
+  while (!path.empty() && path.back() == '/') path.pop_back();
+  return path;
+}
+
+bool IsValidName(const std::string& name) {
+  constexpr char kAllowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
+  return !name.empty() && name.size() <= kNameLengthMax && name != "." && name != ".." &&
+         name.find_first_not_of(kAllowed) == std::string::npos;
+}
+
+}  // namespace
+
+Result<Instance> Instance::Make(const std::string& root, const std::string& name) {
+  if (!IsValidName(name)) {
+    return Status(EINVAL, "'" + name +
+                              "' can't name an instance: use 1 to 64 characters of A-Z, a-z, 0-9, "
+                              "'_', '.' and '-'");
+  }
+  if (root.empty() || root[0] != '/') {
+    return Status(EINVAL, "the root directory '" + root + "' must be an absolute path");
+  }
+  Instance instance(WithoutTrailingSlashes(root), name);
+  if (instance.ControlSocket().size() >= sizeof(sockaddr_un::sun_path)) {
+    return Status(ENAMETOOLONG, instance.ControlSocket() +
+                                    " is too long for a Unix socket; use a shorter --root");
+  }
+  return instance;
+}
+
+std::vector<Instance> Instance::List(const std::string& root) {
+  std::set<std::string> names;
+  for (const std::string& directory :
+       {RunRoot(root), WithoutTrailingSlashes(root) + "/var/lib/holdfast"}) {
+    for (const std::string& name : ListDirectory(directory)) names.insert(name);
+  }
+  std::vector<Instance> instances;
+  for (const std::string& name : names) {
+    Result<Instance> instance = Make(root, name);
+    if (instance.ok()) instances.push_back(*instance);
+  }
+  return instances;
+}
+
+std::string RunRoot(const std::string& root) {
+  return WithoutTrailingSlashes(root) + "/run/holdfast";
+}
+
+std::string DefaultRoot() {
+  const char* root = std::getenv("HOLDFAST_ROOT");
+  return root != nullptr && root[0] != '\0' ? root : "/";
+}
+
+}  // namespace cli

@@ -1,0 +1,68 @@
+// Instance: one Holdfast on this machine, named by --instance, and where its files are.
+//
+// Model    ROOT/var/lib/holdfast/NAME   cache/, sources/ : kept from run to run
+//          ROOT/run/holdfast/NAME       sockets, pid files, mount records, the FUSE mount : one
+//          life ROOT/var/log/holdfast/NAME   a log file for each process
+// Threads  immutable value.
+// See      holdfast(1) FILES.
+
+#ifndef CLI_INSTANCE_H_
+#define CLI_INSTANCE_H_
+
+#include <string>
+#include <vector>
+
+#include "cachecore/status.h"
+
+namespace cli {
+
+class Instance {
+ public:
+  // EINVAL: not a name of 1 to 64 characters of A-Za-z0-9_.- ; ENAMETOOLONG: `root` is so long that
+  // no Unix socket fits beneath it.
+  static cachecore::Result<Instance> Make(const std::string& root, const std::string& name);
+  // Every instance that has files of either kind beneath `root`, sorted.
+  static std::vector<Instance> List(const std::string& root);
+
+  const std::string& root() const { return root_; }
+  const std::string& name() const { return name_; }
+
+  std::string StateDir() const { return Below("/var/lib/holdfast/"); }
+  std::string CacheDir() const { return StateDir() + "/cache"; }
+  std::string SourcesDir() const { return StateDir() + "/sources"; }
+  std::string SourceFile(const std::string& volume) const {
+    return SourcesDir() + "/" + volume + ".json";
+  }
+
+  std::string RunDir() const { return Below("/run/holdfast/"); }
+  std::string DeviceSocket() const { return RunDir() + "/device.sock"; }
+  std::string ControlSocket() const { return RunDir() + "/control.sock"; }
+  std::string FuseDir() const { return RunDir() + "/fuse"; }
+  std::string MountsDir() const { return RunDir() + "/mounts"; }
+  std::string SettingsFile() const { return RunDir() + "/settings.json"; }
+  std::string SuperviseStatus() const { return RunDir() + "/supervise.status"; }
+  std::string PidFile(const std::string& program) const {
+    return RunDir() + "/" + program + ".pid";
+  }
+
+  std::string LogDir() const { return Below("/var/log/holdfast/"); }
+  std::string LogFile(const std::string& program) const {
+    return LogDir() + "/" + program + ".log";
+  }
+
+ private:
+  Instance(std::string root, std::string name) : root_(std::move(root)), name_(std::move(name)) {}
+  std::string Below(const char* directory) const { return root_ + directory + name_; }
+
+  std::string root_;  // Without a trailing slash; "" is "/".
+  std::string name_;
+};
+
+// The directory that holds all instances' run directories.
+std::string RunRoot(const std::string& root);
+// $HOLDFAST_ROOT, or "/".
+std::string DefaultRoot();
+
+}  // namespace cli
+
+#endif  // CLI_INSTANCE_H_

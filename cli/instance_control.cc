@@ -1,0 +1,259 @@
+#include "cli/instance_control.h"
+
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <sstream>
+
+#include "cli/control_client.h"
+#include "cli/deadline.h"
+#include "cli/files.h"
+#include "cli/image_mount.h"
+#include "cli/process.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+using nlohmann::json;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kPingTimeout{1000};
+constexpr milliseconds kStartTimeout{
+    60000};  // Opening a large database after a power cut takes its time.
+constexpr milliseconds kAttachTimeout{5000};
+constexpr milliseconds kStopTimeout{30000};
+constexpr milliseconds kOrphanTermTimeout{5000};
+constexpr milliseconds kOrphanKillTimeout{2000};
+
+struct LogMark {
+  const char* service;
+  std::string path;
+  size_t offset;
+};
+
+std::vector<LogMark> MarkLogs(const Instance& instance) {
+  std::vector<LogMark> marks;
+  for (const char* service : {kDaemon, kFetcher, kSupervisor}) {
+    struct stat info;
+    const std::string path = instance.LogFile(service);
+    const bool exists = stat(path.c_str(), &info) == 0;
+    marks.push_back({service, path, exists ? static_cast<size_t>(info.st_size) : 0});
+  }
+  return marks;
+}
+
+// The first service that has died since the instance was started; null when none has.
+const LogMark* DeadService(const Instance& instance, const std::vector<LogMark>& marks) {
+  const json status = ReadSuperviseStatus(instance);
+  for (const json& service : JsonField(status, "services")) {
+    if (JsonInt(service, "restarts") == 0 && JsonInt(service, "retry_at_ms") == 0) continue;
+    for (const LogMark& mark : marks) {
+      if (JsonString(service, "name") == mark.service) return &mark;
+    }
+  }
+  return nullptr;
+}
+
+Status DiedAtStart(const Instance& instance, const LogMark& mark) {
+  const std::string line = LastErrorLine(mark.path, mark.offset);
+  const std::string name = mark.service;
+  return Status(ECHILD, "instance " + instance.name() + " did not start: " + name +
+                            (line.empty() ? " ended without a word" : ": " + line) +
+                            " (log: " + mark.path + ")");
+}
+
+// Clears what an earlier life left.  Claims of other `holdfast mount`s stay: they wait for the
+// lock. Pid files stay too: the supervisor ends by them what it finds still running.
+void CleanStart(const Instance& instance) {
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  for (const MountRecord& record : ListMountRecords(instance)) {
+    if (!table.ok() || (!record.mounted && record.IsAlive(*table))) continue;
+    const MountEntry* entry = FindMount(*table, record.mount_point);
+    if (entry != nullptr && IsOwnMount(*entry)) DetachAll(record.mount_point);
+    RemoveMountRecord(instance, record.mount_point);
+  }
+  DetachAll(instance.FuseDir());
+  for (const std::string& stale : {instance.ControlSocket(), instance.DeviceSocket(),
+                                   instance.SuperviseStatus(), instance.SettingsFile()}) {
+    unlink(stale.c_str());
+  }
+}
+
+Status MakeInstanceDirectories(const Instance& instance, const Settings& settings) {
+  const std::string cache_dir = settings.CacheDirFor(instance);
+  RETURN_IF_ERROR(MakeDirectories(instance.StateDir(), 0755));
+  RETURN_IF_ERROR(MakeDirectories(instance.SourcesDir(), 0700));
+  RETURN_IF_ERROR(MakeDirectories(instance.LogDir(), 0750));
+  RETURN_IF_ERROR(MakeDirectories(instance.MountsDir(), 0755));
+  RETURN_IF_ERROR(MakeDirectories(instance.FuseDir(), 0755));
+  RETURN_IF_ERROR(MakeDirectories(cache_dir, 0700));
+  if (access(cache_dir.c_str(), W_OK | X_OK) != 0) {
+    return Status::FromErrno(errno, "the cache directory " + cache_dir +
+                                        " is not writable; choose another with --cache-dir");
+  }
+  return {};
+}
+
+Status WaitUntilServing(const Instance& instance, pid_t supervisor,
+                        const std::vector<LogMark>& marks) {
+  const LogMark* dead = nullptr;
+  const auto decided = [&] {
+    if (AnswersPing(instance)) return true;
+    if (waitpid(supervisor, nullptr, WNOHANG) != 0) dead = &marks.back();
+    if (dead == nullptr) dead = DeadService(instance, marks);
+    return dead != nullptr;
+  };
+  const Status waited = WaitUntil(decided, Deadline(kStartTimeout));
+  if (dead != nullptr) return DiedAtStart(instance, *dead);
+  if (waited.error() == ETIMEDOUT) {
+    return Status(ETIMEDOUT, "instance " + instance.name() + " does not answer on " +
+                                 instance.ControlSocket() + " (log: " + instance.LogFile(kDaemon) +
+                                 ")");
+  }
+  return waited;
+}
+
+// With the policy `fail` an object can't be opened before the fetcher is there.  One that stays
+// away is no error here: the mount's own timeout speaks of it.
+Status WaitForFetcher(const Instance& instance, const std::vector<LogMark>& marks) {
+  const LogMark* dead = nullptr;
+  const auto decided = [&] {
+    const Result<json> status =
+        CallControl(instance.ControlSocket(), {{"op", "status"}}, Deadline(kPingTimeout));
+    if (status.ok() && JsonBool(JsonField(*status, "fetcher"), "attached")) return true;
+    dead = DeadService(instance, marks);
+    return dead != nullptr;
+  };
+  const Status waited = WaitUntil(decided, Deadline(kAttachTimeout));
+  if (dead != nullptr) return DiedAtStart(instance, *dead);
+  return waited.error() == ETIMEDOUT ? Status() : waited;
+}
+
+Status Start(const Instance& instance, const Settings& settings) {
+  ASSIGN_OR_RETURN(const std::string program, FindProgram("holdfast"));
+  CleanStart(instance);
+  RETURN_IF_ERROR(MakeInstanceDirectories(instance, settings));
+  RETURN_IF_ERROR(
+      WriteFileAtomically(instance.SettingsFile(), JsonText(settings.ToJson()) + "\n", 0600));
+  const std::vector<LogMark> marks = MarkLogs(instance);
+  const std::string root = instance.root().empty() ? "/" : instance.root();
+  ASSIGN_OR_RETURN(const pid_t supervisor, SpawnDetached({program, "supervise", "--root", root,
+                                                          "--instance", instance.name()},
+                                                         instance.LogFile(kSupervisor)));
+  RETURN_IF_ERROR(WaitUntilServing(instance, supervisor, marks));
+  return WaitForFetcher(instance, marks);
+}
+
+// Daemons whose supervisor was killed.
+Status EndOrphans(const Instance& instance) {
+  for (const char* service : {kFetcher, kDaemon}) {
+    const pid_t pid = ReadPidFile(instance.PidFile(service));
+    if (pid <= 0 || !RunsWith(pid, instance.RunDir() + "/")) continue;
+    if (EndProcess(pid, SIGTERM, kOrphanTermTimeout).ok()) continue;
+    RETURN_IF_ERROR(EndProcess(pid, SIGKILL, kOrphanKillTimeout));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<UniqueFd> LockInstance(const Instance& instance) {
+  RETURN_IF_ERROR(MakeDirectories(RunRoot(instance.root()), 0755));
+  return LockDirectory(instance.RunDir(), 0755);
+}
+
+bool AnswersPing(const Instance& instance) {
+  return CallControl(instance.ControlSocket(), {{"op", "ping"}}, Deadline(kPingTimeout)).ok();
+}
+
+json ReadSuperviseStatus(const Instance& instance) {
+  const Result<json> status = ReadJsonFile(instance.SuperviseStatus());
+  return status.ok() ? *status : json::object();
+}
+
+Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
+  // A supervised daemon that doesn't answer is being restarted, or about to be.
+  const auto answers_or_stopped = [&] {
+    return AnswersPing(instance) || SupervisorPid(instance) == 0;
+  };
+  const Status waited = WaitUntil(answers_or_stopped, Deadline(kStartTimeout));
+  if (waited.error() == ETIMEDOUT) {
+    return Status(ETIMEDOUT, "instance " + instance.name() +
+                                 " does not answer; its supervisor is "
+                                 "process " +
+                                 std::to_string(SupervisorPid(instance)) +
+                                 " (log: " + instance.LogFile(kDaemon) + ")");
+  }
+  RETURN_IF_ERROR(waited);
+  if (AnswersPing(instance)) {
+    if (settings.IsDefault()) return false;
+    return Status(EBUSY, "instance " + instance.name() +
+                             " is running; settings can only be given when it starts (holdfast "
+                             "stop --instance " +
+                             instance.name() + " first)");
+  }
+  const Status started = Start(instance, settings);
+  if (started.ok()) return true;
+  const Status stopped = StopInstance(instance);
+  if (stopped.ok()) return started;
+  return Status(started.error(), started.message() + "; and then: " + stopped.message());
+}
+
+Status StopInstance(const Instance& instance) {
+  const pid_t supervisor = SupervisorPid(instance);
+  if (supervisor > 0) RETURN_IF_ERROR(EndProcess(supervisor, SIGTERM, kStopTimeout));
+  RETURN_IF_ERROR(EndOrphans(instance));
+  if (AnswersPing(instance)) {
+    return Status(EBUSY, "instance " + instance.name() +
+                             " was not started by holdfast mount; stop it where it was started");
+  }
+  CleanStart(instance);
+  for (const std::string& name : ListDirectory(instance.RunDir())) {
+    unlink((instance.RunDir() + "/" + name).c_str());  // Fails on the directories, rightly.
+  }
+  // A directory that still has something in it, such as another mount's claim, stays.
+  rmdir(instance.FuseDir().c_str());
+  if (rmdir(instance.MountsDir().c_str()) == 0) rmdir(instance.RunDir().c_str());
+  return {};
+}
+
+Result<std::vector<MountRecord>> LiveMounts(const Instance& instance) {
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  std::vector<MountRecord> live;
+  for (MountRecord& record : ListMountRecords(instance)) {
+    if (record.IsAlive(table)) {
+      live.push_back(std::move(record));
+    } else {
+      RemoveMountRecord(instance, record.mount_point);
+    }
+  }
+  return live;
+}
+
+std::string LastErrorLine(const std::string& log, size_t offset) {
+  const Result<std::string> text = ReadFile(log);
+  if (!text.ok() || offset >= text->size()) return "";
+  std::istringstream lines(text->substr(offset));
+  std::string last, last_error;
+  for (std::string line; std::getline(lines, line);) {
+    // glog: "E1123 00:16:48.123456   123 file.cc:12] message".
+    const size_t bracket = line.find("] ");
+    const bool has_prefix =
+        line.size() > 5 && std::string("IWEF").find(line[0]) != std::string::npos &&
+        line.find_first_not_of("0123456789", 1) == 5 && bracket != std::string::npos;
+    const bool is_error = has_prefix && (line[0] == 'E' || line[0] == 'F');
+    const std::string message = has_prefix ? line.substr(bracket + 2) : line;
+    if (message.find_first_not_of(" \t") == std::string::npos) continue;
+    (is_error ? last_error : last) = message;
+  }
+  return last_error.empty() ? last : last_error;
+}
+
+}  // namespace cli

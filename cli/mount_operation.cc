@@ -1,0 +1,168 @@
+#include "cli/mount_operation.h"
+
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <ctime>
+
+#include "cli/control_client.h"
+#include "cli/deadline.h"
+#include "cli/files.h"
+#include "cli/image_kind.h"
+#include "cli/image_mount.h"
+#include "cli/instance_control.h"
+#include "cli/mount_point.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+using nlohmann::json;
+
+// The daemon keeps the time of an acquire itself; this much later we stop waiting for its answer.
+constexpr std::chrono::milliseconds kAnswerGrace{2000};
+
+}  // namespace
+
+Status MountOperation::Run() {
+  Status status = ClaimAndStart();
+  if (status.ok()) status = Acquire();
+  if (status.ok()) status = Mount();
+  if (!status.ok()) Undo();
+  return status;
+}
+
+Status MountOperation::ClaimAndStart() {
+  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance()));
+  const Status claim = Claim();
+  if (!claim.ok()) {
+    rmdir(instance().RunDir().c_str());  // In case it was made for the lock alone.
+    return claim;
+  }
+  ASSIGN_OR_RETURN(started_instance_, EnsureRunning(instance(), request_.settings));
+  return WriteSource();
+}
+
+// All instances share one lock here: two of them could want the same mount point.
+Status MountOperation::Claim() {
+  ASSIGN_OR_RETURN(const UniqueFd lock, LockDirectory(RunRoot(instance().root()), 0755));
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  ASSIGN_OR_RETURN(record_.mount_point,
+                   CheckMountPoint(instance().root(), request_.mount_point, table));
+  record_.url = request_.source.PublicUrl();
+  record_.volume = request_.source.Volume();
+  record_.object = request_.source.Object();
+  record_.claimed_by = getpid();
+  record_.since_unix_s = std::time(nullptr);
+  // The check has found a record that is in the way to be stale, whosever it is.
+  while (const auto stale = FindRecord(instance().root(), record_.mount_point)) {
+    RemoveMountRecord(stale->instance, record_.mount_point);
+  }
+  RETURN_IF_ERROR(ClaimMountPoint(instance(), record_));
+  claimed_ = true;
+  return {};
+}
+
+Status MountOperation::WriteSource() {
+  const std::string path = instance().SourceFile(record_.volume);
+  RETURN_IF_ERROR(MakeDirectories(instance().SourcesDir(), 0700));
+  Result<std::string> before = ReadFile(path);
+  if (before.ok()) source_before_ = *before;
+  RETURN_IF_ERROR(WriteFileAtomically(path, JsonText(request_.source.ToJson()) + "\n", 0600));
+  wrote_source_ = true;
+  return {};
+}
+
+Status MountOperation::Acquire() {
+  // An image that has changed at its origin is taken anew, unless somebody still reads the old one.
+  std::string other_mount;
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts, LiveMounts(instance()));
+  for (const MountRecord& mount : mounts) {
+    if (mount.volume == record_.volume && mount.mount_point != record_.mount_point) {
+      other_mount = mount.mount_point;
+    }
+  }
+  const json question = {{"op", "acquire"},
+                         {"volume", record_.volume},
+                         {"object", record_.object},
+                         {"timeout_ms", request_.timeout.count()},
+                         {"replace_stale", other_mount.empty()}};
+  Result<json> answer =
+      CallControl(instance().ControlSocket(), question, Deadline(request_.timeout + kAnswerGrace));
+  if (!answer.ok()) {
+    if (answer.status().error() == ETIMEDOUT) {
+      return Status(ETIMEDOUT, "cannot mount " + record_.url +
+                                   ": no answer from its origin within " +
+                                   std::to_string(request_.timeout.count()) +
+                                   " ms; is it reachable? (--timeout waits longer)");
+    }
+    return std::move(answer).status().WithContext("cannot mount " + record_.url);
+  }
+  if (JsonBool(*answer, "stale")) {
+    return Status(ESTALE, "cannot mount " + record_.url + ": it has changed at its origin since " +
+                              (other_mount.empty() ? "it was opened; try again"
+                                                   : "it was mounted on " + other_mount +
+                                                         "; unmount it there first"));
+  }
+  object_path_ = JsonString(*answer, "path");
+  object_bytes_ = static_cast<uint64_t>(JsonInt(*answer, "size"));
+  if (object_path_.empty()) return Status(EPROTO, "the daemon's answer to acquire has no path");
+  return {};
+}
+
+Status MountOperation::Mount() {
+  const Deadline deadline(request_.timeout);
+  const std::string& url = record_.url;
+  std::string head;
+  if (request_.as != "file") {
+    Result<std::string> read = ReadHead(object_path_, kImageHeadBytes, deadline);
+    if (read.status().error() == ETIMEDOUT) {
+      return Status(ETIMEDOUT, "cannot mount " + url + ": its first bytes did not come within " +
+                                   std::to_string(request_.timeout.count()) +
+                                   " ms (--timeout waits longer)");
+    }
+    if (!read.ok()) return std::move(read).status().WithContext("cannot read " + url);
+    head = std::move(read).value();
+  }
+  ASSIGN_OR_RETURN(const ImageKind kind, RecogniseImage(request_.as, head, object_bytes_, url));
+  record_.kind = ImageKindName(kind);
+  Result<std::string> device =
+      kind == ImageKind::kErofs
+          ? MountErofs(object_path_, record_.mount_point, request_.erofs_options, deadline)
+          : BindDirectory(object_path_.substr(0, object_path_.rfind('/')), record_.mount_point,
+                          deadline);
+  if (!device.ok()) {
+    return std::move(device).status().WithContext("cannot mount " + url + " on " +
+                                                  record_.mount_point);
+  }
+  record_.device = *device;
+  record_.mounted = true;
+  record_.since_unix_s = std::time(nullptr);
+  return UpdateMountRecord(instance(), record_);
+}
+
+void MountOperation::Undo() {
+  if (!claimed_) return;
+  const Result<UniqueFd> lock = LockInstance(instance());
+  if (record_.mounted) umount2(record_.mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+  if (wrote_source_) {
+    const std::string path = instance().SourceFile(record_.volume);
+    if (source_before_) {
+      (void)WriteFileAtomically(path, *source_before_, 0600).ok();
+    } else {
+      unlink(path.c_str());
+    }
+  }
+  RemoveMountRecord(instance(), record_.mount_point);
+  const Result<std::vector<MountRecord>> others = LiveMounts(instance());
+  if (started_instance_ && others.ok() && others->empty()) {
+    (void)StopInstance(instance()).ok();  // The error that led here is the one to tell.
+  } else if (rmdir(instance().MountsDir().c_str()) == 0) {
+    rmdir(instance().RunDir().c_str());
+  }
+}
+
+}  // namespace cli

@@ -1,0 +1,63 @@
+// MountOperation: the steps of `holdfast mount`, each undone should a later one fail.
+//
+// Model    claim the mount point, start the instance, tell the fetcher where the object comes from,
+//          acquire it, look at its first bytes, mount it, keep the record.
+// Errors   one line that names the mount point or the URL and, where there is one, the cure.
+// Threads  one thread only.
+// Crash    killed half-way it leaves a claim, which the next mount there takes over, and perhaps a
+//          running instance without mounts, which `holdfast stop` ends.
+
+#ifndef CLI_MOUNT_OPERATION_H_
+#define CLI_MOUNT_OPERATION_H_
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "cachecore/status.h"
+#include "cli/image_source.h"
+#include "cli/instance.h"
+#include "cli/mount_record.h"
+#include "cli/settings.h"
+
+namespace cli {
+
+struct MountRequest {
+  Instance instance;
+  ImageSource source;
+  std::string mount_point;  // As given.
+  std::string as;           // auto, erofs or file.
+  std::string erofs_options;
+  std::chrono::milliseconds timeout;  // For the origin's first answers.
+  Settings settings;
+};
+
+class MountOperation {
+ public:
+  explicit MountOperation(MountRequest request) : request_(std::move(request)) {}
+  // Returns once the mount is usable, or with everything undone.
+  cachecore::Status Run();
+
+ private:
+  cachecore::Status ClaimAndStart();
+  cachecore::Status Claim();
+  cachecore::Status WriteSource();
+  cachecore::Status Acquire();
+  cachecore::Status Mount();
+  void Undo();
+
+  const Instance& instance() const { return request_.instance; }
+
+  const MountRequest request_;
+  MountRecord record_;
+  std::string object_path_;  // In the FUSE mount.
+  uint64_t object_bytes_ = 0;
+  bool claimed_ = false;
+  bool started_instance_ = false;
+  bool wrote_source_ = false;
+  std::optional<std::string> source_before_;  // The source file's contents before ours.
+};
+
+}  // namespace cli
+
+#endif  // CLI_MOUNT_OPERATION_H_

@@ -1,0 +1,111 @@
+#include "cli/mount_record.h"
+
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+
+#include "cli/files.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using nlohmann::json;
+
+constexpr size_t kFileNameBytesMax = 200;
+
+// One file name for each mount point: '/' becomes '-', what isn't plain %XX.
+std::string FileName(const std::string& mount_point) {
+  std::string name;
+  for (const char c : mount_point.substr(std::min<size_t>(1, mount_point.size()))) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '/') {
+      name += '-';
+    } else if (std::isalnum(byte) || c == '_' || c == '.') {
+      name += c;
+    } else {
+      char escaped[4];
+      std::snprintf(escaped, sizeof escaped, "%%%02X", static_cast<unsigned>(byte));
+      name += escaped;
+    }
+  }
+  if (name.size() <= kFileNameBytesMax) return name;
+  char hash[18];
+  std::snprintf(hash, sizeof hash, "-%016llx",
+                static_cast<unsigned long long>(XXH64(mount_point.data(), mount_point.size(), 0)));
+  return name.substr(0, kFileNameBytesMax) + hash;
+}
+
+}  // namespace
+
+json MountRecord::ToJson() const {
+  return {{"version", 1},
+          {"state", mounted ? "mounted" : "mounting"},
+          {"mount_point", mount_point},
+          {"url", url},
+          {"volume", volume},
+          {"object", object},
+          {"as", kind},
+          {"device", device},
+          {"pid", claimed_by},
+          {"time", since_unix_s}};
+}
+
+MountRecord MountRecord::FromJson(const json& value) {
+  MountRecord record;
+  record.mount_point = JsonString(value, "mount_point");
+  record.url = JsonString(value, "url");
+  record.volume = JsonString(value, "volume");
+  record.object = JsonString(value, "object");
+  record.kind = JsonString(value, "as");
+  record.device = JsonString(value, "device");
+  record.mounted = JsonString(value, "state") == "mounted";
+  record.claimed_by = static_cast<pid_t>(JsonInt(value, "pid"));
+  record.since_unix_s = JsonInt(value, "time");
+  return record;
+}
+
+bool MountRecord::IsAlive(const std::vector<MountEntry>& table) const {
+  if (mounted) return FindMount(table, mount_point) != nullptr;
+  return claimed_by > 0 && (kill(claimed_by, 0) == 0 || errno == EPERM);
+}
+
+std::string MountRecordFile(const Instance& instance, const std::string& mount_point) {
+  return instance.MountsDir() + "/" + FileName(mount_point) + ".json";
+}
+
+Status ClaimMountPoint(const Instance& instance, const MountRecord& record) {
+  RETURN_IF_ERROR(MakeDirectories(instance.MountsDir(), 0755));
+  return CreateFileExclusively(MountRecordFile(instance, record.mount_point),
+                               JsonText(record.ToJson()) + "\n", 0644);
+}
+
+Status UpdateMountRecord(const Instance& instance, const MountRecord& record) {
+  return WriteFileAtomically(MountRecordFile(instance, record.mount_point),
+                             JsonText(record.ToJson()) + "\n", 0644);
+}
+
+void RemoveMountRecord(const Instance& instance, const std::string& mount_point) {
+  unlink(MountRecordFile(instance, mount_point).c_str());
+}
+
+std::vector<MountRecord> ListMountRecords(const Instance& instance) {
+  std::vector<MountRecord> records;
+  for (const std::string& name : ListDirectory(instance.MountsDir())) {
+    if (!name.ends_with(".json")) continue;
+    const Result<json> value = ReadJsonFile(instance.MountsDir() + "/" + name);
+    if (!value.ok() || JsonString(*value, "mount_point").empty()) continue;
+    records.push_back(MountRecord::FromJson(*value));
+  }
+  std::sort(records.begin(), records.end(),
+            [](const auto& a, const auto& b) { return a.mount_point < b.mount_point; });
+  return records;
+}
+
+}  // namespace cli

@@ -1,0 +1,158 @@
+#include <cerrno>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cachecore/parse_text.h"
+#include "cli/command.h"
+#include "cli/deadline.h"
+#include "cli/image_source.h"
+#include "cli/mount_operation.h"
+#include "cli/settings.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+
+struct MountOptions {
+  InstanceOptions instance;
+  std::string url;
+  std::string mount_point;
+  std::vector<std::string> origins;
+  std::string as = "auto";
+  std::string ca_file;
+  std::string erofs_options;
+  std::string timeout = "30s";
+  std::string cache_dir;
+  std::string request_timeout;
+  std::string detach_policy;
+  std::string fetch_size;
+  std::string readahead_max;
+  bool fetch_exact = false;
+  std::vector<std::string> daemon_flags;
+  std::vector<std::string> fetcher_flags;
+};
+
+Result<Settings> SettingsOf(const MountOptions& options) {
+  Settings settings;
+  settings.cache_dir = options.cache_dir;
+  if (!options.cache_dir.empty() && options.cache_dir[0] != '/') {
+    return Status(EINVAL, "--cache-dir " + options.cache_dir + " must be an absolute path");
+  }
+  const auto add = [&settings](const char* flag, const std::string& value) {
+    if (!value.empty()) settings.daemon_flags.push_back(std::string(flag) + value);
+  };
+  if (!options.request_timeout.empty()) {
+    Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.request_timeout);
+    if (!timeout.ok()) return std::move(timeout).status().WithContext("--request-timeout");
+  }
+  add("--request_timeout=", options.request_timeout);
+  add("--detach_policy=", options.detach_policy);
+  add("--fetch_size=", options.fetch_size);
+  add("--readahead_max=", options.readahead_max);
+  if (options.fetch_exact) settings.daemon_flags.push_back("--fetch_exact");
+  const auto add_all = [](const std::vector<std::string>& from, std::vector<std::string>* to) {
+    for (const std::string& flag : from) to->push_back(flag.starts_with("-") ? flag : "--" + flag);
+  };
+  add_all(options.daemon_flags, &settings.daemon_flags);
+  add_all(options.fetcher_flags, &settings.fetcher_flags);
+  return settings;
+}
+
+Result<MountRequest> RequestOf(const MountOptions& options) {
+  ASSIGN_OR_RETURN(Instance instance, options.instance.Make());
+  std::vector<std::string> urls = {options.url};
+  urls.insert(urls.end(), options.origins.begin(), options.origins.end());
+  ASSIGN_OR_RETURN(ImageSource source, MakeImageSource(urls, options.ca_file));
+  Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.timeout);
+  if (!timeout.ok()) return std::move(timeout).status().WithContext("--timeout");
+  const auto timeout_ms = std::chrono::duration_cast<std::chrono::milliseconds>(*timeout);
+  if (timeout_ms.count() <= 0) return Status(EINVAL, "--timeout must be at least 1ms");
+  ASSIGN_OR_RETURN(Settings settings, SettingsOf(options));
+  return MountRequest{std::move(instance),   std::move(source), options.mount_point, options.as,
+                      options.erofs_options, timeout_ms,        std::move(settings)};
+}
+
+int RunMount(const MountOptions& options) {
+  Result<MountRequest> request = RequestOf(options);
+  if (!request.ok()) return Fail(request.status(), kExitUsage);
+  const Status allowed = RequireRoot("mounting");
+  if (!allowed.ok()) return Fail(allowed);
+  CatchStopSignals();
+  const Status status = MountOperation(std::move(request).value()).Run();
+  return status.ok() ? kExitOk : Fail(status);
+}
+
+// Without CLI11's own list in the help: the type name is one already.
+CLI::Validator OneOf(const std::vector<std::string>& words) {
+  return CLI::IsMember(words).description("");
+}
+
+void AddSettings(CLI::App* app, MountOptions* options) {
+  const std::string group = "Settings, taken when this mount starts the instance";
+  app->add_option("--cache-dir", options->cache_dir, "Keep the cache there")
+      ->type_name("DIR")
+      ->group(group);
+  app->add_option("--request-timeout", options->request_timeout,
+                  "Fail a read with EIO after so long (0: wait for ever)")
+      ->type_name("TIME")
+      ->group(group);
+  app->add_option("--detach-policy", options->detach_policy,
+                  "What reads do while no fetcher is attached: hold or fail")
+      ->type_name("hold|fail")
+      ->check(OneOf({"hold", "fail"}))
+      ->group(group);
+  app->add_option("--fetch-size", options->fetch_size, "The smallest fetch")
+      ->type_name("BYTES")
+      ->group(group);
+  app->add_option("--readahead-max", options->readahead_max, "The largest sequential read-ahead")
+      ->type_name("BYTES")
+      ->group(group);
+  app->add_flag("--fetch-exact", options->fetch_exact, "Fetch just the ranges the kernel asks for")
+      ->group(group);
+  app->add_option("--daemon-flag", options->daemon_flags, "A flag for holdfastd; repeatable")
+      ->type_name("FLAG")
+      ->expected(1)
+      ->take_all()
+      ->group(group);
+  app->add_option("--fetcher-flag", options->fetcher_flags,
+                  "A flag for holdfast-fetcherd; repeatable")
+      ->type_name("FLAG")
+      ->expected(1)
+      ->take_all()
+      ->group(group);
+}
+
+}  // namespace
+
+void AddMount(CLI::App* app, int* exit_code) {
+  const auto options = std::make_shared<MountOptions>();
+  app->add_option("URL", options->url, "The image: http://, https:// or file:///path")
+      ->required()
+      ->type_name("");
+  app->add_option("MOUNTPOINT", options->mount_point, "An existing directory")
+      ->required()
+      ->type_name("");
+  app->add_option("--origin", options->origins, "Another URL of the same image; repeatable")
+      ->type_name("URL")
+      ->expected(1)
+      ->take_all();
+  app->add_option("--as", options->as, "What the object is (default: auto, by its first bytes)")
+      ->type_name("auto|erofs|file")
+      ->check(OneOf({"auto", "erofs", "file"}));
+  app->add_option("--ca-file", options->ca_file, "Trust these certificates for https (PEM)")
+      ->type_name("FILE");
+  app->add_option("--erofs-options", options->erofs_options, "Mount options for EROFS, as mount -o")
+      ->type_name("OPTIONS");
+  app->add_option("--timeout", options->timeout,
+                  "How long to wait for the origin's first answer (default: 30s)")
+      ->type_name("TIME");
+  options->instance.AddTo(app);
+  AddSettings(app, options.get());
+  app->callback([options, exit_code] { *exit_code = RunMount(*options); });
+}
+
+}  // namespace cli

@@ -1,0 +1,152 @@
+#include "cli/process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+extern "C" {  // glibc 2.36's header forgets to say so itself.
+#include <sys/pidfd.h>
+}
+
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+#include <sstream>
+
+#include "cli/deadline.h"
+#include "cli/files.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+bool IsProgram(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && access(path.c_str(), X_OK) == 0;
+}
+
+std::string OwnDirectory() {
+  char path[PATH_MAX];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
+  if (length <= 0) return ".";
+  const std::string exe(path, static_cast<size_t>(length));
+  return exe.substr(0, exe.rfind('/'));
+}
+
+struct flock WholeFileLock() {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+// Runs in the child between fork and exec.
+[[noreturn]] void ExecDetached(const std::vector<char*>& argv, int null_fd, int log_fd) {
+  setsid();
+  if (chdir("/") != 0) _exit(127);
+  umask(022);
+  dup2(null_fd, STDIN_FILENO);
+  dup2(log_fd, STDOUT_FILENO);
+  dup2(log_fd, STDERR_FILENO);
+  // A shell's pipe kept open by a daemon would keep the shell waiting.
+  close_range(3, UINT_MAX, 0);
+  execv(argv[0], argv.data());
+  _exit(127);
+}
+
+}  // namespace
+
+Result<std::string> FindProgram(const std::string& name) {
+  const char* chosen = std::getenv("HOLDFAST_BIN_DIR");
+  if (chosen != nullptr && chosen[0] != '\0') {
+    const std::string path = std::string(chosen) + "/" + name;
+    if (IsProgram(path)) return path;
+    return Status(ENOENT, name + " is not in $HOLDFAST_BIN_DIR (" + chosen + ")");
+  }
+  const std::string own = OwnDirectory();
+  for (const std::string& directory : {own, own + "/../sbin"}) {  // Daemons install into sbin.
+    if (IsProgram(directory + "/" + name)) return directory + "/" + name;
+  }
+  const char* search_path = std::getenv("PATH");
+  std::istringstream directories(search_path != nullptr ? search_path : "");
+  for (std::string directory; std::getline(directories, directory, ':');) {
+    if (directory.starts_with("/") && IsProgram(directory + "/" + name)) {
+      return directory + "/" + name;
+    }
+  }
+  return Status(ENOENT, name + " is neither in " + own +
+                            " nor on $PATH; install it, or set HOLDFAST_BIN_DIR to its directory");
+}
+
+Result<UniqueFd> HoldSupervisorPidFile(const Instance& instance) {
+  const std::string path = instance.PidFile(kSupervisor);
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!fd.valid()) return Status::FromErrno(errno, path);
+  struct flock lock = WholeFileLock();
+  if (fcntl(fd.get(), F_SETLK, &lock) != 0) {
+    return Status(EBUSY, "instance " + instance.name() + " is already supervised by process " +
+                             std::to_string(SupervisorPid(instance)));
+  }
+  if (ftruncate(fd.get(), 0) != 0 || dprintf(fd.get(), "%d\n", getpid()) < 0) {
+    return Status::FromErrno(errno, "write " + path);
+  }
+  return fd;
+}
+
+pid_t SupervisorPid(const Instance& instance) {
+  const UniqueFd fd(open(instance.PidFile(kSupervisor).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return 0;
+  struct flock lock = WholeFileLock();
+  if (fcntl(fd.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
+  return lock.l_pid;
+}
+
+Result<pid_t> SpawnDetached(const std::vector<std::string>& argv, const std::string& log) {
+  const UniqueFd null_fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const UniqueFd log_fd(open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!null_fd.valid()) return Status::FromErrno(errno, "/dev/null");
+  if (!log_fd.valid()) return Status::FromErrno(errno, "open the log " + log);
+  std::vector<std::string> copies = argv;
+  std::vector<char*> pointers;
+  for (std::string& argument : copies) pointers.push_back(argument.data());
+  pointers.push_back(nullptr);
+  const pid_t child = fork();
+  if (child < 0) return Status::FromErrno(errno, "fork");
+  if (child == 0) ExecDetached(pointers, null_fd.get(), log_fd.get());
+  return child;
+}
+
+bool RunsWith(pid_t pid, const std::string& argument_part) {
+  const Result<std::string> arguments = ReadFile("/proc/" + std::to_string(pid) + "/cmdline");
+  return arguments.ok() && arguments->find(argument_part) != std::string::npos;
+}
+
+pid_t ReadPidFile(const std::string& path) {
+  const Result<std::string> text = ReadFile(path);
+  return text.ok() ? static_cast<pid_t>(std::atoi(text->c_str())) : 0;
+}
+
+Status EndProcess(pid_t pid, int signal, std::chrono::milliseconds timeout) {
+  const UniqueFd pidfd(pidfd_open(pid, 0));
+  if (!pidfd.valid()) {
+    if (errno == ESRCH) return {};
+    return Status::FromErrno(errno, "process " + std::to_string(pid));
+  }
+  if (pidfd_send_signal(pidfd.get(), signal, nullptr, 0) != 0 && errno != ESRCH) {
+    return Status::FromErrno(errno, "signal process " + std::to_string(pid));
+  }
+  // A stop signal to us must not leave an instance half stopped, so this wait is not interrupted.
+  const Deadline deadline(timeout);
+  while (!deadline.Expired()) {
+    pollfd entry = {pidfd.get(), POLLIN, 0};
+    if (poll(&entry, 1, static_cast<int>(deadline.Remaining().count())) > 0) return {};
+  }
+  return Status(ETIMEDOUT, "process " + std::to_string(pid) + " does not end");
+}
+
+}  // namespace cli

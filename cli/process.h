@@ -1,0 +1,52 @@
+// Processes: finding our programs, starting the supervisor and ending what must end.
+//
+// Model    a running supervisor holds a record lock on its pid file; the lock names its holder and
+//          goes with it, so a pid file left by a dead one, or whose pid now is somebody else's,
+//          fools nobody.
+// Errors   every Status says what to do.
+// Threads  thread-safe: no state.
+
+#ifndef CLI_PROCESS_H_
+#define CLI_PROCESS_H_
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
+#include "cli/instance.h"
+
+namespace cli {
+
+inline constexpr char kSupervisor[] = "supervise";
+inline constexpr char kDaemon[] = "holdfastd";
+inline constexpr char kFetcher[] = "fetcherd";  // Its service, log and pid file.
+inline constexpr char kFetcherProgram[] = "holdfast-fetcherd";
+
+// $HOLDFAST_BIN_DIR/name, else beside this program or in the sbin next to it, else on $PATH; ENOENT
+// names where it was sought.
+cachecore::Result<std::string> FindProgram(const std::string& name);
+
+// EBUSY when another process supervises the instance.  Held until the result is closed.
+cachecore::Result<cachecore::UniqueFd> HoldSupervisorPidFile(const Instance& instance);
+// 0 when no supervisor runs.
+pid_t SupervisorPid(const Instance& instance);
+
+// Starts `argv` in a session of its own, its output appended to `log`, with none of our
+// descriptors.
+cachecore::Result<pid_t> SpawnDetached(const std::vector<std::string>& argv,
+                                       const std::string& log);
+
+// Whether `pid` runs a program that was given `argument_part` in one of its arguments.
+bool RunsWith(pid_t pid, const std::string& argument_part);
+// The pid in a pid file; 0 when there is none.
+pid_t ReadPidFile(const std::string& path);
+// Sends `signal` and waits until the process is gone; ETIMEDOUT when it isn't.
+cachecore::Status EndProcess(pid_t pid, int signal, std::chrono::milliseconds timeout);
+
+}  // namespace cli
+
+#endif  // CLI_PROCESS_H_

@@ -1,0 +1,79 @@
+#include <memory>
+#include <string>
+
+#include "cachecore/unique_fd.h"
+#include "cli/command.h"
+#include "cli/files.h"
+#include "cli/process.h"
+#include "cli/settings.h"
+#include "cli/supervisor.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::UniqueFd;
+
+// The FUSE connection, the device's listening socket and connection, and room for what comes.
+constexpr size_t kDaemonFdStoreMax = 64;
+
+Result<SupervisorOptions> ServicesOf(const Instance& instance) {
+  Settings settings;  // Without a settings file: the default ones.
+  const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
+  if (file.ok()) settings = Settings::FromJson(*file);
+  ASSIGN_OR_RETURN(const std::string daemon, FindProgram(kDaemon));
+  ASSIGN_OR_RETURN(const std::string fetcher, FindProgram(kFetcherProgram));
+
+  ServiceSpec daemon_service;
+  daemon_service.name = kDaemon;
+  daemon_service.argv = {daemon, "--cache_dir=" + settings.CacheDirFor(instance),
+                         "--run_dir=" + instance.RunDir()};
+  daemon_service.argv.insert(daemon_service.argv.end(), settings.daemon_flags.begin(),
+                             settings.daemon_flags.end());
+  daemon_service.fd_store_max = kDaemonFdStoreMax;
+  daemon_service.required_ready = true;
+
+  ServiceSpec fetcher_service;
+  fetcher_service.name = kFetcher;
+  fetcher_service.argv = {fetcher, "--device=" + instance.DeviceSocket(),
+                          "--sources_dir=" + instance.SourcesDir()};
+  fetcher_service.argv.insert(fetcher_service.argv.end(), settings.fetcher_flags.begin(),
+                              settings.fetcher_flags.end());
+
+  SupervisorOptions options;
+  options.run_dir = instance.RunDir();
+  options.status_path = instance.SuperviseStatus();
+  options.services = {daemon_service, fetcher_service};
+  for (ServiceSpec& service : options.services) {
+    service.log_path = instance.LogFile(service.name);
+    service.pid_path = instance.PidFile(service.name);
+  }
+  return options;
+}
+
+Result<int> Supervise(const Instance& instance) {
+  RETURN_IF_ERROR(RequireRoot("supervising an instance"));
+  RETURN_IF_ERROR(MakeDirectories(instance.RunDir(), 0755));
+  RETURN_IF_ERROR(MakeDirectories(instance.LogDir(), 0750));
+  RETURN_IF_ERROR(MakeDirectories(instance.SourcesDir(), 0700));
+  ASSIGN_OR_RETURN(const UniqueFd pid_file, HoldSupervisorPidFile(instance));
+  ASSIGN_OR_RETURN(const SupervisorOptions options, ServicesOf(instance));
+  return RunSupervisor(options);
+}
+
+int RunSupervise(const InstanceOptions& options) {
+  const Result<Instance> instance = options.Make();
+  if (!instance.ok()) return Fail(instance.status(), kExitUsage);
+  const Result<int> code = Supervise(*instance);
+  return code.ok() ? *code : Fail(code.status());
+}
+
+}  // namespace
+
+void AddSupervise(CLI::App* app, int* exit_code) {
+  const auto options = std::make_shared<InstanceOptions>();
+  options->AddTo(app);
+  app->callback([options, exit_code] { *exit_code = RunSupervise(*options); });
+}
+
+}  // namespace cli
