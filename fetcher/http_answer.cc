@@ -25,8 +25,12 @@ Failure Changed(const std::string& url, const std::string& name, const std::stri
                   (is.empty() ? "none" : is) + ")");
 }
 
-Failure NoRanges(const std::string& url) {
-  return Fail(Kind::kRefused, EOPNOTSUPP, url, "origin does not serve ranges");
+Failure NoRanges(const HttpAnswer& answer, const std::string& url) {
+  // A login or error page under status 200 is the usual reason.
+  const bool page = answer.content_type.starts_with("text/html");
+  return Fail(Kind::kRefused, EOPNOTSUPP, url,
+              page ? "origin does not serve ranges (it answered with an HTML page)"
+                   : "origin does not serve ranges");
 }
 
 // Statuses that are no answer to a range.
@@ -79,7 +83,7 @@ Failure JudgeWhole(const HttpAnswer& answer, const ObjectVersion& version, const
     return Changed(url, "size", std::to_string(version.size_bytes),
                    std::to_string(*answer.content_length));
   }
-  if (same) return NoRanges(url);
+  if (same) return NoRanges(answer, url);
   return Changed(url, version.pin.kind == kEtag ? "ETag" : "Last-Modified", version.pin.value, "");
 }
 
@@ -97,7 +101,7 @@ ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url) {
   }
   if (answer.status == 200) {
     if (answer.content_length == 0u) return version;
-    return NoRanges(url);
+    return NoRanges(answer, url);
   }
   if (answer.status != 206 && answer.status != 416) return JudgeStatus(answer, url);
   const auto range = ParseContentRange(answer.content_range);

@@ -22,6 +22,7 @@ struct HttpAnswer {
   std::string etag;
   std::string last_modified;
   std::string content_encoding;
+  std::string content_type;
   std::optional<uint64_t> content_length;
   Duration retry_after = Duration::zero();
 };

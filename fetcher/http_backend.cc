@@ -47,6 +47,7 @@ HttpAnswer AnswerOf(CURL* easy) {
   answer.etag = HeaderOf(easy, "ETag");
   answer.last_modified = HeaderOf(easy, "Last-Modified");
   answer.content_encoding = HeaderOf(easy, "Content-Encoding");
+  answer.content_type = LowerCase(HeaderOf(easy, "Content-Type"));
   if (answer.content_encoding == "identity") answer.content_encoding.clear();
   curl_off_t length = -1;
   curl_easy_getinfo(easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
