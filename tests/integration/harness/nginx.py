@@ -94,22 +94,23 @@ def union_size(ranges):
 
 
 class Nginx:
-    def __init__(self, box, root, delay_ms=0, limit_rate="0", autoindex=False, name="nginx"):
+    def __init__(self, box, root, delay_ms=0, limit_rate="0", autoindex=False, locations="", name="nginx"):
         self._box = box
         self._prefix = box.make_directory(name)
         os.makedirs(os.path.join(self._prefix, "tmp"), exist_ok=True)
         self._root = root
         self._process = None
-        self.autoindex = autoindex
+        self._autoindex = autoindex
+        self._locations = locations
         self.port = free_port()
         self.configure(delay_ms, limit_rate)
 
     def configure(self, delay_ms=0, limit_rate="0"):
         """Takes effect at the next start()."""
-        location = _DELAYED % (delay_ms / 1000) if delay_ms else ""
+        location = self._locations + (_DELAYED % (delay_ms / 1000) if delay_ms else "")
         with open(os.path.join(self._prefix, "nginx.conf"), "w") as f:
             f.write(_CONFIG.format(echo_module=ECHO_MODULE, port=self.port, root=self._root, limit_rate=limit_rate,
-                                   autoindex="on" if self.autoindex else "off", location=location))
+                                   autoindex="on" if self._autoindex else "off", location=location))
 
     def start(self):
         with open(os.path.join(self._prefix, "nginx.err"), "ab") as err:
