@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <sstream>
 
 #include "cli/control_client.h"
@@ -62,8 +63,9 @@ const LogMark* DeadService(const Instance& instance, const std::vector<LogMark>&
 }
 
 Status DiedAtStart(const Instance& instance, const LogMark& mark) {
-  const std::string line = LastErrorLine(mark.path, mark.offset);
+  std::string line = LastErrorLine(mark.path, mark.offset);
   const std::string name = mark.service;
+  if (line.starts_with(name + ": ")) line.erase(0, name.size() + 2);
   return Status(ECHILD, "instance " + instance.name() + " did not start: " + name +
                             (line.empty() ? " ended without a word" : ": " + line) +
                             " (log: " + mark.path + ")");
@@ -93,7 +95,11 @@ Status MakeInstanceDirectories(const Instance& instance, const Settings& setting
   RETURN_IF_ERROR(MakeDirectories(instance.LogDir(), 0750));
   RETURN_IF_ERROR(MakeDirectories(instance.MountsDir(), 0755));
   RETURN_IF_ERROR(MakeDirectories(instance.FuseDir(), 0755));
-  RETURN_IF_ERROR(MakeDirectories(cache_dir, 0700));
+  const Status made = MakeDirectories(cache_dir, 0700);
+  if (!made.ok()) {
+    return Status(made.error(), "no cache directory " + cache_dir + ": " + made.message() +
+                                    "; choose another with --cache-dir");
+  }
   if (access(cache_dir.c_str(), W_OK | X_OK) != 0) {
     return Status::FromErrno(errno, "the cache directory " + cache_dir +
                                         " is not writable; choose another with --cache-dir");
@@ -243,11 +249,11 @@ std::string LastErrorLine(const std::string& log, size_t offset) {
   std::istringstream lines(text->substr(offset));
   std::string last, last_error;
   for (std::string line; std::getline(lines, line);) {
-    // glog: "E1123 00:16:48.123456   123 file.cc:12] message".
+    // glog: "E20261123 00:16:48.123456   123 file.cc:12] message"; older ones write no year.
     const size_t bracket = line.find("] ");
-    const bool has_prefix =
-        line.size() > 5 && std::string("IWEF").find(line[0]) != std::string::npos &&
-        line.find_first_not_of("0123456789", 1) == 5 && bracket != std::string::npos;
+    const size_t date_end = line.find_first_not_of("0123456789", 1);
+    const bool has_prefix = !line.empty() && std::strchr("IWEF", line[0]) != nullptr &&
+                            (date_end == 5 || date_end == 9) && bracket != std::string::npos;
     const bool is_error = has_prefix && (line[0] == 'E' || line[0] == 'F');
     const std::string message = has_prefix ? line.substr(bracket + 2) : line;
     if (message.find_first_not_of(" \t") == std::string::npos) continue;

@@ -93,13 +93,16 @@ Status MountOperation::Acquire() {
   Result<json> answer =
       CallControl(instance().ControlSocket(), question, Deadline(request_.timeout + kAnswerGrace));
   if (!answer.ok()) {
+    const std::string& why = answer.status().message();
     if (answer.status().error() == ETIMEDOUT) {
-      return Status(ETIMEDOUT, "cannot mount " + record_.url +
-                                   ": no answer from its origin within " +
+      return Status(ETIMEDOUT, "cannot mount " + record_.url + ": " + why + " (after " +
                                    std::to_string(request_.timeout.count()) +
-                                   " ms; is it reachable? (--timeout waits longer)");
+                                   " ms; --timeout waits longer)");
     }
-    return std::move(answer).status().WithContext("cannot mount " + record_.url);
+    // The fetcher's sentences mostly begin with the URL themselves.
+    const bool names_url = why.starts_with(record_.url);
+    return Status(answer.status().error(),
+                  "cannot mount " + (names_url ? why : record_.url + ": " + why));
   }
   if (JsonBool(*answer, "stale")) {
     return Status(ESTALE, "cannot mount " + record_.url + ": it has changed at its origin since " +
