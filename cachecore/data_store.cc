@@ -45,9 +45,9 @@ std::string DataStore::PathOf(ObjectNumber number) const {
 
 Result<UniqueFd> DataStore::Create(ObjectNumber number, uint64_t size_bytes) const {
   const std::string path = PathOf(number);
+  if (size_bytes > INT64_MAX) return Status::FromErrno(EFBIG, "size " + path);
   RETURN_IF_ERROR(MakeDirectory(path.substr(0, path.rfind('/'))));
   ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDWR | O_CREAT | O_TRUNC));
-  if (size_bytes > INT64_MAX) return Status::FromErrno(EFBIG, "size " + path);
   if (ftruncate(fd.get(), static_cast<off_t>(size_bytes)) != 0) {
     const int error = errno;
     unlink(path.c_str());

@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 #include <rocksdb/cache.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/merge_operator.h>
 #include <rocksdb/options.h>
 #include <rocksdb/slice.h>
@@ -10,6 +11,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdarg>
+#include <cstdio>
 #include <deque>
 #include <utility>
 #include <vector>
@@ -41,35 +44,70 @@ class PresenceMergeOperator : public rocksdb::MergeOperator {
   const char* Name() const override { return "holdfast.presence"; }
 };
 
-// A dump must not rotate the LOG file of the daemon that has the database open.
-class NullLogger : public rocksdb::Logger {
+// RocksDB's warnings in the program's own log.  Its LOG file would be a trap: a full disk fails a
+// write to it, and the next write to it aborts the process (an assertion in 7.8 as Debian builds
+// it). And a dump must not rotate the LOG of the daemon that has the database open.
+class GlogLogger : public rocksdb::Logger {
  public:
+  GlogLogger() : Logger(rocksdb::WARN_LEVEL) {}
   using rocksdb::Logger::Logv;
-  void Logv(const char* /*format*/, va_list /*arguments*/) override {}
+  void Logv(const rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
+    if (level < GetInfoLogLevel() || level == rocksdb::HEADER_LEVEL) return;
+    char text[1024];
+    std::vsnprintf(text, sizeof(text), format, arguments);
+    LOG(WARNING) << "rocksdb: " << text;
+  }
+  void Logv(const char* /*format*/, va_list /*arguments*/) override {}  // Headers.
 };
 
-// With paranoid checks, one bad block that a compaction meets makes the database read-only for
-// good. Without, reads of it are refused all the same (checksums are always verified), but recovery
-// goes on after a damaged log record, and a write after a half-written one.  So they are on while
-// the log is replayed and off later, when Write() keeps half-written records out of the way.
-enum class Paranoid : bool { kNo, kYes };
+// What stops the database.  An error that it deems final would need a new process, yet its cause (a
+// full disk, a compaction that met one bad block) is nothing that a cache should die of.
+class ErrorPolicy : public rocksdb::EventListener {
+ public:
+  explicit ErrorPolicy(std::shared_ptr<std::atomic<bool>> met_bad_block)
+      : met_bad_block_(std::move(met_bad_block)) {}
 
-rocksdb::Options MakeOptions(Paranoid paranoid) {
+  void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
+    if (reason == rocksdb::BackgroundErrorReason::kCompaction && error->IsCorruption()) {
+      // Reads of the block are refused all the same; only space is no longer won back.
+      *error = rocksdb::Status::OK();
+      *met_bad_block_ = true;
+    } else if (error->IsIOError() && error->severity() > rocksdb::Status::kHardError) {
+      *error = rocksdb::Status(*error, rocksdb::Status::kHardError);  // Resume() may be tried.
+    }
+  }
+  // Write() is the only one to resume: never two at once.
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason /*reason*/, rocksdb::Status /*error*/,
+                            bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
+
+ private:
+  const std::shared_ptr<std::atomic<bool>> met_bad_block_;
+};
+
+rocksdb::Options MakeOptions(std::shared_ptr<std::atomic<bool>> met_bad_block) {
   rocksdb::Options options;
   options.merge_operator = std::make_shared<PresenceMergeOperator>();
   options.write_buffer_size = size_t{4} << 20;
   options.max_write_buffer_number = 2;
-  options.max_open_files = 256;
+  // Every table file is opened at the start, a few dozen at most: one that cannot be must be
+  // refused then, as 7.8 crashes in an iterator that meets it later.  And a dump has its files open
+  // before a compaction of the running daemon removes them.
+  options.max_open_files = -1;
   options.max_background_jobs = 2;
   options.compression = rocksdb::kNoCompression;
-  options.keep_log_file_num = 2;
-  options.max_log_file_size = size_t{1} << 20;
-  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.info_log = std::make_shared<GlogLogger>();
   options.stats_dump_period_sec = 0;
+  // Never let writes wait for compactions: one that meets a bad block does not end.
+  options.level0_slowdown_writes_trigger = 1 << 30;
+  options.level0_stop_writes_trigger = 1 << 30;
   options.max_manifest_file_size = uint64_t{4} << 20;
   // The log of a killed machine ends anywhere: everything before the first bad record counts.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
-  options.paranoid_checks = paranoid == Paranoid::kYes;
+  options.listeners.push_back(std::make_shared<ErrorPolicy>(std::move(met_bad_block)));
+  // Log recovery stops at the first damaged record; a write after a half-written one is refused.
+  options.paranoid_checks = true;
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(size_t{4} << 20, /*num_shard_bits=*/1);
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
@@ -113,17 +151,12 @@ bool IsLockHeld(const rocksdb::Status& status) {
 
 Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const std::string& directory) {
   RETURN_IF_ERROR(MakeWritable(directory));
-  rocksdb::Options options = MakeOptions(Paranoid::kYes);
+  auto met_bad_block = std::make_shared<std::atomic<bool>>(false);
+  rocksdb::Options options = MakeOptions(met_bad_block);
   options.create_if_missing = true;
   rocksdb::DB* db = nullptr;
-  rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
-  if (status.ok()) delete db;
-  // A missing or short table file fails the first opening only: it costs the records in it.
-  if (status.IsCorruption()) LOG(WARNING) << directory << ": " << status.ToString();
-  if (status.ok() || status.IsCorruption()) {
-    status = rocksdb::DB::Open(MakeOptions(Paranoid::kNo), directory, &db);
-  }
-  if (status.ok()) return std::unique_ptr<RocksDbDatabase>(new RocksDbDatabase(db));
+  const rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
+  if (status.ok()) return std::unique_ptr<RocksDbDatabase>(new RocksDbDatabase(db, met_bad_block));
   if (IsLockHeld(status)) {
     return Status(EBUSY, directory +
                              " is in use by another holdfastd: stop it, or use another "
@@ -141,14 +174,12 @@ Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::OpenReadOnly(
     return Status(error, Status::FromErrno(error, "read metadata in " + directory).message() +
                              ": is it the cache directory of a Holdfast?");
   }
-  rocksdb::Options options = MakeOptions(Paranoid::kYes);
-  options.info_log = std::make_shared<NullLogger>();
-  // Every file is opened now, before a compaction of the running daemon removes it.
-  options.max_open_files = -1;
+  auto met_bad_block = std::make_shared<std::atomic<bool>>(false);
+  rocksdb::Options options = MakeOptions(met_bad_block);
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, directory, &db);
   if (!status.ok()) return FromRocksDb(status, "read metadata in " + directory);
-  return std::unique_ptr<RocksDbDatabase>(new RocksDbDatabase(db));
+  return std::unique_ptr<RocksDbDatabase>(new RocksDbDatabase(db, met_bad_block));
 }
 
 Result<std::optional<std::string>> RocksDbDatabase::Get(const std::string& key) const {
@@ -171,23 +202,28 @@ Status RocksDbDatabase::Scan(const std::string& prefix, const Visit& visit) cons
   return FromRocksDb(it->status(), "scan metadata");
 }
 
-// A write that failed may have left half a record in the log, and recovery stops at it: whatever
-// came after would be lost.  So after a failure nothing is written until the log has been left
-// behind.
+// A failed write may have left half a record in the log, and recovery stops at it: whatever came
+// after would be lost.  So RocksDB refuses writes from then on, until Resume() has put what it
+// holds into a table file and begun a new log.
 Status RocksDbDatabase::Write(rocksdb::WriteBatch* batch, Sync sync) {
-  if (log_failed_) {
-    MutexLock lock(&recovery_mu_);
-    if (log_failed_) {
-      rocksdb::Status status = db_->Resume();
-      if (status.ok()) status = db_->Flush(rocksdb::FlushOptions());
-      if (!status.ok()) return FromRocksDb(status, "leave a failed metadata log behind");
-      log_failed_ = false;
+  if (has_failed_) {
+    MutexLock lock(&resume_mu_);
+    if (has_failed_) {
+      const rocksdb::Status status = db_->Resume();
+      if (!status.ok()) return FromRocksDb(status, "resume writing metadata");
+      has_failed_ = false;
     }
+  }
+  if (met_bad_block_->exchange(false)) {
+    // It would be tried again every second for ever.
+    LOG(WARNING) << "a damaged table file: no more compactions until the next start";
+    RETURN_IF_ERROR(FromRocksDb(db_->SetOptions({{"disable_auto_compactions", "true"}}),
+                                "end metadata compactions"));
   }
   rocksdb::WriteOptions options;
   options.sync = sync == Sync::kYes;
   const rocksdb::Status status = db_->Write(options, batch);
-  if (!status.ok()) log_failed_ = true;
+  if (!status.ok()) has_failed_ = true;
   return FromRocksDb(status, "write metadata");
 }
 

@@ -2,15 +2,14 @@
 // that includes rocksdb/.
 //
 // Model    ordered byte keys and values.  Merge() joins presence values (schema::MergePresence).
-// Errors   Open: EBUSY (another process has it open), else what the disk said; each message names
-// the
-//          directory and what to do.  Later: EBADMSG when RocksDB's own checksums fail, ENOSPC,
-//          else EIO.  A failed Write does not end the database: once the disk takes writes again,
-//          so does it.
+// Errors   Open: EBUSY (another process has it open), EBADMSG (a table file or the manifest cannot
+//          be read at all), else what the disk said; each message names the directory and the cure.
+//          Later: EBADMSG when RocksDB's own checksums fail, which costs the records of one block,
+//          ENOSPC, else EIO.  A failed Write does not end the database: once the disk takes writes
+//          again, so does it.
 // Threads  thread-safe; every call may block on disk.
-// Cost     tuned small: two 4 MiB memtables, 4 MiB block cache, 256 open files.
-// Crash    a torn log tail is cut off; a log damaged in its middle loses what came after the
-// damage.
+// Cost     tuned small: two 4 MiB memtables, 4 MiB block cache; every table file held open.
+// Crash    a torn log tail is cut off; a log damaged in its middle loses what came after.
 
 #ifndef CACHECORE_ROCKSDB_DATABASE_H_
 #define CACHECORE_ROCKSDB_DATABASE_H_
@@ -24,6 +23,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "cachecore/metadata_store.h"
 #include "cachecore/mutex.h"
@@ -44,14 +44,17 @@ class RocksDbDatabase {
   // Every record whose key starts with `prefix` ("" for all), in order, until visit returns false.
   Status Scan(const std::string& prefix, const Visit& visit) const;
   // All or nothing.
-  Status Write(rocksdb::WriteBatch* batch, Sync sync) EXCLUDES(recovery_mu_);
+  Status Write(rocksdb::WriteBatch* batch, Sync sync) EXCLUDES(resume_mu_);
 
  private:
-  explicit RocksDbDatabase(rocksdb::DB* db) : db_(db) {}
+  RocksDbDatabase(rocksdb::DB* db, std::shared_ptr<std::atomic<bool>> met_bad_block)
+      : met_bad_block_(std::move(met_bad_block)), db_(db) {}
 
+  // Set by RocksDB's threads: a compaction met a bad block.
+  const std::shared_ptr<std::atomic<bool>> met_bad_block_;
   const std::unique_ptr<rocksdb::DB> db_;
-  Mutex recovery_mu_;                     // Held while a failed log is left behind.
-  std::atomic<bool> log_failed_ = false;  // Atomic so that a good write takes no lock.
+  Mutex resume_mu_;                       // Held while writing is resumed.
+  std::atomic<bool> has_failed_ = false;  // Atomic so that a good write takes no lock.
 };
 
 }  // namespace cachecore

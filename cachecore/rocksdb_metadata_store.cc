@@ -135,23 +135,24 @@ Result<uint64_t> Store::Reserve(Counter counter, uint64_t count) {
 
 Result<uint64_t> Store::NextAfterDamage(Counter counter) const {
   uint64_t seen = FirstOf(counter);
-  const auto see = [&seen](uint64_t number) { seen = std::max(seen, number); };
-  if (counter == Counter::kObjectNumber) {
-    for (const char kind : {schema::kObject, schema::kVolume}) {
-      RETURN_IF_ERROR(db_->Scan(KindPrefix(kind), [&](std::string_view key, std::string_view) {
-        see(schema::NumberOf(key));
-        return true;
-      }));
+  const auto see = [&](std::string_view key, std::string_view value) {
+    uint64_t number = 0;
+    if (counter == Counter::kObjectNumber) {
+      number = schema::NumberOf(key);
+    } else if (const Result<JournalRecord> request = schema::DecodeJournal(key, value);
+               request.ok() && counter != Counter::kObjectId) {
+      number = counter == Counter::kMsgId ? request->msg_id.value : request->generation.value;
     }
-  } else {
-    RETURN_IF_ERROR(
-        db_->Scan(KindPrefix(schema::kJournal), [&](std::string_view key, std::string_view value) {
-          const Result<JournalRecord> request = schema::DecodeJournal(key, value);
-          if (!request.ok()) return true;
-          if (counter == Counter::kMsgId) see(request->msg_id.value);
-          if (counter == Counter::kGeneration) see(request->generation.value);
-          return true;
-        }));
+    seen = std::max(seen, number);
+    return true;
+  };
+  const std::string kinds = counter == Counter::kObjectNumber
+                                ? std::string{schema::kObject, schema::kVolume}
+                                : std::string{schema::kJournal};
+  for (const char kind : kinds) {
+    const Status scanned = db_->Scan(KindPrefix(kind), see);
+    // Behind a bad block nothing is seen; the skip has to do for that too.
+    if (!scanned.ok() && scanned.error() != EBADMSG) return scanned;
   }
   return seen + kCounterRecoverySkip;
 }
