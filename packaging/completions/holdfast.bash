@@ -1,0 +1,57 @@
+# bash completion for holdfast(1).
+
+# The options of a verb, in the order of its --help.
+_holdfast_options() {
+  case $1 in
+    mount) echo "--help --origin --as --ca-file --erofs-options --timeout --instance --root --cache-dir
+                 --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
+                 --daemon-flag --fetcher-flag" ;;
+    umount) echo "--help --keep --lazy --instance --root" ;;
+    status) echo "--help --json --instance --root" ;;
+    stop) echo "--help --instance --root" ;;
+    dump) echo "--help --cache-dir --instance --root" ;;
+    supervise) echo "--help --instance --root" ;;
+    version) echo "--help" ;;
+    *) echo "--help --version" ;;
+  esac
+}
+
+_holdfast_instances() {
+  local directory=${HOLDFAST_ROOT%/}
+  command ls -1 "$directory/run/holdfast" "$directory/var/lib/holdfast" 2>/dev/null | grep -v '[:/]'
+}
+
+# The mount points on record.
+_holdfast_mounts() {
+  local directory=${HOLDFAST_ROOT%/}
+  sed -n 's/.*"mount_point":"\([^"]*\)".*/\1/p' "$directory"/run/holdfast/*/mounts/*.json 2>/dev/null
+}
+
+_holdfast() {
+  local cur prev words cword split
+  _init_completion -s || return
+  local verb='' word
+  for word in "${words[@]:1:cword-1}"; do
+    [[ $word == -* ]] || { verb=$word; break; }
+  done
+  case $prev in
+    --as) COMPREPLY=($(compgen -W 'auto erofs file' -- "$cur")); return ;;
+    --detach-policy) COMPREPLY=($(compgen -W 'hold fail' -- "$cur")); return ;;
+    --instance) COMPREPLY=($(compgen -W "$(_holdfast_instances)" -- "$cur")); return ;;
+    --ca-file) _filedir; return ;;
+    --root | --cache-dir) _filedir -d; return ;;
+    --origin | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+      --daemon-flag | --fetcher-flag) return ;;
+  esac
+  if [[ $cur == -* ]]; then
+    COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
+  elif [[ -z $verb ]]; then
+    COMPREPLY=($(compgen -W 'mount umount status stop dump supervise version' -- "$cur"))
+  elif [[ $verb == umount ]]; then
+    COMPREPLY=($(compgen -W "$(_holdfast_mounts)" -- "$cur"))
+  elif [[ $verb == mount ]]; then
+    _filedir -d
+  fi
+}
+
+complete -F _holdfast holdfast
