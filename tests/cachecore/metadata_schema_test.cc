@@ -132,6 +132,53 @@ TEST(MetadataSchemaTest, IndexRecordsSurviveTheirEncoding) {
   EXPECT_EQ(*DecodeVersion(EncodeVersion(5)), 5u);
 }
 
+std::string Hex(std::string_view bytes) {
+  std::string text;
+  for (const char c : bytes) {
+    text += "0123456789abcdef"[static_cast<uint8_t>(c) >> 4];
+    text += "0123456789abcdef"[static_cast<uint8_t>(c) & 15];
+  }
+  return text;
+}
+
+TEST(MetadataSchemaTest, TheBytesAreThoseOfTheFormatDocumentsExample) {
+  ObjectRecord object = SampleObject();
+  object.size_bytes = 10000;
+  EXPECT_EQ(Hex(ObjectKey(object.number)), "4f0000000000000011");
+  EXPECT_EQ(Hex(EncodeObject(object)),
+            "0000000000000010"
+            "0000000000002710"
+            "00"
+            "00000005"
+            "6c61796572"
+            "00000004"
+            "65746167"
+            "54e3e0ccf5b7b6da");
+  EXPECT_EQ(Hex(ObjectIndexKey(object.volume, object.cookie)), "4e00000000000000106c61796572");
+  EXPECT_EQ(Hex(EncodeObjectIndex(object)), "00000000000000114ecfbb62d1a9823b");
+  EXPECT_EQ(Hex(EncodeVolume({{16}, "images"})), "696d616765732b754daeef467101");
+  EXPECT_EQ(Hex(EncodeVolumeIndex({{16}, "images"})), "00000000000000101032aad995501be9");
+  EXPECT_EQ(Hex(EncodeCounter(Counter::kObjectNumber, 80)), "0000000000000050ae807f494c6d5dab");
+  EXPECT_EQ(Hex(EncodeVersion(1)), "00000001468fdbc5192ced18");
+  const JournalRecord request{.msg_id = {5},
+                              .opcode = 2,
+                              .object = {17},
+                              .range = {4096, 8192},
+                              .generation = {1},
+                              .fuse_uniques = {42}};
+  EXPECT_EQ(Hex(EncodeJournal(request)),
+            "00000002"
+            "0000000000000011"
+            "0000000000001000"
+            "0000000000002000"
+            "0000000000000001"
+            "000000000000002a"
+            "06119432089fdb97");
+  const std::string boot_id = *ParseBootId(kBootText);
+  EXPECT_EQ(Hex(PresenceKey(BootPresencePrefix(boot_id, {17}), 0)),
+            "420123456789abcdef0123456789abcdef000000000000001100000000");
+}
+
 TEST(MetadataSchemaTest, AnyFlippedBitIsDamage) {
   for (const Sample& sample : Samples()) {
     ASSERT_TRUE(sample.decode(sample.key, sample.value).ok());
