@@ -26,6 +26,8 @@ using cachecore::UniqueFd;
 
 namespace {
 
+constexpr char kFuseName[] = "fuse";
+
 Status MakeDirectory(const std::string& path, mode_t mode) {
   if (mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return Status();
   return Status::FromErrno(errno, "making the directory " + path);
@@ -67,11 +69,12 @@ Status Daemon::Open() {
   ASSIGN_OR_RETURN(cache_, cachecore::Cache::Open(config_.cache, cachecore::Clock::Monotonic(),
                                                   std::move(store), std::move(data),
                                                   [device = device_.get()] { device->Wake(); }));
-  ASSIGN_OR_RETURN(UniqueFd fuse, MountFuse(config_.fuse_dir));
+  bool resumed = false;
+  ASSIGN_OR_RETURN(UniqueFd fuse, ObtainFuse(&resumed));
   housekeeper_ = std::make_unique<Housekeeper>(config_.housekeeper, cache_.get());
-  fuse_ = std::make_unique<FuseServer>(config_.fuse, cache_.get());
-  RETURN_IF_ERROR(fuse_->Start(std::move(fuse)));
-  RaiseKernelReadAhead(config_.fuse_dir, config_.kernel_read_ahead_kb);
+  fuse_ = std::make_unique<FuseServer>(config_.fuse, config_.run_dir + "/fuse.init", cache_.get());
+  RETURN_IF_ERROR(fuse_->Start(std::move(fuse), resumed));
+  if (!resumed) RaiseKernelReadAhead(config_.fuse_dir, config_.kernel_read_ahead_kb);
 
   const auto stop = [this] {
     const uint64_t one = 1;
@@ -89,21 +92,51 @@ Status Daemon::Open() {
   return Status();
 }
 
+Result<UniqueFd> Daemon::ObtainFuse(bool* resumed) {
+  UniqueFd fuse = fd_store_.Take(kFuseName);
+  if (fuse.valid()) {
+    // POLLERR: it was unmounted, or never mounted.
+    pollfd probe = {fuse.get(), POLLIN, 0};
+    if (poll(&probe, 1, 0) >= 0 && (probe.revents & POLLERR) == 0) {
+      LOG(INFO) << "going on with the FUSE connection of the last daemon";
+      *resumed = true;
+      stored_ = true;
+      return fuse;
+    }
+    fd_store_.Remove(kFuseName);
+  }
+  RETURN_IF_ERROR(FuseConnection(config_.run_dir + "/fuse.init").Reset());
+  RETURN_IF_ERROR(DetachDeadMount(config_.fuse_dir));
+  ASSIGN_OR_RETURN(fuse, OpenFuse());
+  // Stored before it is mounted: from the first moment that the kernel could ask us for something.
+  if (fd_store_.available()) {
+    RETURN_IF_ERROR(fd_store_.Store(kFuseName, fuse.get()));
+    stored_ = true;
+  }
+  RETURN_IF_ERROR(MountFuse(config_.fuse_dir, fuse.get()));
+  return fuse;
+}
+
+int Daemon::Unmount() {
+  const Status unmounted = UnmountFuse(config_.fuse_dir);
+  if (stored_) fd_store_.Remove(kFuseName);
+  if (unmounted.ok()) return 0;
+  LOG(ERROR) << unmounted.message() << "; what is mounted on top of it will fail";
+  umount2(config_.fuse_dir.c_str(), MNT_DETACH);
+  return 1;
+}
+
 int Daemon::Run() {
   LOG(INFO) << "serving " << config_.fuse_dir << " from " << config_.cache_dir;
   sd_notify(0, "READY=1");
   pollfd fds[2] = {{signals_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
   while (poll(fds, 2, -1) < 0) PCHECK(errno == EINTR);
   sd_notify(0, "STOPPING=1");
-  LOG(INFO) << "stopping";
   control_->Stop();
-  int exit_code = 0;
-  const Status unmounted = UnmountFuse(config_.fuse_dir);
-  if (!unmounted.ok()) {
-    LOG(ERROR) << unmounted.message() << "; what is mounted on top of it will fail";
-    umount2(config_.fuse_dir.c_str(), MNT_DETACH);
-    exit_code = 1;
-  }
+  // A signal asks this process to end, and the mount only if nobody can go on with it.
+  const bool keep_mount = stored_ && fds[1].revents == 0;
+  LOG(INFO) << (keep_mount ? "stopping; the mount waits for the next daemon" : "stopping");
+  const int exit_code = keep_mount ? 0 : Unmount();
   fuse_->Stop();
   unmount_watch_.join();
   device_->Stop();

@@ -2,6 +2,8 @@
 //
 // Model    Start opens the cache, listens on both sockets, mounts FUSE and serves.  Run waits for
 //          SIGTERM, SIGINT, a `stop` or an unmount, then ends in the reverse order and syncs.
+//          With an fd store the FUSE connection outlives us: the next daemon finds it there, and
+//          only `stop` and an unmount end it.
 // Errors   Start: one sentence naming the directory or socket that cannot be used.
 // Threads  Start and Run on the main thread, with the signals blocked in every thread.
 // Owns     everything.
@@ -20,6 +22,7 @@
 #include "fusefs/control_ops.h"
 #include "fusefs/control_server.h"
 #include "fusefs/device_server.h"
+#include "fusefs/fd_store.h"
 #include "fusefs/fuse_server.h"
 #include "fusefs/housekeeper.h"
 
@@ -46,8 +49,14 @@ class Daemon {
  private:
   explicit Daemon(const DaemonConfig& config) : config_(config) {}
   cachecore::Status Open();
+  // The connection of the daemon before us, or a new mount.
+  cachecore::Result<cachecore::UniqueFd> ObtainFuse(bool* resumed);
+  // Ends the mount.
+  int Unmount();
 
   const DaemonConfig config_;
+  FdStore fd_store_;
+  bool stored_ = false;          // The FUSE descriptor is in the store.
   cachecore::UniqueFd signals_;  // A signalfd.
   cachecore::UniqueFd stop_;     // An eventfd.
   // Torn down from the last to the first.

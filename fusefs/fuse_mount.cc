@@ -17,7 +17,13 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
-Result<UniqueFd> MountFuse(const std::string& directory) {
+Result<UniqueFd> OpenFuse() {
+  UniqueFd fd(open("/dev/fuse", O_RDWR | O_CLOEXEC));
+  if (!fd.valid()) return Status::FromErrno(errno, "opening /dev/fuse");
+  return fd;
+}
+
+Status DetachDeadMount(const std::string& directory) {
   struct stat attr;
   // ENOTCONN: the kernel's word for a mount whose server is gone for good.
   while (stat(directory.c_str(), &attr) != 0 && errno == ENOTCONN) {
@@ -26,19 +32,21 @@ Result<UniqueFd> MountFuse(const std::string& directory) {
       return Status::FromErrno(errno, "detaching the dead mount at " + directory);
     }
   }
+  return Status();
+}
+
+Status MountFuse(const std::string& directory, int fuse) {
   if (mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) {
     return Status::FromErrno(errno, "making the mount point " + directory);
   }
-  UniqueFd fd(open("/dev/fuse", O_RDWR | O_CLOEXEC));
-  if (!fd.valid()) return Status::FromErrno(errno, "opening /dev/fuse");
   const std::string options =
-      "fd=" + std::to_string(fd.get()) +
+      "fd=" + std::to_string(fuse) +
       ",rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions";
   if (mount("holdfast", directory.c_str(), "fuse.holdfast",
             MS_RDONLY | MS_NODEV | MS_NOSUID | MS_NOATIME, options.c_str()) != 0) {
     return Status::FromErrno(errno, "mounting FUSE at " + directory);
   }
-  return fd;
+  return Status();
 }
 
 void RaiseKernelReadAhead(const std::string& directory, int kilobytes) {

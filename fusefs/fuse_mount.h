@@ -13,9 +13,13 @@
 
 namespace fusefs {
 
-// Opens /dev/fuse and mounts it on `directory` (made if need be); a dead mount of an earlier life
-// that is still there is detached first.  Returns the connection's descriptor.
-cachecore::Result<cachecore::UniqueFd> MountFuse(const std::string& directory);
+cachecore::Result<cachecore::UniqueFd> OpenFuse();
+
+// Detaches a mount at `directory` whose server is gone for good, if there is one.
+cachecore::Status DetachDeadMount(const std::string& directory);
+
+// Mounts an open /dev/fuse on `directory` (made if need be).
+cachecore::Status MountFuse(const std::string& directory, int fuse);
 
 // Lets the kernel read ahead further than its default of 128 KiB.  Best effort.
 void RaiseKernelReadAhead(const std::string& directory, int kilobytes);

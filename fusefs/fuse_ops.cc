@@ -229,7 +229,7 @@ struct FuseOps {
 void FuseServer::ReadMissing(fuse_req_t req, ObjectNumber number, ByteRange range) {
   // Lives as long as libfuse may call Interrupted: until the reply has been sent.
   auto watched = std::make_shared<std::pair<Interrupts*, uint64_t>>(
-      &interrupts_, interrupts_.Watch(fuse_req_ctx(req)->pid));
+      &interrupts_, interrupts_.Watch(fuse_req_ctx(req)->pid, (current_unique_ & kResentBit) != 0));
   fuse_req_interrupt_func(req, FuseOps::Interrupted, watched.get());
   cachecore::ReadTicket ticket =
       cache_->Read(number, range, current_unique_,

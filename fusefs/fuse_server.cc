@@ -28,15 +28,6 @@ constexpr int kWakeSignal = SIGUSR2;
 // A request but the largest (a batch of forgets) is far below this.
 constexpr size_t kLockedBytes = 64 << 10;
 
-ssize_t ReadDevice(int fd, void* buffer, size_t size, void*) { return read(fd, buffer, size); }
-
-ssize_t WriteDevice(int fd, iovec* iov, int count, void*) { return writev(fd, iov, count); }
-
-ssize_t SpliceToDevice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size,
-                       unsigned flags, void*) {
-  return splice(in, in_offset, out, out_offset, size, flags);
-}
-
 // A receive buffer whose pages are there already.  Were the daemon killed while the kernel faults
 // one in during read(), that request would be answered EIO instead of going to the next daemon.
 class ReceiveBuffer {
@@ -59,33 +50,63 @@ class ReceiveBuffer {
   void* memory_;
 };
 
+// What libfuse may read before INIT has settled the size.
+constexpr size_t kReceiveBytes = (1 << 20) + (64 << 10);
+
 }  // namespace
 
-FuseServer::FuseServer(FuseServerOptions options, cachecore::Cache* cache)
-    : options_(options), cache_(cache), interrupts_(cache) {}
+FuseServer::FuseServer(FuseServerOptions options, const std::string& state_path,
+                       cachecore::Cache* cache)
+    : options_(options), cache_(cache), connection_(state_path), interrupts_(cache) {}
 
 FuseServer::~FuseServer() {
   Stop();
   if (session_ != nullptr) fuse_session_destroy(session_);  // Closes the descriptor.
 }
 
-Status FuseServer::Start(cachecore::UniqueFd fd) {
+Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
   static char program[] = "holdfastd";
   char* argv[] = {program, nullptr};
   fuse_args args = FUSE_ARGS_INIT(1, argv);
   session_ = fuse_session_new(&args, &FuseOperations(), sizeof(fuse_lowlevel_ops), this);
   fuse_opt_free_args(&args);
   if (session_ == nullptr) return Status(EINVAL, "libfuse refuses to make a session");
-  static const fuse_custom_io io = {WriteDevice, ReadDevice, nullptr, SpliceToDevice};
+  static const fuse_custom_io io = {
+      [](int device, iovec* iov, int count, void* server) {
+        return static_cast<FuseServer*>(server)->connection_.Write(device, iov, count);
+      },
+      [](int device, void* buffer, size_t size, void* server) {
+        return static_cast<FuseServer*>(server)->connection_.Read(device, buffer, size);
+      },
+      nullptr,
+      [](int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags, void*) {
+        return splice(in, in_offset, out, out_offset, size, flags);
+      }};
   const int error = fuse_session_custom_io(session_, &io, fd.get());
   if (error != 0) return Status(-error, "libfuse refuses the /dev/fuse descriptor");
-  fd.Release();
+  const int device = fd.Release();
+  if (resumed && connection_.Replay()) RETURN_IF_ERROR(ReplayInit());
 
   struct sigaction action = {};
   action.sa_handler = [](int) {};  // No SA_RESTART: read() returns EINTR.
   sigaction(kWakeSignal, &action, nullptr);
   serving_ = options_.threads;
   for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { Serve(); });
+  if (resumed) {
+    const Status asked = connection_.RequestResend(device);
+    LOG_IF(ERROR, !asked.ok()) << "reads that the last daemon had taken are lost: "
+                               << asked.message();
+  }
+  return Status();
+}
+
+Status FuseServer::ReplayInit() {
+  ReceiveBuffer memory(kReceiveBytes);
+  fuse_buf buffer = {};
+  buffer.mem = memory.get();
+  const int got = fuse_session_receive_buf(session_, &buffer);
+  if (got <= 0) return Status(EPROTO, "libfuse does not take the saved INIT");
+  fuse_session_process_buf(session_, &buffer);
   return Status();
 }
 

@@ -9,8 +9,10 @@
 // libfuse's
 //          is noexcept in effect: nothing here throws.
 // Owns     the /dev/fuse descriptor (from Start on), the session and its threads.
-// Crash    the kernel keeps the requests; nothing here needs to survive but the descriptor.
-// See      docs/design.md "The FUSE side"; docs/semantics.md.
+// Crash    the kernel keeps the requests; all that must survive are the descriptor, in the fd
+// store, and
+//          the connection's INIT (FuseConnection).
+// See      docs/design.md "The FUSE side"; docs/recovery.md; docs/semantics.md.
 
 #ifndef FUSEFS_FUSE_SERVER_H_
 #define FUSEFS_FUSE_SERVER_H_
@@ -28,6 +30,7 @@
 #include "cachecore/mutex.h"
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
+#include "fusefs/fuse_connection.h"
 #include "fusefs/interrupts.h"
 
 namespace fusefs {
@@ -40,11 +43,13 @@ struct FuseServerOptions {
 
 class FuseServer {
  public:
-  FuseServer(FuseServerOptions options, cachecore::Cache* cache);
+  // `state_path`: where the connection's INIT is kept for the next daemon.
+  FuseServer(FuseServerOptions options, const std::string& state_path, cachecore::Cache* cache);
   ~FuseServer();
 
-  // Takes over a mounted /dev/fuse descriptor and starts to serve it.
-  cachecore::Status Start(cachecore::UniqueFd fd);
+  // Takes over a mounted /dev/fuse descriptor and starts to serve it.  `resumed`: an earlier daemon
+  // has served it before us, and the kernel is asked to send its unanswered requests again.
+  cachecore::Status Start(cachecore::UniqueFd fd, bool resumed);
   // Waits until the kernel has ended the connection (the file system was unmounted).
   void WaitForUnmount();
   // Stops serving: no request is taken any more.  The mount stays.
@@ -58,6 +63,8 @@ class FuseServer {
   friend struct FuseOps;  // fuse_ops.cc
 
   void Serve();
+  // Runs the saved INIT through the fresh session, before any thread serves.
+  cachecore::Status ReplayInit();
   void ReadMissing(fuse_req_t req, cachecore::ObjectNumber number, cachecore::ByteRange range);
 
   // The kernel's name for the request that this thread is handling (libfuse does not tell).
@@ -65,6 +72,7 @@ class FuseServer {
 
   const FuseServerOptions options_;
   cachecore::Cache* const cache_;
+  FuseConnection connection_;
   Interrupts interrupts_;
   fuse_session* session_ = nullptr;
   std::vector<std::thread> threads_;

@@ -17,6 +17,8 @@ namespace fusefs {
 namespace {
 
 constexpr std::chrono::milliseconds kLookAgain(10);
+// Resent reads are looked at in every so many rounds: there may be thousands of them.
+constexpr int kResentRounds = 10;
 
 }  // namespace
 
@@ -50,10 +52,11 @@ Interrupts::~Interrupts() {
   thread_.join();
 }
 
-uint64_t Interrupts::Watch(pid_t tid) {
+uint64_t Interrupts::Watch(pid_t tid, bool resent) {
   cachecore::MutexLock lock(&mu_);
   const uint64_t watch = next_watch_++;
-  watched_[watch].tid = tid;
+  watched_.emplace(watch, Watched{tid, resent, false, nullptr});
+  if (resent && ++resent_ == 1) changed_.NotifyAll();
   return watch;
 }
 
@@ -68,6 +71,7 @@ void Interrupts::Unwatch(uint64_t watch) {
   auto it = watched_.find(watch);
   if (it == watched_.end()) return;
   if (it->second.interrupted) --interrupted_;
+  if (it->second.resent) --resent_;
   watched_.erase(it);
 }
 
@@ -83,23 +87,27 @@ void Interrupts::Interrupt(uint64_t watch) {
 }
 
 void Interrupts::Run() {
-  while (true) {
-    std::vector<cachecore::ReadTicket> killed;
+  for (int round = 0;; round = (round + 1) % kResentRounds) {
+    std::vector<std::pair<pid_t, cachecore::ReadTicket>> suspects;
     {
       cachecore::MutexLock lock(&mu_);
-      while (!stopping_ && interrupted_ == 0) changed_.Wait(&mu_);
+      while (!stopping_ && interrupted_ == 0 && resent_ == 0) changed_.Wait(&mu_);
       if (stopping_) return;
       for (const auto& [watch, read] : watched_) {
-        if (read.interrupted && read.ticket && IsBeingKilled(read.tid)) {
-          killed.push_back(read.ticket);
+        if (read.ticket && (read.interrupted || (read.resent && round == 0))) {
+          suspects.emplace_back(read.tid, read.ticket);
         }
       }
+    }
+    std::vector<cachecore::ReadTicket> killed;
+    for (auto& [tid, ticket] : suspects) {
+      if (IsBeingKilled(tid)) killed.push_back(std::move(ticket));
     }
     for (const cachecore::ReadTicket& read : killed) {
       cache_->Withdraw(read, cachecore::Status(EINTR, "the reader was killed"));
     }
     cachecore::MutexLock lock(&mu_);
-    if (!stopping_ && interrupted_ > 0) changed_.WaitFor(&mu_, kLookAgain);
+    if (!stopping_ && interrupted_ + resent_ > 0) changed_.WaitFor(&mu_, kLookAgain);
   }
 }
 

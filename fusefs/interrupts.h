@@ -32,8 +32,9 @@ class Interrupts {
   explicit Interrupts(cachecore::Cache* cache);
   ~Interrupts();
 
-  // A read is about to wait; returns its watch.  `tid` is the reading thread.
-  uint64_t Watch(pid_t tid) EXCLUDES(mu_);
+  // A read is about to wait; returns its watch.  `tid` is the reading thread.  `resent`: the kernel
+  // has sent it again.
+  uint64_t Watch(pid_t tid, bool resent) EXCLUDES(mu_);
   // The Cache has taken it.  No-op when it has ended already.
   void SetTicket(uint64_t watch, cachecore::ReadTicket ticket) EXCLUDES(mu_);
   // It has been answered.
@@ -44,6 +45,7 @@ class Interrupts {
  private:
   struct Watched {
     pid_t tid;
+    bool resent;
     bool interrupted = false;
     cachecore::ReadTicket ticket;
   };
@@ -55,6 +57,7 @@ class Interrupts {
   cachecore::CondVar changed_;
   std::unordered_map<uint64_t, Watched> watched_ GUARDED_BY(mu_);
   size_t interrupted_ GUARDED_BY(mu_) = 0;
+  size_t resent_ GUARDED_BY(mu_) = 0;
   uint64_t next_watch_ GUARDED_BY(mu_) = 1;
   bool stopping_ GUARDED_BY(mu_) = false;
   std::thread thread_;

@@ -1,0 +1,43 @@
+// FdStore: descriptors that outlive this process, kept by systemd or `holdfast supervise`.
+//
+// Model    sd_notify's FDSTORE protocol.  What an earlier process stored comes back by name at
+// start;
+//          stored descriptors are not polled by the keeper (FDPOLL=0: a watcher of /dev/fuse would
+//          be woken at each request).  Without $NOTIFY_SOCKET there is no store and Store says so.
+// Errors   the keeper itself never answers; Store waits for its barrier, so that success means that
+//          the message was handled.
+// Threads  thread-compatible.
+// Owns     the descriptors that came back, until they are taken.
+// See      docs/recovery.md; sd_notify(3), sd_listen_fds(3).
+
+#ifndef FUSEFS_FD_STORE_H_
+#define FUSEFS_FD_STORE_H_
+
+#include <map>
+#include <string>
+
+#include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
+
+namespace fusefs {
+
+class FdStore {
+ public:
+  // Takes over what $LISTEN_FDS announces; clears the variables.
+  FdStore();
+
+  bool available() const { return available_; }
+  // A descriptor that came back under `name`; invalid if none did.
+  cachecore::UniqueFd Take(const std::string& name);
+  // Stores a duplicate.  ENOTCONN when nobody keeps descriptors for us.
+  cachecore::Status Store(const std::string& name, int fd);
+  void Remove(const std::string& name);
+
+ private:
+  const bool available_;
+  std::map<std::string, cachecore::UniqueFd> returned_;
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_FD_STORE_H_

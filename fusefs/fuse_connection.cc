@@ -1,0 +1,106 @@
+#include "fusefs/fuse_connection.h"
+
+#include <fcntl.h>
+#include <glog/logging.h>
+#include <linux/fuse.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "cachecore/unique_fd.h"
+
+namespace fusefs {
+
+using cachecore::Status;
+
+namespace {
+
+constexpr int32_t kNotifyResend = 7;  // FUSE_NOTIFY_RESEND; newer than Debian 12's headers.
+
+}  // namespace
+
+Status FuseConnection::Reset() {
+  if (unlink(state_path_.c_str()) == 0 || errno == ENOENT) return Status();
+  return Status::FromErrno(errno, "removing " + state_path_);
+}
+
+bool FuseConnection::Replay() {
+  std::ifstream file(state_path_, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  fuse_in_header header;
+  if (bytes.size() < sizeof(header)) return false;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  if (header.opcode != FUSE_INIT || header.len != bytes.size()) {
+    LOG(ERROR) << state_path_ << " is not an INIT request; the kernel is asked for it again";
+    return false;
+  }
+  replay_ = bytes;
+  keep_answer_ = true;
+  return true;
+}
+
+Status FuseConnection::RequestResend(int fd) {
+  fuse_out_header header = {};
+  header.len = sizeof(header);
+  header.error = kNotifyResend;
+  if (write(fd, &header, sizeof(header)) == sizeof(header)) return Status();
+  return Status::FromErrno(errno, "FUSE_NOTIFY_RESEND");
+}
+
+// Atomic, and complete before the kernel can have been answered.  It need not survive a power cut:
+// nor does the mount.
+Status FuseConnection::Save(const void* request, size_t size) {
+  const std::string fresh = state_path_ + ".new";
+  const cachecore::UniqueFd file(
+      open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file.valid() || write(file.get(), request, size) != static_cast<ssize_t>(size) ||
+      rename(fresh.c_str(), state_path_.c_str()) != 0) {
+    return Status::FromErrno(errno, "saving the kernel's INIT in " + state_path_);
+  }
+  return Status();
+}
+
+ssize_t FuseConnection::Read(int fd, void* buffer, size_t size) {
+  if (!replay_.empty()) {
+    const std::string bytes = std::move(replay_);
+    replay_.clear();
+    std::memcpy(buffer, bytes.data(), bytes.size());
+    return static_cast<ssize_t>(bytes.size());
+  }
+  while (true) {
+    const ssize_t got = read(fd, buffer, size);
+    if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return got;
+    const auto* header = static_cast<const fuse_in_header*>(buffer);
+    if (header->opcode != FUSE_INIT) return got;
+    if (init_answer_.empty()) {
+      const Status saved = Save(buffer, static_cast<size_t>(got));
+      if (!saved.ok()) LOG(ERROR) << saved.message() << "; a restart will lose this mount";
+      return got;
+    }
+    // Sent again: the dead daemon had saved it and not answered.
+    if (AnswerInit(fd, buffer) < 0) return -1;
+  }
+}
+
+ssize_t FuseConnection::AnswerInit(int fd, const void* request) {
+  std::string answer = init_answer_;
+  const uint64_t unique = static_cast<const fuse_in_header*>(request)->unique;
+  std::memcpy(answer.data() + offsetof(fuse_out_header, unique), &unique, sizeof(unique));
+  return write(fd, answer.data(), answer.size());
+}
+
+ssize_t FuseConnection::Write(int fd, const iovec* iov, int count) {
+  if (!keep_answer_) return writev(fd, iov, count);
+  keep_answer_ = false;
+  for (int i = 0; i < count; ++i) {
+    init_answer_.append(static_cast<const char*>(iov[i].iov_base), iov[i].iov_len);
+  }
+  return static_cast<ssize_t>(init_answer_.size());
+}
+
+}  // namespace fusefs

@@ -1,0 +1,57 @@
+// FuseConnection: the /dev/fuse descriptor as libfuse sees it, over the lives of several daemons.
+//
+// Model    sits under libfuse by fuse_session_custom_io.  The kernel's INIT is saved before it is
+//          answered; a later daemon feeds the saved bytes to its fresh session, keeps the answer to
+//          itself, and asks the kernel to send again what the dead daemon had read and not
+//          answered.
+// Errors   as read(2) and writev(2): -1 and errno.
+// Threads  Read, Write and Splice: any, at once.  Replay: before any of them.
+// Owns     the saved INIT at `state_path`; not the descriptor.
+// Crash    INIT saved, then answered: a daemon that dies between leaves an INIT that the kernel
+// sends
+//          again, and which is answered as the replayed one was.
+// See      docs/recovery.md; Linux include/uapi/linux/fuse.h (FUSE_NOTIFY_RESEND, kernel 6.9).
+
+#ifndef FUSEFS_FUSE_CONNECTION_H_
+#define FUSEFS_FUSE_CONNECTION_H_
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <string>
+
+#include "cachecore/status.h"
+
+namespace fusefs {
+
+// Set in `unique` of a request that the kernel sends again.
+inline constexpr uint64_t kResentBit = 1ull << 63;
+
+class FuseConnection {
+ public:
+  explicit FuseConnection(std::string state_path) : state_path_(std::move(state_path)) {}
+
+  // Forgets an earlier connection's INIT.  For a new mount.
+  cachecore::Status Reset();
+  // The next Read gives the saved INIT, whose answer Write keeps.  False when there is none: the
+  // kernel's INIT has not been read yet, or not been saved, and will come (again) by itself.
+  bool Replay();
+  // Asks the kernel to send again what was read and not answered.  EINVAL: it cannot (before 6.9).
+  cachecore::Status RequestResend(int fd);
+
+  ssize_t Read(int fd, void* buffer, size_t size);
+  ssize_t Write(int fd, const iovec* iov, int count);
+
+ private:
+  ssize_t AnswerInit(int fd, const void* request);
+  cachecore::Status Save(const void* request, size_t size);
+
+  const std::string state_path_;
+  std::string replay_;  // Non-empty: to be read next.
+  bool keep_answer_ = false;
+  std::string init_answer_;  // Written before the reader threads start, constant from then on.
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_FUSE_CONNECTION_H_
