@@ -157,12 +157,16 @@ Status Start(const Instance& instance, const Settings& settings) {
   return WaitForFetcher(instance, marks);
 }
 
-// Daemons whose supervisor was killed.
+// A daemon whose supervisor was killed; 0 when there is none.
+pid_t OrphanPid(const Instance& instance, const char* service) {
+  const pid_t pid = ReadPidFile(instance.PidFile(service));
+  return pid > 0 && RunsWith(pid, instance.RunDir()) ? pid : 0;
+}
+
 Status EndOrphans(const Instance& instance) {
   for (const char* service : {kFetcher, kDaemon}) {
-    const pid_t pid = ReadPidFile(instance.PidFile(service));
-    if (pid <= 0 || !RunsWith(pid, instance.RunDir() + "/")) continue;
-    if (EndProcess(pid, SIGTERM, kOrphanTermTimeout).ok()) continue;
+    const pid_t pid = OrphanPid(instance, service);
+    if (pid == 0 || EndProcess(pid, SIGTERM, kOrphanTermTimeout).ok()) continue;
     RETURN_IF_ERROR(EndProcess(pid, SIGKILL, kOrphanKillTimeout));
   }
   return {};
@@ -212,14 +216,18 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
   return Status(started.error(), started.message() + "; and then: " + stopped.message());
 }
 
+bool IsRunElsewhere(const Instance& instance) {
+  return SupervisorPid(instance) == 0 && OrphanPid(instance, kDaemon) == 0 && AnswersPing(instance);
+}
+
 Status StopInstance(const Instance& instance) {
-  const pid_t supervisor = SupervisorPid(instance);
-  if (supervisor > 0) RETURN_IF_ERROR(EndProcess(supervisor, SIGTERM, kStopTimeout));
-  RETURN_IF_ERROR(EndOrphans(instance));
-  if (AnswersPing(instance)) {
+  if (IsRunElsewhere(instance)) {
     return Status(EBUSY, "instance " + instance.name() +
                              " was not started by holdfast mount; stop it where it was started");
   }
+  const pid_t supervisor = SupervisorPid(instance);
+  if (supervisor > 0) RETURN_IF_ERROR(EndProcess(supervisor, SIGTERM, kStopTimeout));
+  RETURN_IF_ERROR(EndOrphans(instance));
   CleanStart(instance);
   for (const std::string& name : ListDirectory(instance.RunDir())) {
     unlink((instance.RunDir() + "/" + name).c_str());  // Fails on the directories, rightly.

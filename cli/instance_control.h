@@ -35,7 +35,10 @@ nlohmann::json ReadSuperviseStatus(const Instance& instance);
 //
 // Returns whether this call started it.  EBUSY when it runs and `settings` are not the default.
 cachecore::Result<bool> EnsureRunning(const Instance& instance, const Settings& settings);
-// Ends every process of the instance and removes its run directory.  REQUIRES: no mounts.
+// Whether something else, such as systemd, runs it: neither a supervisor of ours nor its orphans.
+bool IsRunElsewhere(const Instance& instance);
+// Ends every process of the instance and removes its run directory; EBUSY when it IsRunElsewhere.
+// REQUIRES: no mounts.
 cachecore::Status StopInstance(const Instance& instance);
 // Records of mounts that exist or are just being made; removes the stale ones.
 cachecore::Result<std::vector<MountRecord>> LiveMounts(const Instance& instance);

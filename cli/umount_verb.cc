@@ -90,7 +90,7 @@ Status RunUmountLocked(const UmountOptions& options, const OwnedRecord& owned) {
   }
   RemoveMountRecord(instance, record.mount_point);
   ASSIGN_OR_RETURN(const std::vector<MountRecord> others, LiveMounts(instance));
-  if (options.keep || !others.empty()) return {};
+  if (options.keep || !others.empty() || IsRunElsewhere(instance)) return {};
   if (still_used) {
     std::cerr << "holdfast: " << record.mount_point << " is detached but still in use; instance "
               << instance.name() << " goes on (holdfast stop --instance " << instance.name()

@@ -1,0 +1,124 @@
+#include "cli/image_source.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+namespace cli {
+namespace {
+
+std::string ErrorOf(const std::string& url) {
+  const auto parsed = ParseImageUrl(url);
+  EXPECT_FALSE(parsed.ok()) << url;
+  return parsed.ok() ? "" : parsed.status().message();
+}
+
+ImageSource Source(const std::vector<std::string>& urls) {
+  const auto source = MakeImageSource(urls, "");
+  EXPECT_TRUE(source.ok()) << source.status().message();
+  return source.ok() ? *source : ImageSource{{ImageUrl{}}, ""};
+}
+
+TEST(ParseImageUrlTest, SplitsBaseObjectAndQuery) {
+  const auto url = ParseImageUrl("http://example.com:8080/a/b/image.erofs?sig=1&x=/y");
+  ASSERT_TRUE(url.ok()) << url.status().message();
+  EXPECT_EQ(url->base, "http://example.com:8080/a/b/");
+  EXPECT_EQ(url->object, "image.erofs");
+  EXPECT_EQ(url->query, "?sig=1&x=/y");
+  EXPECT_EQ(url->Public(), "http://example.com:8080/a/b/image.erofs");
+}
+
+TEST(ParseImageUrlTest, WritesSchemeHostAndPortInOneWay) {
+  EXPECT_EQ(ParseImageUrl("HTTP://Example.COM:80/Dir/X")->Public(), "http://example.com/Dir/X");
+  EXPECT_EQ(ParseImageUrl("https://h:0443/x")->Public(), "https://h/x");
+  EXPECT_EQ(ParseImageUrl("https://h:80/x")->Public(), "https://h:80/x");
+  EXPECT_EQ(ParseImageUrl("http://[::1]:8080/x")->Public(), "http://[::1]:8080/x");
+  EXPECT_EQ(ParseImageUrl("file:///x")->Public(), "file:///x");
+  EXPECT_EQ(ParseImageUrl("file://localhost/d/x")->Public(), "file:///d/x");
+}
+
+TEST(ParseImageUrlTest, KeepsTheObjectPercentEncoded) {
+  EXPECT_EQ(ParseImageUrl("http://h/d/a%20b%2Fc")->object, "a%20b%2Fc");
+}
+
+TEST(ParseImageUrlTest, RefusesWhatIsNoImageUrlAndSaysWhy) {
+  EXPECT_EQ(ErrorOf("ftp://h/x"),
+            "'ftp://h/x' is not an image URL; use http://, https:// or file:///path");
+  EXPECT_EQ(ErrorOf("/some/file"),
+            "'/some/file' is not an image URL; use http://, https:// or file:///path");
+  EXPECT_EQ(ErrorOf("http://h"), "'http://h' names no file: its path must end in the image's name");
+  EXPECT_EQ(ErrorOf("http://h/d/?x"),
+            "'http://h/d/' names no file: its path must end in the image's name");
+  EXPECT_EQ(ErrorOf("http://h/d/.."), "'http://h/d/..' names no file: it ends in '..'");
+  EXPECT_EQ(ErrorOf("http://h/a b"),
+            "'http://h/a b' has a space or another character that must be percent-encoded");
+  EXPECT_EQ(ErrorOf("http://h/x#part"),
+            "'http://h/x#part' has a fragment ('#'), which names nothing on an origin");
+  EXPECT_EQ(ErrorOf("file://elsewhere/x"),
+            "'file://elsewhere/x' names a host; a file URL is file:///path");
+  for (const char* url : {"http:///x", "http://h:0/x", "http://h:99999/x", "http://h:8x/x",
+                          "http://h!/x", "http://[::1/x", "http://[g]/x"}) {
+    EXPECT_EQ(ErrorOf(url), "'" + std::string(url) + "' has no valid host and port");
+  }
+}
+
+TEST(ParseImageUrlTest, NeverQuotesAPasswordOrAQuery) {
+  const std::string error = ErrorOf("http://user:secret@h/x?token=hidden");
+  EXPECT_NE(error.find("'http://h/x' was given with a user name or password"), std::string::npos);
+  EXPECT_EQ(error.find("secret"), std::string::npos);
+  EXPECT_EQ(ErrorOf("http://user:secret@h/a b").find("secret"), std::string::npos);
+  EXPECT_EQ(ErrorOf("ftp://h/x?token=hidden").find("hidden"), std::string::npos);
+}
+
+TEST(ParseImageUrlTest, ObjectNamesFitTheirLimit) {
+  EXPECT_TRUE(ParseImageUrl("http://h/" + std::string(kObjectNameBytesMax, 'a')).ok());
+  EXPECT_NE(ErrorOf("http://h/" + std::string(kObjectNameBytesMax + 1, 'a')).find("253 bytes"),
+            std::string::npos);
+}
+
+TEST(VolumeNameTest, IsReadableAndStable) {
+  EXPECT_EQ(Source({"http://example.com:8080/a/b/image.erofs"}).Volume(),
+            "example.com_8080_a_b-f9259e0f");
+}
+
+TEST(VolumeNameTest, DiffersBetweenObjectsOfOneDirectory) {
+  EXPECT_NE(Source({"http://h/d/x"}).Volume(), Source({"http://h/d/y"}).Volume());
+  EXPECT_NE(Source({"http://h/d/x"}).Volume(), Source({"https://h/d/x"}).Volume());
+}
+
+TEST(VolumeNameTest, IgnoresTheQueryAndTheOrderOfOrigins) {
+  EXPECT_EQ(Source({"http://h/x?sig=1"}).Volume(), Source({"http://h/x?sig=2"}).Volume());
+  const std::string one = Source({"http://a/x", "http://b/x"}).Volume();
+  const std::string other = Source({"http://b/x", "http://a/x"}).Volume();
+  EXPECT_EQ(one.substr(one.rfind('-')), other.substr(other.rfind('-')));
+}
+
+TEST(VolumeNameTest, IsAFileNameThatFitsAndIsNotHidden) {
+  const std::string name = Source({"http://h/" + std::string(300, 'd') + "/%7e;~!/x"}).Volume();
+  EXPECT_EQ(name.size(), 80u + 9u);
+  EXPECT_EQ(name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-."), std::string::npos);
+  EXPECT_EQ(Source({"http://../x"}).Volume().front(), '_');
+}
+
+TEST(MakeImageSourceTest, WritesWhatTheFetcherReads) {
+  const ImageSource source = Source({"http://a/d/x?q", "http://b/e/x?q", "http://a/d/x?q"});
+  EXPECT_EQ(source.ToJson().dump(),
+            R"({"origins":["http://a/d/","http://b/e/"],"query":"?q","version":1})");
+}
+
+TEST(MakeImageSourceTest, RefusesOriginsOfDifferentNames) {
+  const auto source = MakeImageSource({"http://a/x?secret", "http://b/y"}, "");
+  ASSERT_FALSE(source.ok());
+  EXPECT_EQ(source.status().error(), EINVAL);
+  EXPECT_EQ(source.status().message(),
+            "the origins http://a/x and http://b/y must end in the same file name and query");
+}
+
+TEST(MakeImageSourceTest, RefusesACaFileThatIsNotThere) {
+  const auto source = MakeImageSource({"https://a/x"}, "/nowhere/ca.pem");
+  ASSERT_FALSE(source.ok());
+  EXPECT_EQ(source.status().message(), "CA file /nowhere/ca.pem: No such file or directory");
+}
+
+}  // namespace
+}  // namespace cli

@@ -1,0 +1,182 @@
+#include "cli/mount_point.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "cli/files.h"
+#include "tests/cli/temporary_directory.h"
+
+namespace cli {
+namespace {
+
+// A process that is gone for certain: it has been waited for.
+pid_t DeadPid() {
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  waitpid(child, nullptr, 0);
+  return child;
+}
+
+class MountPointTest : public testing::Test {
+ protected:
+  MountPointTest() { mkdir(point_.c_str(), 0755); }
+
+  MountRecord Record(bool mounted, pid_t claimed_by) {
+    MountRecord record;
+    record.mount_point = point_;
+    record.url = "http://h/image";
+    record.volume = "h-1";
+    record.object = "image";
+    record.kind = "erofs";
+    record.device = "/fuse/h-1/image";
+    record.mounted = mounted;
+    record.claimed_by = claimed_by;
+    record.since_unix_s = 1700000000;
+    return record;
+  }
+  cachecore::Status Check(const std::string& path, const std::vector<MountEntry>& table = {}) {
+    const auto checked = CheckMountPoint(box_.path(), path, table);
+    return checked.ok() ? cachecore::Status() : checked.status();
+  }
+
+  TemporaryDirectory box_;
+  const std::string point_ = box_ / "point";
+  const Instance instance_ = *Instance::Make(box_.path(), "one");
+};
+
+TEST_F(MountPointTest, AnEmptyDirectoryIsGivenBackByItsRealPath) {
+  ASSERT_EQ(symlink(point_.c_str(), (box_ / "link").c_str()), 0);
+  const auto checked = CheckMountPoint(box_.path(), box_ / "link", {});
+  ASSERT_TRUE(checked.ok()) << checked.status().message();
+  EXPECT_EQ(*checked, point_);
+}
+
+TEST_F(MountPointTest, AMissingOneIsRefusedWithTheCommandThatMakesIt) {
+  const cachecore::Status status = Check(box_ / "none");
+  EXPECT_EQ(status.error(), ENOENT);
+  EXPECT_EQ(status.message(), "mount point " + box_ / "none" +
+                                  " does not exist; create it: mkdir -p " + box_ / "none");
+}
+
+TEST_F(MountPointTest, AFileIsRefused) {
+  ASSERT_TRUE(CreateFileExclusively(box_ / "file", "", 0644).ok());
+  const cachecore::Status status = Check(box_ / "file");
+  EXPECT_EQ(status.error(), ENOTDIR);
+  EXPECT_EQ(status.message(),
+            "mount point " + box_ / "file" + " is not a directory; name an empty directory");
+}
+
+TEST_F(MountPointTest, OneThatSomethingElseIsMountedOnIsRefused) {
+  const cachecore::Status status = Check(point_, {{point_, "/", "ext4", "/dev/sda1"}});
+  EXPECT_EQ(status.error(), EBUSY);
+  EXPECT_EQ(status.message(), "mount point " + point_ +
+                                  " is busy: ext4 from /dev/sda1 is mounted there; use another "
+                                  "directory or umount " +
+                                  point_);
+}
+
+TEST_F(MountPointTest, OneThatHoldfastMountedIsRefusedWithItsUrl) {
+  ASSERT_TRUE(ClaimMountPoint(instance_, Record(true, DeadPid())).ok());
+  const cachecore::Status status = Check(point_, {{point_, "/", "erofs", "/fuse/h-1/image"}});
+  EXPECT_EQ(status.error(), EBUSY);
+  EXPECT_EQ(status.message(), "mount point " + point_ +
+                                  " already shows http://h/image; unmount it first: holdfast "
+                                  "umount " +
+                                  point_);
+}
+
+TEST_F(MountPointTest, OneThatIsJustBeingMountedIsRefused) {
+  ASSERT_TRUE(ClaimMountPoint(instance_, Record(false, getpid())).ok());
+  EXPECT_NE(Check(point_).message().find("is being mounted with http://h/image"),
+            std::string::npos);
+}
+
+TEST_F(MountPointTest, RecordsWhoseMountOrMounterIsGoneDoNotStandInTheWay) {
+  ASSERT_TRUE(ClaimMountPoint(instance_, Record(false, DeadPid())).ok());
+  EXPECT_TRUE(Check(point_).ok());
+  ASSERT_TRUE(UpdateMountRecord(instance_, Record(true, getpid())).ok());
+  EXPECT_TRUE(Check(point_).ok());
+}
+
+TEST_F(MountPointTest, ARecordComesBackAsItWasWritten) {
+  const MountRecord written = Record(true, 12);
+  ASSERT_TRUE(ClaimMountPoint(instance_, written).ok());
+  const std::vector<MountRecord> read = ListMountRecords(instance_);
+  ASSERT_EQ(read.size(), 1u);
+  EXPECT_EQ(read[0].ToJson(), written.ToJson());
+  const auto owned = FindRecord(box_.path(), point_);
+  ASSERT_TRUE(owned.has_value());
+  EXPECT_EQ(owned->instance.name(), "one");
+  RemoveMountRecord(instance_, point_);
+  EXPECT_TRUE(ListMountRecords(instance_).empty());
+}
+
+TEST_F(MountPointTest, AMountPointIsClaimedOnce) {
+  ASSERT_TRUE(ClaimMountPoint(instance_, Record(false, getpid())).ok());
+  EXPECT_EQ(ClaimMountPoint(instance_, Record(false, getpid())).error(), EEXIST);
+}
+
+TEST_F(MountPointTest, RecordFilesHaveNamesThatNeverMeet) {
+  const std::string long_path = "/" + std::string(3000, 'x');
+  std::vector<std::string> points = {"/a/b",  "/a-b", "/a%2Db",  "/a b",
+                                     "/a\nb", "/a",   long_path, long_path + "y"};
+  for (const std::string& point : points) {
+    MountRecord record = Record(true, 1);
+    record.mount_point = point;
+    EXPECT_TRUE(ClaimMountPoint(instance_, record).ok()) << point;
+  }
+  EXPECT_EQ(ListMountRecords(instance_).size(), points.size());
+}
+
+TEST_F(MountPointTest, FilesThatAreNoRecordsArePassedOver) {
+  ASSERT_TRUE(ClaimMountPoint(instance_, Record(true, 1)).ok());
+  for (const char* text : {"", "not json", "[1]", "{\"mount_point\":7}"}) {
+    ASSERT_TRUE(WriteFileAtomically(instance_.MountsDir() + "/bad.json", text, 0644).ok());
+    EXPECT_EQ(ListMountRecords(instance_).size(), 1u) << text;
+  }
+}
+
+TEST_F(MountPointTest, WhoHoldsADirectoryIsNamed) {
+  ASSERT_TRUE(CreateFileExclusively(point_ + "/held", "", 0644).ok());
+  const auto held = ReadFile("/proc/self/comm");
+  const cachecore::UniqueFd file(open((point_ + "/held").c_str(), O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(DescribeHolders(point_),
+            "held by " + held->substr(0, held->size() - 1) + " (" + std::to_string(getpid()) + ")");
+  EXPECT_EQ(DescribeHolders(box_ / "poin"), "");
+}
+
+TEST(MountTableTest, ReadsMountinfoWithEscapesAndOptionalFields) {
+  const std::vector<MountEntry> table = ParseMountTable(
+      "36 35 98:0 / /mnt/a\\040b rw,noatime master:1 shared:2 - ext4 /dev/root rw\n"
+      "37 35 0:40 /sub\\134dir /mnt/c rw - fuse.holdfast none rw\n"
+      "garbage\n");
+  ASSERT_EQ(table.size(), 2u);
+  EXPECT_EQ(table[0].mount_point, "/mnt/a b");
+  EXPECT_EQ(table[0].type, "ext4");
+  EXPECT_EQ(table[0].source, "/dev/root");
+  EXPECT_EQ(table[1].root, "/sub\\dir");
+}
+
+TEST(MountTableTest, OfSeveralMountsOnOnePointTheLastIsFound) {
+  const std::vector<MountEntry> table = {{"/m", "/", "ext4", "a"}, {"/m", "/", "erofs", "b"}};
+  EXPECT_EQ(FindMount(table, "/m")->type, "erofs");
+  EXPECT_EQ(FindMount(table, "/n"), nullptr);
+}
+
+TEST(MountTableTest, APathIsResolvedUpToButNotIntoItsLastComponent) {
+  TemporaryDirectory box;
+  mkdir((box / "real").c_str(), 0755);
+  ASSERT_EQ(symlink("real", (box / "link").c_str()), 0);
+  EXPECT_EQ(*PathWithoutEntering(box / "link/"), box / "link");
+  EXPECT_EQ(*PathWithoutEntering(box / "link/not-there"), box / "real/not-there");
+  EXPECT_EQ(*PathWithoutEntering(box / "link/."), box / "real");
+  EXPECT_EQ(*PathWithoutEntering("/"), "/");
+}
+
+}  // namespace
+}  // namespace cli

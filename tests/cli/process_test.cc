@@ -1,0 +1,158 @@
+#include "cli/process.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "cli/bounded_call.h"
+#include "cli/deadline.h"
+#include "cli/files.h"
+#include "tests/cli/temporary_directory.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kLong{20'000};
+
+TEST(CallInChildTest, GivesBackValuesAndErrors) {
+  const auto value =
+      CallInChild([]() -> Result<std::string> { return std::string("a\0b", 3); }, Deadline(kLong));
+  ASSERT_TRUE(value.ok()) << value.status().message();
+  EXPECT_EQ(*value, std::string("a\0b", 3));
+  const auto error =
+      CallInChild([]() -> Result<std::string> { return Status(ENOENT, "gone"); }, Deadline(kLong));
+  EXPECT_EQ(error.status().error(), ENOENT);
+  EXPECT_EQ(error.status().message(), "gone");
+}
+
+TEST(CallInChildTest, ALargeValueComesWhole) {
+  const std::string text(1 << 20, 'x');
+  const auto value = CallInChild([&]() -> Result<std::string> { return text; }, Deadline(kLong));
+  ASSERT_TRUE(value.ok());
+  EXPECT_EQ(*value, text);
+}
+
+TEST(CallInChildTest, ACallThatWaitsForEverIsEndedAtTheDeadline) {
+  int ends[2];  // The child holds the read end; its death is seen on the write end.
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  UniqueFd reader(ends[0]), writer(ends[1]);
+  const auto wait = []() -> Result<std::string> {
+    for (;;) pause();
+  };
+  EXPECT_EQ(CallInChild(wait, Deadline(milliseconds(50))).status().error(), ETIMEDOUT);
+  reader.Reset();
+  pollfd entry = {writer.get(), 0, 0};
+  ASSERT_EQ(poll(&entry, 1, static_cast<int>(kLong.count())), 1);
+  EXPECT_NE(entry.revents & POLLERR, 0) << "the child lives";
+}
+
+TEST(CallInChildTest, AChildThatDiesIsAnError) {
+  const auto result = CallInChild(
+      []() -> Result<std::string> {
+        raise(SIGKILL);
+        return std::string();
+      },
+      Deadline(kLong));
+  EXPECT_EQ(result.status().error(), EIO);
+}
+
+class ProcessTest : public testing::Test {
+ protected:
+  ProcessTest() { (void)MakeDirectories(instance_.RunDir(), 0755).ok(); }
+  ~ProcessTest() override {
+    unsetenv("HOLDFAST_BIN_DIR");
+    if (child_ > 0) {
+      kill(child_, SIGKILL);
+      waitpid(child_, nullptr, 0);
+    }
+  }
+
+  TemporaryDirectory box_;
+  const Instance instance_ = *Instance::Make(box_.path(), "one");
+  pid_t child_ = 0;
+};
+
+TEST_F(ProcessTest, OnlyALockMakesAPidFileCount) {
+  EXPECT_EQ(SupervisorPid(instance_), 0);
+  ASSERT_TRUE(
+      WriteFileAtomically(instance_.PidFile(kSupervisor), std::to_string(getpid()), 0644).ok());
+  EXPECT_EQ(SupervisorPid(instance_), 0);
+}
+
+TEST_F(ProcessTest, ASupervisorIsKnownWhileItLives) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  child_ = fork();
+  if (child_ == 0) {
+    const auto held = HoldSupervisorPidFile(instance_);
+    (void)!write(writer.get(), held.ok() ? "y" : "n", 1);
+    for (;;) pause();
+  }
+  char held = '?';
+  ASSERT_EQ(read(reader.get(), &held, 1), 1);
+  ASSERT_EQ(held, 'y');
+  EXPECT_EQ(SupervisorPid(instance_), child_);
+  const auto second = HoldSupervisorPidFile(instance_);
+  EXPECT_EQ(second.status().error(), EBUSY);
+  EXPECT_EQ(second.status().message(),
+            "instance one is already supervised by process " + std::to_string(child_));
+  EXPECT_TRUE(EndProcess(child_, SIGKILL, kLong).ok());
+  EXPECT_EQ(SupervisorPid(instance_), 0);
+}
+
+TEST_F(ProcessTest, AProcessThatIgnoresTheSignalIsReported) {
+  child_ = fork();
+  if (child_ == 0) {
+    for (;;) pause();
+  }
+  const Status status = EndProcess(child_, 0, milliseconds(20));
+  EXPECT_EQ(status.error(), ETIMEDOUT);
+  EXPECT_EQ(status.message(), "process " + std::to_string(child_) + " does not end");
+}
+
+TEST_F(ProcessTest, ASpawnedProgramHasItsOutputInTheLogAndNoneOfOurDescriptors) {
+  const UniqueFd leak(open("/dev/null", O_RDONLY));  // Without O_CLOEXEC, as a shell leaves them.
+  const auto child = SpawnDetached(
+      {"/bin/sh", "-c", "echo hello; ls /proc/self/fd | wc -l; readlink /proc/self/fd/0"},
+      box_ / "log");
+  ASSERT_TRUE(child.ok());
+  ASSERT_EQ(waitpid(*child, nullptr, 0), *child);
+  const auto log = ReadFile(box_ / "log");
+  ASSERT_TRUE(log.ok());
+  // ls itself has its directory open besides 0, 1 and 2.
+  EXPECT_EQ(*log, "hello\n4\n/dev/null\n");
+}
+
+TEST_F(ProcessTest, ProgramsAreSoughtWhereTheEnvironmentSays) {
+  setenv("HOLDFAST_BIN_DIR", box_.path().c_str(), 1);
+  const auto missing = FindProgram("holdfastd");
+  EXPECT_EQ(missing.status().message(),
+            "holdfastd is not in $HOLDFAST_BIN_DIR (" + box_.path() + ")");
+  ASSERT_TRUE(CreateFileExclusively(box_ / "holdfastd", "", 0755).ok());
+  EXPECT_EQ(*FindProgram("holdfastd"), box_ / "holdfastd");
+  unsetenv("HOLDFAST_BIN_DIR");
+  EXPECT_TRUE(FindProgram("sh")->ends_with("/sh"));
+  EXPECT_NE(FindProgram("no-such-program").status().message().find("set HOLDFAST_BIN_DIR"),
+            std::string::npos);
+}
+
+TEST_F(ProcessTest, AnArgumentTellsWhoseProcessItIs) {
+  EXPECT_TRUE(RunsWith(getpid(), "cli_process_test"));
+  EXPECT_FALSE(RunsWith(getpid(), box_.path()));
+}
+
+}  // namespace
+}  // namespace cli

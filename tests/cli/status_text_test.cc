@@ -1,0 +1,134 @@
+#include <gtest/gtest.h>
+
+#include "cli/files.h"
+#include "cli/status_report.h"
+
+namespace cli {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kNow = 1700000000;
+
+StatusReport Serving() {
+  StatusReport report;
+  report.instance = "default";
+  report.supervisor_pid = 10;
+  report.supervise = json::parse(R"({"services":[
+      {"name":"holdfastd","restarts":0,"retry_at_ms":0,"last_exit":""},
+      {"name":"fetcherd","restarts":3,"retry_at_ms":1700000001500,
+       "last_exit":"killed by signal 9"}]})");
+  report.daemon = json::parse(R"({"ok":true,"version":"0.1.0","pid":11,"started":1699996340,
+      "detach_policy":"hold","generation":4,
+      "fetcher":{"attached":true,"since":1699999875,"pid":12},
+      "objects":[
+        {"number":17,"volume":"h-1","name":"image.erofs","size":3221225472,"present":3221225471,
+         "state":"Open","stale":false,"error":""},
+        {"number":18,"volume":"h-2","name":"x","size":0,"present":0,"state":"Close","stale":true,
+         "error":"404 Not Found"}],
+      "requests":{"waiting":1,"oldest_ms":3210,"list":[
+        {"id":1,"op":"READ","object":17,"offset":4096,"length":65536,"age_ms":3210,"waiters":2,
+         "delivered":true,"cause":"connection refused"}]}})");
+  MountRecord record;
+  record.mount_point = "/mnt/x";
+  record.url = "http://h/image.erofs";
+  record.kind = "erofs";
+  record.mounted = true;
+  report.mounts = {{record, true}};
+  return report;
+}
+
+TEST(StatusTextTest, ARunningInstanceIsShownWhole) {
+  EXPECT_EQ(StatusToText({Serving()}, kNow),
+            "instance default: running, supervisor pid 10\n"
+            "  daemon      pid 11, version 0.1.0, up 1h 1m, detach policy hold\n"
+            "  fetcher     pid 12, attached for 2m 5s (since 2023-11-14T22:11:15Z), generation 4, "
+            "restarted 3 times (last: killed by signal 9), next start in 1.5 s\n"
+            "  mount       /mnt/x  erofs  http://h/image.erofs\n"
+            "  object 17  h-1/image.erofs  3.0 GiB, 99.9 % present, Open\n"
+            "  object 18  h-2/x  0 B, 100.0 % present, Close, stale, error: 404 Not Found\n"
+            "  requests    1 waiting, the oldest for 3.2 s\n"
+            "    READ object 17 offset 4096 length 65536, waits 3.2 s, 2 waiters, with the "
+            "fetcher: connection refused\n");
+}
+
+TEST(StatusTextTest, ADeadDaemonIsShownAsDead) {
+  StatusReport report = Serving();
+  report.daemon = json::object();
+  report.daemon_error = "/run/x/control.sock: Connection refused";
+  report.supervise["services"][0]["restarts"] = 1;
+  report.supervise["services"][0]["last_exit"] = "exited with code 1";
+  report.mounts[0].alive = false;
+  EXPECT_EQ(StatusToText({report}, kNow),
+            "instance default: running, supervisor pid 10\n"
+            "  daemon      not serving: /run/x/control.sock: Connection refused, restarted 1 time "
+            "(last: exited with code 1)\n"
+            "  fetcher     unknown while the daemon does not serve\n"
+            "  mount       /mnt/x  erofs  http://h/image.erofs  [gone: no longer mounted]\n");
+}
+
+TEST(StatusTextTest, ADetachedFetcherIsSaid) {
+  StatusReport report = Serving();
+  report.supervisor_pid = 0;
+  report.supervise = json::object();
+  report.daemon["fetcher"] = {{"attached", false}};
+  report.daemon["objects"] = json::array();
+  report.daemon["requests"] = {{"waiting", 0}};
+  report.mounts[0].record.mounted = false;
+  report.mounts[0].record.kind = "";
+  EXPECT_EQ(StatusToText({report}, kNow),
+            "instance default: running without holdfast supervise: a daemon that dies may not come "
+            "back\n"
+            "  daemon      pid 11, version 0.1.0, up 1h 1m, detach policy hold\n"
+            "  fetcher     not attached\n"
+            "  mount       /mnt/x  http://h/image.erofs  [being mounted]\n"
+            "  requests    none waiting\n");
+}
+
+TEST(StatusTextTest, StoppedAndMissingInstancesAreSaid) {
+  StatusReport report;
+  report.instance = "old";
+  EXPECT_EQ(StatusToText({report}, kNow), "instance old: not running\n");
+  EXPECT_EQ(StatusToText({}, kNow), "no instances\n");
+}
+
+TEST(StatusTextTest, OfManyRequestsTheFirstTenAreShown) {
+  StatusReport report = Serving();
+  json& requests = report.daemon["requests"];
+  for (int i = 0; i < 20; ++i) requests["list"].push_back(requests["list"][0]);
+  const std::string text = StatusToText({report}, kNow);
+  size_t shown = 0;
+  for (size_t at = 0; (at = text.find("    READ ", at)) != std::string::npos; ++at) ++shown;
+  EXPECT_EQ(shown, 10u);
+  EXPECT_TRUE(text.ends_with("    ...\n"));
+}
+
+TEST(StatusTextTest, AnswersOfAnyShapeArePrinted) {
+  StatusReport report = Serving();
+  for (const char* key : {"pid", "version", "started", "fetcher", "objects", "requests"}) {
+    for (const json& odd : {json(nullptr), json("text"), json(7), json::array({1, "x"})}) {
+      SCOPED_TRACE(std::string(key) + " " + odd.dump());
+      StatusReport changed = report;
+      changed.daemon[key] = odd;
+      changed.supervise["services"] = odd;
+      EXPECT_TRUE(StatusToText({changed}, kNow).starts_with("instance default: running"));
+    }
+  }
+}
+
+TEST(StatusJsonTest, HoldsWhatTheSourcesSaid) {
+  const StatusReport report = Serving();
+  const json value = StatusToJson({report});
+  const json& instance = value["instances"][0];
+  EXPECT_EQ(value["version"], 1);
+  EXPECT_EQ(instance["name"], "default");
+  EXPECT_EQ(instance["running"], true);
+  EXPECT_EQ(instance["supervisor_pid"], 10);
+  EXPECT_EQ(instance["daemon"], report.daemon);
+  EXPECT_EQ(instance["supervise"], report.supervise);
+  EXPECT_EQ(instance["mounts"][0]["mount_point"], "/mnt/x");
+  EXPECT_EQ(instance["mounts"][0]["alive"], true);
+}
+
+}  // namespace
+}  // namespace cli
