@@ -85,9 +85,7 @@ void ObjectFetcher::AddRead(MsgId id, ByteRange range, uint64_t order) {
   // If every origin is waiting out a failure, so is this READ, and its reader should learn why.
   const auto failing = [](const OriginState& state) { return state.failure.has_value(); };
   if (!std::all_of(origins_.begin(), origins_.end(), failing)) return;
-  auto [trouble, added] =
-      troubles_.try_emplace(id, Trouble{RetryBudget(context_->options.retry_budget), ""});
-  TellTrouble(id, &trouble->second, WorstFailure());
+  TellTrouble(id, &TroubleOf(id), WorstFailure());
 }
 
 void ObjectFetcher::ForgetRead(MsgId id) {
@@ -245,27 +243,30 @@ void ObjectFetcher::OnFailure(size_t index, const Failure& failure) {
   } else {
     state.out = true;
   }
+  const auto out = [](const OriginState& other) { return other.out; };
+  if (std::all_of(origins_.begin(), origins_.end(), out)) return GiveUp();
   if (!open_) {
     TellTrouble(open_id_, &open_trouble_, failure);
   } else {
-    for (const MsgId id : queue_.Waiting()) {
-      auto [trouble, added] =
-          troubles_.try_emplace(id, Trouble{RetryBudget(context_->options.retry_budget), ""});
-      TellTrouble(id, &trouble->second, failure);
-    }
-  }
-  const auto out = [](const OriginState& other) { return other.out; };
-  if (std::all_of(origins_.begin(), origins_.end(), out)) {
-    const Failure worst = WorstFailure();
-    if (!open_) return FailOpen(worst);
-    for (const MsgId id : queue_.Waiting()) FailRead(id, worst);
-    // A later READ asks them again: whoever looks after them may have put things right.
-    for (OriginState& other : origins_) {
-      other.out = false;
-      other.failure.reset();
-    }
+    for (const MsgId id : queue_.Waiting()) TellTrouble(id, &TroubleOf(id), failure);
   }
   FailExhausted();
+}
+
+void ObjectFetcher::GiveUp() {
+  const Failure worst = WorstFailure();
+  if (!open_) return FailOpen(worst);
+  for (const MsgId id : queue_.Waiting()) FailRead(id, worst);
+  // A later READ asks them again: whoever looks after them may have put things right.
+  for (OriginState& state : origins_) {
+    state.out = false;
+    state.failure.reset();
+  }
+}
+
+ObjectFetcher::Trouble& ObjectFetcher::TroubleOf(MsgId id) {
+  const Trouble none{RetryBudget(context_->options.retry_budget), ""};
+  return troubles_.try_emplace(id, none).first->second;
 }
 
 void ObjectFetcher::TellTrouble(MsgId id, Trouble* trouble, const Failure& failure) {

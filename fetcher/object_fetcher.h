@@ -110,9 +110,11 @@ class ObjectFetcher {
   void Declare(ByteRange range);
   void OnPieceEnd(Piece* piece, std::optional<Failure> failure);
 
-  // Notes a failure of an origin, and when to try it again; tells those who wait; gives up on them
-  // when nothing is left to try.
+  // Notes a failure of an origin, and when to try it again; tells those who wait.
   void OnFailure(size_t index, const Failure& failure);
+  // No origin is left: fails what waits.
+  void GiveUp();
+  Trouble& TroubleOf(MsgId id);
   void TellTrouble(MsgId id, Trouble* trouble, const Failure& failure);
   void FailRead(MsgId id, const Failure& failure);
   void FailOpen(const Failure& failure);

@@ -1,0 +1,40 @@
+#include "fetcher/object_attr.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+namespace fetcher {
+namespace {
+
+TEST(ObjectAttrTest, SurvivesARoundTrip) {
+  const ObjectAttr attr{12345, {{"http://a/", {"etag", "\"x\\y\""}}, {"http://b/", {}}}};
+  const auto text = EncodeAttr(attr);
+  ASSERT_TRUE(text.ok());
+  EXPECT_EQ(*text, R"({"pins":{"http://a/":{"etag":"\"x\\y\""},"http://b/":{}},"size":12345})");
+  const auto decoded = DecodeAttr(*text);
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_EQ(decoded->size_bytes, attr.size_bytes);
+  EXPECT_EQ(decoded->pins, attr.pins);
+}
+
+TEST(ObjectAttrTest, WhatDoesNotFitIsAnErrorAndNotCut) {
+  ObjectAttr attr{1, {}};
+  for (int i = 0; i < 5; ++i) {
+    attr.pins["http://" + std::to_string(i) + "/"] = {"etag", std::string(1000, 'e')};
+  }
+  EXPECT_EQ(EncodeAttr(attr).status().error(), E2BIG);
+}
+
+TEST(ObjectAttrTest, WhatIsNotOursIsRefused) {
+  for (const char* bad :
+       {"", "{", "[]", "{}", R"({"size":1})", R"({"size":-1,"pins":{}})",
+        R"({"size":1.5,"pins":{}})", R"({"size":9223372036854775808,"pins":{}})",
+        R"({"size":1,"pins":[]})", R"({"size":1,"pins":{"a":1}})",
+        R"({"size":1,"pins":{"a":{"etag":1}}})", R"({"size":1,"pins":{"a":{"b":"","c":""}}})"}) {
+    EXPECT_EQ(DecodeAttr(bad).status().error(), EBADMSG) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace fetcher

@@ -1,0 +1,82 @@
+#include "fetcher/source_config.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <string>
+
+namespace fetcher {
+namespace {
+
+std::string Error(const std::string& json) { return ParseSourceConfig(json).status().message(); }
+
+TEST(SourceConfigTest, AllFieldsAreRead) {
+  const auto config = ParseSourceConfig(
+      R"({"version":1,"origins":["http://h:1/a/","file:///d/"],"query":"?x=y","ca_file":"/c"})");
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->origins, (std::vector<std::string>{"http://h:1/a/", "file:///d/"}));
+  EXPECT_EQ(config->query, "?x=y");
+  EXPECT_EQ(config->ca_file, "/c");
+}
+
+TEST(SourceConfigTest, WhatIsWrongIsSaid) {
+  const auto with = [](const std::string& origin) {
+    return Error(R"({"version":1,"origins":[")" + origin + "\"]}");
+  };
+  EXPECT_EQ(Error("{"), "not a JSON object");
+  EXPECT_EQ(Error("[]"), "not a JSON object");
+  EXPECT_EQ(Error(R"({"origins":["http://h/"]})"), "\"version\" is not 1");
+  EXPECT_EQ(Error(R"({"version":2,"origins":["http://h/"]})"), "\"version\" is not 1");
+  EXPECT_EQ(Error(R"({"version":1,"origins":["http://h/"],"ca-file":""})"),
+            "there is a field that version 1 does not have");
+  EXPECT_EQ(Error(R"({"version":1,"origins":[]})"), "\"origins\" is not a list of 1 to 16 URLs");
+  EXPECT_EQ(Error(R"({"version":1,"origins":[5]})"), "an origin is not a string");
+  EXPECT_EQ(with("ftp://h/"), "an origin is not http://, https:// or file:///");
+  EXPECT_EQ(with("file://h/"), "an origin is not http://, https:// or file:///");
+  EXPECT_EQ(with("http:///x/"), "an origin has no host");
+  EXPECT_EQ(with("http://h"), "an origin does not end in '/'");
+  EXPECT_EQ(with("http://h/x"), "an origin does not end in '/'");
+  EXPECT_EQ(with("http://h/?a/"),
+            "an origin has a query or a fragment (a query goes into \"query\")");
+  EXPECT_EQ(with("http://h/ /"), "an origin has a byte that no URL may have");
+  EXPECT_EQ(Error(R"({"version":1,"origins":["http://h/"],"query":"x"})"),
+            "\"query\" is not a '?' and URL text");
+  EXPECT_EQ(Error(R"({"version":1,"origins":["http://h/"],"ca_file":7})"),
+            "\"ca_file\" is not a string");
+}
+
+TEST(SourceConfigTest, ErrorsShowNoSecret) {
+  EXPECT_EQ(Error(R"({"version":1,"origins":["http://u:secret@h/x"]})").find("secret"),
+            std::string::npos);
+  EXPECT_EQ(Error(R"({"version":1,"origins":["http://h/"],"secret":1})").find("secret"),
+            std::string::npos);
+}
+
+TEST(SourceConfigTest, VolumesThatCouldLeaveTheDirectoryAreRefused) {
+  for (const char* volume : {"", "..", ".x", "a/b", "../etc"}) {
+    EXPECT_EQ(LoadSourceConfig("/nonexistent", volume).status().error(), EINVAL) << volume;
+  }
+  EXPECT_EQ(LoadSourceConfig("/nonexistent", "v").status().error(), ENOENT);
+}
+
+TEST(ObjectKeyTest, OneSegmentOfAUrlAndNothingElse) {
+  for (const char* good : {"x", "a.erofs", "...", "%41", "a%20b", "sha256:ab", "a+b"}) {
+    EXPECT_TRUE(CheckObjectKey(good).ok()) << good;
+  }
+  for (const char* bad : {"", ".", "..", "%2e", "%2E%2e", ".%2e", "a/b", "a%2fb", "a\\b", "a?b",
+                          "a#b", "a b", "a%", "a%4", "a%zz", "a%00", "\xc3\xa4"}) {
+    EXPECT_EQ(CheckObjectKey(bad).error(), EINVAL) << bad;
+  }
+}
+
+TEST(RedactUrlTest, OnlySchemeHostAndPathAreLeft) {
+  EXPECT_EQ(RedactUrl("http://h:1/a/b"), "http://h:1/a/b");
+  EXPECT_EQ(RedactUrl("http://u:p@h:1/a"), "http://h:1/a");
+  EXPECT_EQ(RedactUrl("http://u:p@x@h/a@b"), "http://h/a@b");
+  EXPECT_EQ(RedactUrl("http://h/a?token=t#f"), "http://h/a");
+  EXPECT_EQ(RedactUrl("http://u:p@h"), "http://h");
+  EXPECT_EQ(RedactUrl("file:///d/x"), "file:///d/x");
+}
+
+}  // namespace
+}  // namespace fetcher
