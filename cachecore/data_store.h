@@ -1,6 +1,6 @@
 // DataStore: the sparse files that hold objects' bytes.
 //
-// Model    one file an object, named by its number: DIR/xx/NUMBER.data, xx the number's low byte.  A
+// Model    one file an object, named by its number: DIR/xx/NUMBER.data, xx the number's low byte. A
 //          file's holes mean nothing: presence is the metadata store's.
 // Errors   the file system's errno, with the path.
 // Threads  thread-safe; every call may block on disk.
@@ -25,8 +25,8 @@ class DataStore {
 
   // A new empty file of the given size, open for reading and writing.
   Result<UniqueFd> Create(ObjectNumber number, uint64_t size_bytes) const;
-  // An existing file, open for reading and writing.  ENOENT if it is gone; EBADMSG if its size is not
-  // `size_bytes`.
+  // An existing file, open for reading and writing.  ENOENT if it is gone; EBADMSG if its size is
+  // not `size_bytes`.
   Result<UniqueFd> OpenExisting(ObjectNumber number, uint64_t size_bytes) const;
   // The same file, open for writing only: what a fetcher is given.
   Result<UniqueFd> OpenForFetcher(ObjectNumber number) const;
