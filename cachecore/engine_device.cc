@@ -115,6 +115,10 @@ int Engine::Copen(const wire::CopenCommand& command, Effects* effects) {
     cause = "the fetcher closed it before it had opened it";
   }
   const auto size = static_cast<uint64_t>(command.size);
+  if (error == 0 && size > PresenceMap::kMaxObjectSize) {
+    error = EFBIG;
+    cause = "larger than the " + std::to_string(PresenceMap::kMaxObjectSize) + " bytes we can hold";
+  }
   if (error == 0 && object->size_known && size != object->size_bytes) {
     error = ESTALE;
     answer = -ESTALE;

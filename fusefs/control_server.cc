@@ -49,21 +49,16 @@ std::string ReceiveLine(int socket) {
 
 }  // namespace
 
-Result<std::unique_ptr<ControlServer>> ControlServer::Listen(const std::string& path) {
-  ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(path, SOCK_STREAM, geteuid()));
+Result<std::unique_ptr<ControlServer>> ControlServer::Make(UniqueFd listener) {
   UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) return Status::FromErrno(errno, "eventfd");
-  return std::unique_ptr<ControlServer>(
-      new ControlServer(path, std::move(listener), std::move(wake)));
+  return std::unique_ptr<ControlServer>(new ControlServer(std::move(listener), std::move(wake)));
 }
 
-ControlServer::ControlServer(std::string path, UniqueFd listener, UniqueFd wake)
-    : path_(std::move(path)), listener_(std::move(listener)), wake_(std::move(wake)) {}
+ControlServer::ControlServer(UniqueFd listener, UniqueFd wake)
+    : listener_(std::move(listener)), wake_(std::move(wake)) {}
 
-ControlServer::~ControlServer() {
-  Stop();
-  unlink(path_.c_str());
-}
+ControlServer::~ControlServer() { Stop(); }
 
 void ControlServer::Start(Handler handler) {
   handler_ = std::move(handler);

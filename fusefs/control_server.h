@@ -33,18 +33,18 @@ class ControlServer {
 
   static constexpr int kMaxConnections = 64;
 
-  static cachecore::Result<std::unique_ptr<ControlServer>> Listen(const std::string& path);
+  // `listener`: see ListenUnix.
+  static cachecore::Result<std::unique_ptr<ControlServer>> Make(cachecore::UniqueFd listener);
   ~ControlServer();
 
   void Start(Handler handler);
   void Stop();
 
  private:
-  ControlServer(std::string path, cachecore::UniqueFd listener, cachecore::UniqueFd wake);
+  ControlServer(cachecore::UniqueFd listener, cachecore::UniqueFd wake);
   void Run();
   void Serve(cachecore::UniqueFd socket);
 
-  const std::string path_;
   const cachecore::UniqueFd listener_;
   const cachecore::UniqueFd wake_;
   Handler handler_;

@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #include "cachecore/data_store.h"
 #include "cachecore/rocksdb_metadata_store.h"
 #include "fusefs/fuse_mount.h"
+#include "fusefs/unix_listener.h"
 
 namespace fusefs {
 
@@ -63,9 +65,11 @@ Status Daemon::Open() {
                    cachecore::OpenRocksDbMetadataStore(config_.cache_dir + "/db", boot_id));
   ASSIGN_OR_RETURN(cachecore::DataStore data,
                    cachecore::DataStore::Open(config_.cache_dir + "/data"));
-  ASSIGN_OR_RETURN(device_,
-                   DeviceServer::Listen(config_.run_dir + "/device.sock", config_.fetcher_uid));
-  ASSIGN_OR_RETURN(control_, ControlServer::Listen(config_.run_dir + "/control.sock"));
+  ASSIGN_OR_RETURN(UniqueFd device,
+                   ObtainListener("device.sock", SOCK_SEQPACKET, config_.fetcher_uid));
+  ASSIGN_OR_RETURN(device_, DeviceServer::Make(std::move(device), config_.fetcher_uid));
+  ASSIGN_OR_RETURN(UniqueFd control, ObtainListener("control.sock", SOCK_STREAM, geteuid()));
+  ASSIGN_OR_RETURN(control_, ControlServer::Make(std::move(control)));
   ASSIGN_OR_RETURN(cache_, cachecore::Cache::Open(config_.cache, cachecore::Clock::Monotonic(),
                                                   std::move(store), std::move(data),
                                                   [device = device_.get()] { device->Wake(); }));
@@ -90,6 +94,17 @@ Status Daemon::Open() {
     stop();
   });
   return Status();
+}
+
+Result<UniqueFd> Daemon::ObtainListener(const std::string& name, int type, uid_t uid) {
+  const std::string path = config_.run_dir + "/" + name;
+  UniqueFd listener = fd_store_.Take(name);
+  // One whose path somebody has removed can be reached by nobody.
+  if (listener.valid() && access(path.c_str(), F_OK) == 0) return listener;
+  if (listener.valid()) fd_store_.Remove(name);
+  ASSIGN_OR_RETURN(listener, ListenUnix(path, type, uid));
+  if (fd_store_.available()) RETURN_IF_ERROR(fd_store_.Store(name, listener.get()));
+  return listener;
 }
 
 Result<UniqueFd> Daemon::ObtainFuse(bool* resumed) {
@@ -140,6 +155,12 @@ int Daemon::Run() {
   fuse_->Stop();
   unmount_watch_.join();
   device_->Stop();
+  if (!keep_mount) {
+    for (const char* name : {"device.sock", "control.sock"}) {
+      unlink((config_.run_dir + "/" + name).c_str());
+      fd_store_.Remove(name);
+    }
+  }
   housekeeper_.reset();  // Syncs.
   return exit_code;
 }

@@ -49,6 +49,10 @@ class Daemon {
  private:
   explicit Daemon(const DaemonConfig& config) : config_(config) {}
   cachecore::Status Open();
+  // The listening socket of the daemon before us, or a new one, stored for the next: a peer that
+  // connects while there is no daemon is served by the next one, and needs no retry.
+  cachecore::Result<cachecore::UniqueFd> ObtainListener(const std::string& name, int type,
+                                                        uid_t uid);
   // The connection of the daemon before us, or a new mount.
   cachecore::Result<cachecore::UniqueFd> ObtainFuse(bool* resumed);
   // Ends the mount.

@@ -28,25 +28,17 @@ constexpr int kAcceptsATurn = 64;
 
 }  // namespace
 
-Result<std::unique_ptr<DeviceServer>> DeviceServer::Listen(const std::string& path,
-                                                           uid_t fetcher_uid) {
-  ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(path, SOCK_SEQPACKET, fetcher_uid));
+Result<std::unique_ptr<DeviceServer>> DeviceServer::Make(UniqueFd listener, uid_t fetcher_uid) {
   UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) return Status::FromErrno(errno, "eventfd");
   return std::unique_ptr<DeviceServer>(
-      new DeviceServer(path, fetcher_uid, std::move(listener), std::move(wake)));
+      new DeviceServer(std::move(listener), fetcher_uid, std::move(wake)));
 }
 
-DeviceServer::DeviceServer(std::string path, uid_t fetcher_uid, UniqueFd listener, UniqueFd wake)
-    : path_(std::move(path)),
-      fetcher_uid_(fetcher_uid),
-      listener_(std::move(listener)),
-      wake_(std::move(wake)) {}
+DeviceServer::DeviceServer(UniqueFd listener, uid_t fetcher_uid, UniqueFd wake)
+    : listener_(std::move(listener)), fetcher_uid_(fetcher_uid), wake_(std::move(wake)) {}
 
-DeviceServer::~DeviceServer() {
-  Stop();
-  unlink(path_.c_str());
-}
+DeviceServer::~DeviceServer() { Stop(); }
 
 void DeviceServer::Start(cachecore::Cache* cache) {
   cache_ = cache;
@@ -95,7 +87,7 @@ void DeviceServer::Accept() {
     UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket.valid()) {
       if (errno != EAGAIN && errno != EINTR) {
-        LOG_EVERY_N(ERROR, 1000) << "accept on " << path_ << ": " << strerror(errno);
+        LOG_EVERY_N(ERROR, 1000) << "accept: " << strerror(errno);
       }
       return;
     }

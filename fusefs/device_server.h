@@ -8,7 +8,7 @@
 // does not
 //          read its answers loses its own connection, nothing more.
 // Threads  one thread does it all; Wake and the queries may be called from any.
-// Owns     the listening socket and its path, the session's socket.
+// Owns     the listening socket, the session's socket.
 // Crash    nothing to keep: the peer sees the hang-up and attaches to the next daemon.
 // See      docs/protocol.md.
 
@@ -38,9 +38,9 @@ struct FetcherInfo {
 
 class DeviceServer {
  public:
-  // `fetcher_uid`: who may attach, beside root and ourselves.
-  static cachecore::Result<std::unique_ptr<DeviceServer>> Listen(const std::string& path,
-                                                                 uid_t fetcher_uid);
+  // `listener`: see ListenUnix.  `fetcher_uid`: who may attach, beside root and ourselves.
+  static cachecore::Result<std::unique_ptr<DeviceServer>> Make(cachecore::UniqueFd listener,
+                                                               uid_t fetcher_uid);
   ~DeviceServer();
 
   void Start(cachecore::Cache* cache);
@@ -52,16 +52,14 @@ class DeviceServer {
   std::optional<FetcherInfo> fetcher() EXCLUDES(mu_);
 
  private:
-  DeviceServer(std::string path, uid_t fetcher_uid, cachecore::UniqueFd listener,
-               cachecore::UniqueFd wake);
+  DeviceServer(cachecore::UniqueFd listener, uid_t fetcher_uid, cachecore::UniqueFd wake);
 
   void Run();
   void Accept();
   void Detach();
 
-  const std::string path_;
-  const uid_t fetcher_uid_;
   const cachecore::UniqueFd listener_;
+  const uid_t fetcher_uid_;
   const cachecore::UniqueFd wake_;  // An eventfd.
   cachecore::Cache* cache_ = nullptr;
   std::optional<DeviceSession> session_;  // The device thread's.

@@ -91,12 +91,13 @@ Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
   action.sa_handler = [](int) {};  // No SA_RESTART: read() returns EINTR.
   sigaction(kWakeSignal, &action, nullptr);
   serving_ = options_.threads;
-  for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { Serve(); });
+  // Before any thread reads: what we have read ourselves must not be sent to us twice.
   if (resumed) {
     const Status asked = connection_.RequestResend(device);
     LOG_IF(ERROR, !asked.ok()) << "reads that the last daemon had taken are lost: "
                                << asked.message();
   }
+  for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { Serve(); });
   return Status();
 }
 
