@@ -1,0 +1,215 @@
+#include "cachecore/cache.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/cachecore/cache_rig.h"
+
+namespace cachecore {
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+
+struct Waiting {
+  std::optional<Status> ended;
+  ReadTicket ticket;
+};
+
+std::unique_ptr<Waiting> StartRead(CacheRig* rig, ObjectNumber number, ByteRange range) {
+  auto waiting = std::make_unique<Waiting>();
+  waiting->ticket = rig->cache->Read(
+      number, range, 0,
+      [raw = waiting.get()](const Status& status, const FileSlice&) { raw->ended = status; });
+  return waiting;
+}
+
+TEST(CacheTest, ABlockWrittenDeclaredAndReadIsTheFetchersBytes) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  auto read = StartRead(&rig, object.number, {0, 4096});
+  const auto message = rig.NextRead();
+  rig.Write({0, 65536}, 'x');
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 65536}}), 0);
+  EXPECT_TRUE(read->ended && read->ended->ok());
+  EXPECT_EQ(rig.Execute(wire::CreadCommand{rig.live, message->msg_id, 0}), 0);
+  const auto slice = rig.cache->TryRead(object.number, {10, 11});
+  char byte = 0;
+  ASSERT_EQ(pread((*slice)->file->get(), &byte, 1, 10), 1);
+  EXPECT_EQ(byte, 'x');
+}
+
+TEST(CacheTest, WhatIsFilledIsThereInTheNextLifeWithoutAskingAnybody) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  rig.Write({0, 65536}, 'x');
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 65536}}), 0);
+  rig.Reopen();
+  const Result<ObjectInfo> again = rig.Acquire(kMiB);
+  EXPECT_EQ(again->number, object.number);
+  EXPECT_EQ(again->size_bytes, kMiB);
+  EXPECT_FALSE(rig.cache->NextMessage().has_value());
+  EXPECT_TRUE(rig.IsPresent(object.number, {0, 65536}));
+  EXPECT_FALSE(rig.IsPresent(object.number, {65536, 65537}));
+}
+
+TEST(CacheTest, AfterARebootOnlyWhatWasSyncedIsTrusted) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  rig.Write({0, 131072}, 'x');
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 65536}}), 0);
+  rig.cache->Sync();
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {65536, 131072}}), 0);
+  rig.Reopen("00000000-0000-4000-8000-000000000002");
+  EXPECT_TRUE(rig.IsPresent(object.number, {0, 65536}));
+  EXPECT_FALSE(rig.IsPresent(object.number, {65536, 131072}));
+}
+
+TEST(CacheTest, ReadsPendingWhenTheDaemonDiedAreAskedForAgainBeforeAnybodyReads) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  auto read = StartRead(&rig, object.number, {65536, 65537});
+  EXPECT_TRUE(rig.NextRead().has_value());
+  rig.Reopen();
+  rig.AnswerOpen(kMiB);
+  const auto again = rig.NextRead();
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ(again->range, (ByteRange{65536, 131072}));
+  EXPECT_EQ(rig.cache->DescribeRequests().size(), 1u);
+}
+
+TEST(CacheTest, AnAnsweredReadIsNotAskedForInTheNextLife) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  auto read = StartRead(&rig, object.number, {0, 4096});
+  const auto message = rig.NextRead();
+  rig.Execute(wire::FilledCommand{rig.live, message->range});
+  rig.Execute(wire::CreadCommand{rig.live, message->msg_id, 0});
+  rig.Reopen();
+  EXPECT_TRUE(rig.cache->DescribeRequests().empty());
+}
+
+TEST(CacheTest, IdsOfOneLifeDoNotComeBackInTheNext) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  auto read = StartRead(&rig, object.number, {0, 4096});
+  const MsgId old = rig.NextRead()->msg_id;
+  const ObjectId old_live = rig.live;
+  rig.Reopen();
+  rig.live = rig.AnswerOpen(kMiB);
+  EXPECT_GT(rig.NextRead()->msg_id, old);
+  EXPECT_GT(rig.live, old_live);
+  EXPECT_EQ(rig.Execute(wire::CreadCommand{rig.live, old, 0}), -EINVAL);
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{old_live, {0, 4096}}), -EINVAL);
+}
+
+TEST(CacheTest, FillsOutsideTheObjectOrOfNoInstanceAreRefused) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(10000);
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {8192, 10001}}), -EINVAL);
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{ObjectId{12345}, {0, 4096}}), -EINVAL);
+  EXPECT_FALSE(rig.IsPresent(object.number, {0, 1}));
+  // A block that is written in part is not there, but for the object's last.
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 512}}), 0);
+  EXPECT_FALSE(rig.IsPresent(object.number, {0, 512}));
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {8192, 10000}}), 0);
+  EXPECT_TRUE(rig.IsPresent(object.number, {8192, 10000}));
+}
+
+TEST(CacheTest, AFetcherThatClaimsAnImpossibleSizeIsRefused) {
+  CacheRig rig;
+  const ObjectNumber volume = *rig.cache->AddVolume("volume");
+  std::optional<Status> answer;
+  rig.cache->Acquire({volume, "volume"}, "object", {}, false, nullptr,
+                     [&](const Result<ObjectInfo>& info) { answer = info.status(); });
+  const auto open = rig.NextOpen();
+  rig.Execute(wire::CopenCommand{open->msg_id, INT64_MAX, 0});
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(answer->error(), EFBIG);
+}
+
+TEST(CacheTest, AFailedOpenLeavesNothingBehind) {
+  CacheRig rig;
+  const ObjectNumber volume = *rig.cache->AddVolume("volume");
+  std::optional<Status> answer;
+  rig.cache->Acquire({volume, "volume"}, "object", {}, false, nullptr,
+                     [&](const Result<ObjectInfo>& info) { answer = info.status(); });
+  const auto open = rig.NextOpen();
+  rig.Execute(wire::CauseCommand{open->msg_id, "http://x/y: 404 Not Found"});
+  rig.Execute(wire::CopenCommand{open->msg_id, -ENOENT, 0});
+  EXPECT_EQ(answer->error(), ENOENT);
+  EXPECT_EQ(answer->message(), "http://x/y: 404 Not Found");
+  EXPECT_TRUE(rig.cache->DescribeObjects().empty());
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(rig.directory + "/data")) {
+    files += entry.is_regular_file() ? 1 : 0;
+  }
+  EXPECT_EQ(files, 0u);
+}
+
+TEST(CacheTest, AMissingDataFileCostsItsObjectOnly) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  rig.Execute(wire::FilledCommand{rig.live, {0, kMiB}});
+  rig.cache.reset();
+  std::filesystem::remove_all(rig.directory + "/data");
+  rig.Open();
+  const Result<ObjectInfo> again = rig.Acquire(kMiB);
+  ASSERT_TRUE(again.ok());
+  EXPECT_NE(again->number, object.number);
+  EXPECT_FALSE(rig.IsPresent(again->number, {0, 4096}));
+}
+
+TEST(CacheTest, AnOriginThatChangedIsReplacedWhenNobodyUsesTheOldCopy) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  auto read = StartRead(&rig, object.number, {0, 4096});
+  const auto message = rig.NextRead();
+  rig.Execute(wire::CreadCommand{rig.live, message->msg_id, ESTALE});
+  EXPECT_EQ(read->ended->error(), EIO);
+  rig.Reopen();
+  EXPECT_TRUE(rig.Acquire(kMiB)->stale);
+  const Result<ObjectInfo> fresh = rig.Acquire(2 * kMiB, /*replace_stale=*/true);
+  ASSERT_TRUE(fresh.ok()) << fresh.status().message();
+  EXPECT_NE(fresh->number, object.number);
+  EXPECT_EQ(fresh->size_bytes, 2 * kMiB);
+  EXPECT_EQ(rig.cache->DescribeObjects().size(), 1u);
+}
+
+TEST(CacheTest, TheFetchersAttrComesBackWithEveryOpen) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  EXPECT_EQ(rig.Execute(wire::AttrCommand{rig.live, "etag=\"1\""}), 0);
+  rig.Reopen();
+  auto read = StartRead(&rig, object.number, {0, 4096});
+  EXPECT_EQ(rig.NextOpen()->attr, "etag=\"1\"");
+}
+
+TEST(CacheTest, UnderPolicyFailReadsEndWithTheFetcherAndStartAgainWithTheNext) {
+  CacheOptions options;
+  options.fail_on_detach = true;
+  CacheRig rig(options);
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  auto pending = StartRead(&rig, object.number, {0, 4096});
+  rig.cache->Detach();
+  EXPECT_EQ(pending->ended->error(), EIO);
+  auto refused = StartRead(&rig, object.number, {0, 4096});
+  EXPECT_EQ(refused->ended->error(), EIO);
+  ASSERT_TRUE(rig.cache->Attach().ok());
+  auto served = StartRead(&rig, object.number, {0, 4096});
+  EXPECT_FALSE(served->ended.has_value());
+  rig.live = rig.AnswerOpen(kMiB);
+  rig.Execute(wire::FilledCommand{rig.live, rig.NextRead()->range});
+  EXPECT_TRUE(served->ended->ok());
+}
+
+TEST(CacheTest, BadNamesAreRefused) {
+  CacheRig rig;
+  EXPECT_EQ(rig.cache->AddVolume("").status().error(), EINVAL);
+  EXPECT_EQ(rig.cache->AddVolume("a/b").status().error(), EINVAL);
+  EXPECT_EQ(rig.cache->AddVolume("..").status().error(), EINVAL);
+  EXPECT_EQ(rig.cache->AddVolume(std::string(256, 'x')).status().error(), EINVAL);
+}
+
+}  // namespace
+}  // namespace cachecore
