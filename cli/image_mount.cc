@@ -69,6 +69,13 @@ Status MountErofsFrom(const std::string& source, const std::string& mount_point,
   return Status(EINVAL, status.message() + " (dmesg says why; --as=file shows it as a file)");
 }
 
+Result<std::string> MountOnNewLoop(const std::string& image, const std::string& mount_point,
+                                   const std::string& options) {
+  ASSIGN_OR_RETURN(const LoopDevice loop, AttachLoop(image));
+  RETURN_IF_ERROR(MountErofsFrom(loop.path, mount_point, options));
+  return loop.path;
+}
+
 // A mount nobody can list isn't usable; listing also brings the bytes of the root directory.
 Status ListOnce(const std::string& directory) {
   const std::unique_ptr<DIR, int (*)(DIR*)> open_directory(opendir(directory.c_str()), closedir);
@@ -123,10 +130,14 @@ Result<std::string> MountErofs(const std::string& image, const std::string& moun
     const Status direct = MountErofsFrom(image, mount_point, options);
     if (direct.ok()) return image;
     if (direct.error() != ENOTBLK && direct.error() != EINVAL) return direct;
-    ASSIGN_OR_RETURN(LoopDevice loop, AttachLoop(image));
-    RETURN_IF_ERROR(MountErofsFrom(loop.path, mount_point, options));
-    return loop.path;
+    return MountOnNewLoop(image, mount_point, options);
   };
+  return MountOrUndo(mount_it, mount_point, deadline);
+}
+
+Result<std::string> MountErofsByLoop(const std::string& image, const std::string& mount_point,
+                                     const std::string& options, const Deadline& deadline) {
+  const auto mount_it = [&] { return MountOnNewLoop(image, mount_point, options); };
   return MountOrUndo(mount_it, mount_point, deadline);
 }
 

@@ -29,6 +29,11 @@ cachecore::Result<std::string> ReadHead(const std::string& path, size_t length,
 // a directory).
 cachecore::Result<std::string> MountErofs(const std::string& image, const std::string& mount_point,
                                           const std::string& options, const Deadline& deadline);
+// What MountErofs falls back to.
+cachecore::Result<std::string> MountErofsByLoop(const std::string& image,
+                                                const std::string& mount_point,
+                                                const std::string& options,
+                                                const Deadline& deadline);
 cachecore::Result<std::string> BindDirectory(const std::string& directory,
                                              const std::string& mount_point,
                                              const Deadline& deadline);

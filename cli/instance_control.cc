@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <iostream>
 #include <sstream>
 
 #include "cli/control_client.h"
@@ -78,7 +79,11 @@ void CleanStart(const Instance& instance) {
   for (const MountRecord& record : ListMountRecords(instance)) {
     if (!table.ok() || (!record.mounted && record.IsAlive(*table))) continue;
     const MountEntry* entry = FindMount(*table, record.mount_point);
-    if (entry != nullptr && IsOwnMount(*entry)) DetachAll(record.mount_point);
+    if (entry != nullptr && IsOwnMount(*entry)) {
+      DetachAll(record.mount_point);
+      std::cerr << "holdfast: " << record.mount_point
+                << " had lost its daemons and is no longer mounted\n";
+    }
     RemoveMountRecord(instance, record.mount_point);
   }
   DetachAll(instance.FuseDir());

@@ -114,9 +114,10 @@ std::string MountLines(const StatusReport& report) {
   std::string text;
   for (const MountStatus& mount : report.mounts) {
     const MountRecord& record = mount.record;
-    const char* state = !mount.alive     ? "  [gone: no longer mounted]"
-                        : record.mounted ? ""
-                                         : "  [being mounted]";
+    const char* state = !mount.alive          ? "  [gone: no longer mounted]"
+                        : !record.mounted     ? "  [being mounted]"
+                        : !report.IsRunning() ? "  [dead: nothing serves it; holdfast umount]"
+                                              : "";
     text += "  mount       " + record.mount_point + "  " +
             (record.kind.empty() ? "" : record.kind + "  ") + record.url + state + "\n";
   }

@@ -14,6 +14,7 @@
 
 #include "cachecore/mutex.h"
 #include "cli/command.h"
+#include "cli/deadline.h"
 #include "cli/files.h"
 #include "cli/image_mount.h"
 #include "tests/cli/fake_control_server.h"
@@ -124,6 +125,22 @@ TEST_F(MountOperationTest, AnythingElseIsShownAsAFileOfAReadOnlyDirectory) {
   EXPECT_EQ(*ReadFile(point_ + "/image"), *ReadFile(image_));
   EXPECT_EQ(open((point_ + "/image").c_str(), O_RDWR | O_CLOEXEC), -1);
   EXPECT_EQ(errno, EROFS);
+}
+
+TEST_F(MountOperationTest, ALoopDeviceServesWhereAFileCannotAndGoesWithTheMount) {
+  const auto device =
+      MountErofsByLoop(image_, point_, "", Deadline(std::chrono::milliseconds(20'000)));
+  ASSERT_TRUE(device.ok()) << device.status().message();
+  ASSERT_TRUE(device->starts_with("/dev/loop")) << *device;
+  EXPECT_EQ(*ReadFile(point_ + "/file"), "inside");
+  const std::string backing = "/sys/block" + device->substr(4) + "/loop/backing_file";
+  EXPECT_EQ(*ReadFile(backing), image_ + "\n");
+  ASSERT_EQ(umount(point_.c_str()), 0);
+  const auto cleared = [&] {
+    const auto now = ReadFile(backing);
+    return !now.ok() || *now != image_ + "\n";
+  };
+  EXPECT_TRUE(WaitUntil(cleared, Deadline(std::chrono::milliseconds(20'000))).ok());
 }
 
 TEST_F(MountOperationTest, ARefusalOfTheOriginIsToldAndUndone) {

@@ -89,6 +89,11 @@ TEST(StatusTextTest, StoppedAndMissingInstancesAreSaid) {
   StatusReport report;
   report.instance = "old";
   EXPECT_EQ(StatusToText({report}, kNow), "instance old: not running\n");
+  report.mounts = Serving().mounts;
+  EXPECT_EQ(StatusToText({report}, kNow),
+            "instance old: not running\n"
+            "  mount       /mnt/x  erofs  http://h/image.erofs  [dead: nothing serves it; holdfast "
+            "umount]\n");
   EXPECT_EQ(StatusToText({}, kNow), "no instances\n");
 }
 
