@@ -64,7 +64,8 @@ struct EngineCounters {
   uint64_t requests = 0;
   uint64_t bytes_filled = 0;
   uint64_t bytes_filled_twice = 0;
-  uint64_t bytes_in_flight_at_detach = 0;  // READs a fetcher had unanswered when it left, summed up.
+  uint64_t bytes_in_flight_at_detach =
+      0;  // READs a fetcher had unanswered when it left, summed up.
 };
 
 // One message chosen for delivery; it stays in the table, pinned by the caller's single device
@@ -87,7 +88,11 @@ class Engine {
   void Drop(Object* object, Effects* effects);
 
   // Asks the fetcher for an object that nothing is known of; joins an OPEN already on its way.
-  void Acquire(Object* object, Duration deadline, AcquireDone done, Effects* effects);
+  // Returns the serial that withdraws it.
+  uint64_t Acquire(Object* object, Duration deadline, AcquireDone done, Effects* effects);
+
+  // Ends an acquisition early.  False when it has ended already.
+  bool WithdrawAcquire(ObjectNumber number, uint64_t serial, const Status& why, Effects* effects);
 
   // Waits for `range`, which lies inside the object and is not all present.  `deadline` zero is
   // never.
@@ -147,6 +152,7 @@ class Engine {
               Effects* effects);
   void Join(Request* request, const ReadTicket& read);
   void Unqueue(const ReadTicket& read);
+  const ExpiredRead* FindExpired(Object* object, ByteRange range);
   void Finish(const ReadTicket& read, const Status& status, Effects* effects);
   void EndRequest(Request* request, Effects* effects);
   void FailReadsIn(Object* object, ByteRange range, const Status& status, Effects* effects);
@@ -166,6 +172,7 @@ class Engine {
   RequestTable requests_;
   std::multimap<Duration, std::weak_ptr<PendingRead>> deadlines_;
   Generation generation_;
+  uint64_t acquires_ = 0;  // The last serial given.
   EngineCounters counters_;
 };
 

@@ -9,6 +9,8 @@
 namespace cachecore {
 namespace {
 
+// Long enough for the kernel to come back, far shorter than any request timeout worth setting.
+constexpr Duration kEchoTime = std::chrono::seconds(1);
 constexpr uint64_t kExactMaxFetch = 2 << 20;  // What clients of the kernel's interface accept.
 
 uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value - value % alignment; }
@@ -29,9 +31,23 @@ ReadTicket Engine::Read(Object* object, ByteRange range, uint64_t fuse_unique, D
   read->started = clock_.Now();
   read->done = std::move(done);
   ++counters_.reads_waited;
+  if (const ExpiredRead* expired = FindExpired(object, range)) {
+    Finish(read, expired->status, effects);
+    return read;
+  }
   Await(read, effects);
   if (deadline != Duration::zero()) deadlines_.emplace(deadline, read);
   return read;
+}
+
+const ExpiredRead* Engine::FindExpired(Object* object, ByteRange range) {
+  std::erase_if(object->expired, [now = clock_.Now()](const ExpiredRead& expired) {
+    return expired.echo_until <= now;
+  });
+  for (const ExpiredRead& expired : object->expired) {
+    if (expired.range.Contains(range)) return &expired;
+  }
+  return nullptr;
 }
 
 // Puts a read in line at its first missing byte and sees to it that all it misses has been asked
@@ -169,7 +185,7 @@ void Engine::Expire(const std::string& circumstances, Effects* effects) {
     const ReadTicket read = deadlines_.begin()->second.lock();
     deadlines_.erase(deadlines_.begin());
     if (read == nullptr || read->ended) continue;
-    const Object* object = read->object;
+    Object* object = read->object;
     std::string cause = circumstances;
     for (const MsgId id : read->requests) {
       const Request* request = requests_.Find(id);
@@ -180,8 +196,10 @@ void Engine::Expire(const std::string& circumstances, Effects* effects) {
                            read->range.ToString() + ": EIO after " +
                            std::to_string(waited.count()) + " ms without an answer: " + cause);
     ++counters_.reads_expired;
+    const Status status(EIO, effects->log.back());
+    object->expired.push_back({read->range, now + kEchoTime, status});
     Unqueue(read);
-    Finish(read, Status(EIO, effects->log.back()), effects);
+    Finish(read, status, effects);
   }
   for (auto& [number, object] : objects_) {
     if (object->acquires.empty()) continue;

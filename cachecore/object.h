@@ -48,7 +48,17 @@ struct PendingRead {
 };
 using ReadTicket = std::shared_ptr<PendingRead>;
 
+// A read that has waited out its time.  When its read-ahead of a page has failed, the kernel asks
+// for that page again at once, alone; that echo is given the same answer, or the reader would wait
+// twice.
+struct ExpiredRead {
+  ByteRange range;
+  Duration echo_until{0};
+  Status status;
+};
+
 struct PendingAcquire {
+  uint64_t serial = 0;
   Duration deadline{0};  // Zero is never.
   AcquireDone done;
 };
@@ -74,6 +84,7 @@ struct Object {
   std::map<uint64_t, MsgId> in_flight;
   std::multimap<uint64_t, ReadTicket> waiting;
   std::vector<PendingAcquire> acquires;
+  std::vector<ExpiredRead> expired;  // Lately; see ExpiredRead.
   ReadAhead read_ahead;
 
   std::shared_ptr<const UniqueFd> file;

@@ -247,6 +247,19 @@ TEST(EngineTest, AnOverdueReadEndsWithEioAndOneLogLine) {
   EXPECT_EQ(rig.engine.requests().size(), 0u);
 }
 
+TEST(EngineTest, TheKernelsEchoOfAnOverdueReadEndsAtOnceAndIsNotLogged) {
+  EngineRig rig(Plain());
+  Object* object = rig.AddKnown(16, kMiB);
+  rig.Read(object, {0, 65536}, std::chrono::seconds(5));
+  rig.Advance(std::chrono::seconds(5));
+  EXPECT_EQ(rig.Read(object, {4096, 8192}, std::chrono::seconds(5))->status.error(), EIO);
+  auto* beyond = rig.Read(object, {61440, 69632}, std::chrono::seconds(5));
+  EXPECT_EQ(beyond->times_ended, 0);
+  EXPECT_EQ(rig.log.size(), 1u);
+  rig.Advance(std::chrono::seconds(1));
+  EXPECT_EQ(rig.Read(object, {4096, 8192}, std::chrono::seconds(5))->times_ended, 0);
+}
+
 TEST(EngineTest, DroppingEndsTheObjectsRequestsAndTellsTheFetcher) {
   EngineRig rig(Plain());
   Object* object = rig.AddKnown(16, kMiB);
