@@ -8,6 +8,7 @@ import unittest
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
+from harness.holdfast import NO_READ_AHEAD
 from harness.readers import Reader, pread, wait_all
 
 AT_ONCE_S = 1.0
@@ -22,7 +23,7 @@ class DetachPolicyFailTest(Case):
     def mount_and_start_readers(self, *flags):
         """Eight reads that an origin 20 s away will not have answered when the fetcher dies."""
         holdfast = self.holdfast()
-        path = holdfast.mount_file(self.origin.url(os.path.basename(self.truth)), *flags)
+        path = holdfast.mount_file(self.origin.url(os.path.basename(self.truth)), NO_READ_AHEAD, *flags)
         self.origin.restart(delay_ms=20000)
         readers = [self.keep(Reader(path, (4 * i + 2) << 20, 4096)) for i in range(8)]
         holdfast.wait_waiting(8)

@@ -7,6 +7,7 @@ import unittest
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
+from harness.holdfast import NO_READ_AHEAD
 from harness.readers import RIGHT, Reader, wait_all
 from harness.sandbox import wait_until
 
@@ -19,12 +20,12 @@ LENGTH = 4096
 class FetcherDeadForLongTest(Case):
     def test_readers_of_the_fuse_file_wait_can_be_killed_and_finish(self):
         served = images.random_file(READERS << 20)
-        holdfast, path = self.mount(served, lambda h, url: h.mount_file(url))
+        holdfast, path = self.mount(served, lambda h, url: h.mount_file(url, NO_READ_AHEAD))
         self.outlast(holdfast, [(path, served, (i << 20) + (512 << 10)) for i in range(READERS)])
 
     def test_readers_of_the_erofs_mount_wait_can_be_killed_and_finish(self):
         image, tree = images.random_image(READERS, 2 << 20)
-        holdfast, point = self.mount(image, lambda h, url: h.mount(url, "--as=erofs"))
+        holdfast, point = self.mount(image, lambda h, url: h.mount(url, "--as=erofs", NO_READ_AHEAD))
         names = sorted(os.listdir(point))
         for name in names:
             os.stat(os.path.join(point, name))  # The metadata; what is to be missing is the data.

@@ -21,7 +21,8 @@ class BadMountPointTest(Case):
         self.neighbour = Neighbour(self, self.instance)
 
     def tearDown(self):
-        self.neighbour.assert_undisturbed()
+        if not self.has_failed():
+            self.neighbour.assert_undisturbed()
 
     def refuse(self, mount_point, pattern):
         self.assert_one_line(self.instance.try_mount(self.url, mount_point), pattern)

@@ -8,7 +8,7 @@ import unittest
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
-from harness.holdfast import helper
+from harness.holdfast import NO_READ_AHEAD, helper
 from harness.readers import pread
 from harness.sandbox import wait_until
 
@@ -34,7 +34,7 @@ class LimitsTest(Case):
         truth = images.random_file(WAITING * stride)
         origin = self.serve(os.path.dirname(truth))
         instance = self.holdfast()
-        path = instance.mount_file(origin.url(os.path.basename(truth)))
+        path = instance.mount_file(origin.url(os.path.basename(truth)), NO_READ_AHEAD)
         pread(path, 0, 4096)
         wait_until(lambda: instance.pending() == 0, 10, "nothing pending")
         instance.hold_supervisor()

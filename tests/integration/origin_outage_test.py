@@ -8,6 +8,7 @@ import unittest
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
+from harness.holdfast import NO_READ_AHEAD
 from harness.readers import RIGHT, Reader, pread, wait_all
 
 READERS = 16
@@ -35,7 +36,7 @@ class OriginOutageTest(Case):
         return readers
 
     def test_reads_in_flight_finish_when_the_origin_is_back_after_20_s(self):
-        readers = self.start_readers(self.instance.mount_file(self.origin.url(self.name)), READERS)
+        readers = self.start_readers(self.instance.mount_file(self.origin.url(self.name), NO_READ_AHEAD), READERS)
         time.sleep(OUTAGE_S)
         self.assertEqual([r.what for r in readers if r.wait(0)], [], "readers that did not wait")
         self.origin.configure()
@@ -46,7 +47,7 @@ class OriginOutageTest(Case):
         self.assertEqual({r.result for r in readers}, {RIGHT})
 
     def test_with_a_request_timeout_they_end_with_eio_and_the_log_says_why(self):
-        path = self.instance.mount_file(self.origin.url(self.name), f"--request-timeout={TIMEOUT_S}s")
+        path = self.instance.mount_file(self.origin.url(self.name), NO_READ_AHEAD, f"--request-timeout={TIMEOUT_S}s")
         readers = self.start_readers(path, 4)
         self.assertEqual([r.what for r in wait_all(readers, 4 * TIMEOUT_S)], [], "readers still waiting")
         self.assertEqual({r.result for r in readers}, {errno.EIO})

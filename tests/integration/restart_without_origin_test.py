@@ -8,6 +8,7 @@ import unittest
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
+from harness.holdfast import NO_READ_AHEAD
 from harness.readers import RIGHT, Reader, drop_page_cache, pread
 
 FILES = 8
@@ -29,7 +30,7 @@ class RestartWithoutOriginTest(Case):
 
     def remount_without_origin(self, *flags):
         """Reads the first half of the files, takes everything down, and mounts again with no origin."""
-        point = self.instance.mount(self.url, "--as=erofs")
+        point = self.instance.mount(self.url, "--as=erofs", NO_READ_AHEAD)
         names = sorted(os.listdir(point))
         self.present, self.absent = names[:FILES // 2], names[FILES // 2 + 1:]
         for name in self.present:
@@ -39,7 +40,7 @@ class RestartWithoutOriginTest(Case):
         self.origin.stop()
         drop_page_cache()
         start = time.monotonic()
-        self.instance.mount(self.url, *flags, mount_point=point)
+        self.instance.mount(self.url, NO_READ_AHEAD, *flags, mount_point=point)
         self.assertLess(time.monotonic() - start, MOUNT_S, "the mount waited for the origin")
         return point
 
@@ -68,9 +69,8 @@ class RestartWithoutOriginTest(Case):
         self.assert_present_is_right(point)
 
     def test_nothing_present_is_fetched_again(self):
-        self.remount_without_origin()
+        point = self.remount_without_origin()
         self.origin.start()
-        point = self.instance.mount(self.url, "--as=erofs")
         for name in sorted(os.listdir(point)):
             self.assertEqual(pread(os.path.join(point, name), 0, FILE_SIZE), self.truth(name))
         self.assertEqual(self.origin.served().twice_bytes, 0)

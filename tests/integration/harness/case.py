@@ -9,6 +9,7 @@ import unittest
 from harness.holdfast import Holdfast, missing_binaries
 from harness.misbehaving import MisbehavingOrigin
 from harness.nginx import ECHO_MODULE, Nginx
+from harness.readers import RIGHT, Reader
 from harness.sandbox import Sandbox
 
 SKIP = 77
@@ -21,16 +22,26 @@ class Case(unittest.TestCase):
         self._readers = []
 
     def _close(self):
-        if self._has_failed():
+        if self.has_failed():
             for path, text in self.box.logs():
                 print(f"--- {path}\n{text}", file=sys.stderr)
         for reader in self._readers:
             reader.close()
         self.box.close()
 
-    def _has_failed(self):
+    def has_failed(self):
+        """Whether it has so far.  What tearDown asserts is only worth a look when it has not."""
         result = self._outcome.result
         return any(test is self for test, _ in result.errors + result.failures)
+
+    def assert_reads_right(self, path, truth_path, offset=0, length=None, seconds=30):
+        """One read in a process of its own, so that a read that hangs is a failure and not a hang."""
+        with open(truth_path, "rb") as f:
+            f.seek(offset)
+            truth = f.read() if length is None else f.read(length)
+        reader = self.keep(Reader(path, offset, len(truth), truth))
+        self.assertTrue(reader.wait(seconds), f"{reader.what}: still waiting after {seconds} s")
+        self.assertEqual(reader.result, RIGHT, reader.what)
 
     def keep(self, reader):
         """A reader that is to be gone when the test is."""

@@ -70,6 +70,11 @@ class Sent:
     asked: int    # Bytes that were asked for.
     uri: str
 
+    @property
+    def is_probe(self):
+        """One byte, asked for to learn the size and the entity tag; not a fetch."""
+        return self.begin == 0 and self.asked == 1
+
 
 @dataclass
 class Served:
@@ -165,10 +170,10 @@ class Nginx:
         return entries
 
     def served(self, uri=None):
-        """Totals over the log, of one path or of all."""
+        """Totals over the log, of one path or of all, probes left out."""
         by_uri, total, count = {}, 0, 0
         for sent in self.log():
-            if uri in (None, sent.uri) and sent.method == "GET":
+            if uri in (None, sent.uri) and sent.method == "GET" and not sent.is_probe:
                 count += 1
                 total += sent.length
                 by_uri.setdefault(sent.uri, []).append((sent.begin, sent.begin + sent.length))

@@ -164,6 +164,8 @@ class Sandbox:
     def logs(self):
         """(path, last lines) of every log below the directory."""
         for folder, _, names in os.walk(self.directory):
+            if os.path.basename(folder) == "db":
+                continue  # RocksDB's own, not for reading.
             for name in sorted(names):
                 if name.endswith((".log", ".err")):
                     path = os.path.join(folder, name)
