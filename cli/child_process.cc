@@ -136,6 +136,10 @@ Result<std::unique_ptr<ChildLauncher>> ChildLauncher::Create(const LaunchSpec& s
   auto launcher = std::unique_ptr<ChildLauncher>(new ChildLauncher);
   launcher->spec_ = spec;
   ASSIGN_OR_RETURN(launcher->program_, FindProgram(spec.argv[0]));
+  void* shared =
+      mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) return Status::FromErrno(errno, "map a page shared with a child");
+  launcher->exec_error_.reset(static_cast<int*>(shared));
   launcher->pid_path_tmp_ = spec.pid_path + ".tmp";
   launcher->oom_score_adj_ = ReadWholeFile(kOomScoreAdjPath);
   for (std::string& argument : launcher->spec_.argv) launcher->argv_.push_back(argument.data());
@@ -180,7 +184,7 @@ void ChildLauncher::FillEnvironment(const FdStore& store) {
 
 pid_t ChildLauncher::Start(const FdStore& store) {
   FillEnvironment(store);
-  exec_error_ = 0;
+  *exec_error_ = 0;
   // vfork copies no page tables: it can't fail for want of memory and takes no time to speak of.
   // Signals are blocked by the caller, so no handler runs on the memory we share.
   pid_t pid = vfork();
@@ -204,7 +208,7 @@ void ChildLauncher::RunChild(const FdStore& store) {
   syscall(SYS_close_range, kFirstPassedFd, ~0U, 1U << 2 /* CLOSE_RANGE_CLOEXEC */);
   for (size_t i = 0; i < store.size(); ++i) {
     if (dup2(store.fd(i), kFirstPassedFd + static_cast<int>(i)) < 0) {
-      exec_error_ = errno;
+      *exec_error_ = errno;
       _exit(kExitCannotExec);
     }
   }
@@ -215,7 +219,7 @@ void ChildLauncher::RunChild(const FdStore& store) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   execve(program_.c_str(), argv_.data(), env_.data());
-  exec_error_ = errno;
+  *exec_error_ = errno;
   _exit(kExitCannotExec);
 }
 

@@ -18,6 +18,7 @@
 #ifndef CLI_CHILD_PROCESS_H_
 #define CLI_CHILD_PROCESS_H_
 
+#include <sys/mman.h>
 #include <sys/types.h>
 
 #include <chrono>
@@ -46,10 +47,14 @@ class ChildLauncher {
   // The child's pid, or a negative errno when there's no child.  A child that could not exec exits
   // with 127 and leaves the reason in exec_error().
   pid_t Start(const FdStore& store);
-  int exec_error() const { return exec_error_; }
+  int exec_error() const { return *exec_error_; }
   const std::string& program() const { return program_; }
 
  private:
+  struct UnmapInt {
+    void operator()(int* shared) const { munmap(shared, sizeof(*shared)); }
+  };
+
   ChildLauncher() = default;
   void LayOutEnvironment();
   void FillEnvironment(const FdStore& store);
@@ -68,7 +73,9 @@ class ChildLauncher {
   char listen_pid_[32] = {};
   char listen_fds_[32] = {};
   char watchdog_pid_[32] = {};
-  int exec_error_ = 0;  // Written by the child, which shares our memory until it execs.
+  // Written by the child.  A shared page, since not every vfork shares memory (a sanitizer's
+  // forks).
+  std::unique_ptr<int, UnmapInt> exec_error_;
 };
 
 // Ends the process an earlier supervisor left behind and removes its pid file.  Only a process
