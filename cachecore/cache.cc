@@ -252,12 +252,17 @@ ReadTicket Cache::Read(ObjectNumber number, ByteRange range, uint64_t fuse_uniqu
   return ticket;
 }
 
-bool Cache::Withdraw(const ReadTicket& read, const Status& why) {
+bool Cache::Withdraw(const WaitTicket& ticket, const Status& why) {
   Work work;
   bool withdrawn;
   {
     MutexLock lock(&mu_);
-    withdrawn = engine_.Withdraw(read, why, &work.effects);
+    if (const auto* read = std::get_if<ReadTicket>(&ticket)) {
+      withdrawn = engine_.Withdraw(*read, why, &work.effects);
+    } else {
+      const auto& acquire = std::get<AcquireTicket>(ticket);
+      withdrawn = engine_.WithdrawAcquire(acquire.object, acquire.serial, why, &work.effects);
+    }
     Seal(&work);
   }
   Run(std::move(work));

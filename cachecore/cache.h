@@ -27,6 +27,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <variant>
 #include <vector>
 
 #include "cachecore/clock.h"
@@ -76,6 +77,13 @@ struct FileSlice {
   ByteRange range;
 };
 
+// Something that waits in the Cache and can be told to stop waiting.
+struct AcquireTicket {
+  ObjectNumber object;
+  uint64_t serial = 0;
+};
+using WaitTicket = std::variant<ReadTicket, AcquireTicket>;
+
 using SliceDone = std::function<void(const Status&, const FileSlice&)>;
 using InfoDone = std::function<void(const Result<ObjectInfo>&)>;
 
@@ -101,8 +109,10 @@ class Cache {
   // Objects.  Acquire finds one by name, asking the fetcher if nothing is known of it; `timeout`
   // zero is the request timeout.  With `replace_stale`, one whose origin has changed is dropped
   // first (the caller knows that nobody uses it); its old number is returned through *replaced.
-  void Acquire(const VolumeRecord& volume, const std::string& cookie, Duration timeout,
-               bool replace_stale, std::optional<ObjectNumber>* replaced, InfoDone done)
+  // Nullopt when `done` was called already.
+  std::optional<AcquireTicket> Acquire(const VolumeRecord& volume, const std::string& cookie,
+                                       Duration timeout, bool replace_stale,
+                                       std::optional<ObjectNumber>* replaced, InfoDone done)
       EXCLUDES(mu_, load_mu_);
   Result<ObjectInfo> Stat(ObjectNumber number) EXCLUDES(mu_, load_mu_);
 
@@ -112,8 +122,8 @@ class Cache {
   // Calls `done` once, when the range is present or cannot be.  Null when it was called already.
   ReadTicket Read(ObjectNumber number, ByteRange range, uint64_t fuse_unique, SliceDone done)
       EXCLUDES(mu_, load_mu_);
-  // Ends a read with `why`; false when it has ended.
-  bool Withdraw(const ReadTicket& read, const Status& why) EXCLUDES(mu_);
+  // Ends a read or an acquisition with `why`; false when it has ended.
+  bool Withdraw(const WaitTicket& ticket, const Status& why) EXCLUDES(mu_);
 
   // The device.
   Result<Generation> Attach() EXCLUDES(mu_);
@@ -163,6 +173,11 @@ class Cache {
   Result<std::optional<ObjectNumber>> FindByName(const VolumeRecord& volume,
                                                  const std::string& cookie) REQUIRES(load_mu_)
       EXCLUDES(mu_);
+  Result<std::optional<ObjectInfo>> FindKnown(const VolumeRecord& volume, const std::string& cookie,
+                                              bool replace_stale,
+                                              std::optional<ObjectNumber>* replaced)
+      REQUIRES(load_mu_) EXCLUDES(mu_);
+  Object* FindOrMakeUnknown(const VolumeRecord& volume, const std::string& cookie) REQUIRES(mu_);
   Status DropReplaced(ObjectNumber number) REQUIRES(load_mu_) EXCLUDES(mu_);
   Status Forget(const ObjectRecord& record) EXCLUDES(mu_);
   Status Quarantine(ObjectNumber number, ObjectNumber volume, const std::string& cookie,

@@ -190,66 +190,76 @@ Status Cache::DropReplaced(ObjectNumber number) {
   return Forget(record);
 }
 
-void Cache::Acquire(const VolumeRecord& volume, const std::string& cookie, Duration timeout,
-                    bool replace_stale, std::optional<ObjectNumber>* replaced, InfoDone done) {
+// What is known of an object by name, if anything.  A stale one that may be replaced is dropped
+// first.
+Result<std::optional<ObjectInfo>> Cache::FindKnown(const VolumeRecord& volume,
+                                                   const std::string& cookie, bool replace_stale,
+                                                   std::optional<ObjectNumber>* replaced) {
+  ASSIGN_OR_RETURN(const std::optional<ObjectNumber> number, FindByName(volume, cookie));
+  if (!number) return std::optional<ObjectInfo>();
+  std::optional<ObjectInfo> info;
+  {
+    MutexLock lock(&mu_);
+    const Object* object = engine_.Find(*number);
+    if (object != nullptr && object->size_known) info = InfoOf(*object);
+  }
+  if (!info || !info->stale || !replace_stale) return info;
+  RETURN_IF_ERROR(DropReplaced(info->number));
+  if (replaced != nullptr) *replaced = info->number;
+  return std::optional<ObjectInfo>();
+}
+
+std::optional<AcquireTicket> Cache::Acquire(const VolumeRecord& volume, const std::string& cookie,
+                                            Duration timeout, bool replace_stale,
+                                            std::optional<ObjectNumber>* replaced, InfoDone done) {
   if (cookie.empty() || cookie.size() > wire::kMaxCookieKeySize || cookie == "." ||
       cookie == "..") {
     done(Status(ENOENT, "\"" + cookie + "\" cannot be an object's name: 1 to 252 bytes"));
-    return;
+    return std::nullopt;
   }
   if (timeout == Duration::zero()) timeout = options_.request_timeout;
   Work work;
+  Result<std::optional<ObjectInfo>> known(std::optional<ObjectInfo>{});
+  std::optional<AcquireTicket> ticket;
+  if (const Status ids = EnsureIds(); !ids.ok()) known = ids;
   {
-    Status status = EnsureIds();
+    // Held to the end: two look-ups of one name must not make two objects.
     MutexLock load_lock(&load_mu_);
-    Result<std::optional<ObjectNumber>> number(std::optional<ObjectNumber>{});
-    if (status.ok()) number = FindByName(volume, cookie);
-    if (!status.ok() || !number.ok()) {
-      done(status.ok() ? number.status() : status);
-      return;
-    }
-    std::optional<ObjectInfo> info;
-    if (*number) {
-      MutexLock lock(&mu_);
-      const Object* object = engine_.Find(**number);
-      if (object != nullptr && object->size_known) info = InfoOf(*object);
-    }
-    if (info && info->stale && replace_stale) {
-      status = DropReplaced(info->number);
-      if (replaced != nullptr) *replaced = info->number;
-      info.reset();
-      number = std::optional<ObjectNumber>();
-    }
-    if (info || !status.ok()) {
-      done(info ? Result<ObjectInfo>(*info) : Result<ObjectInfo>(status));
-      return;
-    }
+    if (known.ok()) known = FindKnown(volume, cookie, replace_stale, replaced);
     MutexLock lock(&mu_);
-    if (refusing_) {
-      status = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
-    } else {
-      Object* object = *number ? engine_.Find(**number) : nullptr;
-      if (object == nullptr) {
-        auto fresh = std::make_unique<Object>();
-        fresh->number = ObjectNumber{object_numbers_.Take()};
-        fresh->volume = volume.number;
-        fresh->volume_key = volume.key;
-        fresh->cookie_key = cookie;
-        by_name_[NameOf(volume.number, cookie)] = fresh->number;
-        object = engine_.AddObject(std::move(fresh));
-      }
-      engine_.Acquire(
+    if (known.ok() && !known->has_value() && refusing_) {
+      known = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
+    }
+    if (known.ok() && !known->has_value()) {
+      Object* object = FindOrMakeUnknown(volume, cookie);
+      const uint64_t serial = engine_.Acquire(
           object, DeadlineAfter(timeout),
           [this, done, opened = object->number](const Status& ended) {
             done(ended.ok() ? Stat(opened) : Result<ObjectInfo>(ended));
           },
           &work.effects);
+      ticket = AcquireTicket{object->number, serial};
       Seal(&work);
     }
-    if (!status.ok())
-      work.effects.acquires.emplace_back([done](const Status& s) { done(s); }, status);
   }
   Run(std::move(work));
+  if (!ticket) done(known.ok() ? Result<ObjectInfo>(**known) : Result<ObjectInfo>(known.status()));
+  return ticket;
+}
+
+// An object that only an OPEN on its way knows of.
+Object* Cache::FindOrMakeUnknown(const VolumeRecord& volume, const std::string& cookie) {
+  const std::string name = NameOf(volume.number, cookie);
+  if (const auto it = by_name_.find(name); it != by_name_.end()) {
+    if (Object* object = engine_.Find(it->second); object != nullptr) return object;
+  }
+  auto fresh = std::make_unique<Object>();
+  fresh->number = ObjectNumber{object_numbers_.Take()};
+  fresh->volume = volume.number;
+  fresh->volume_key = volume.key;
+  fresh->cookie_key = cookie;
+  by_name_[name] = fresh->number;
+  return engine_.AddObject(std::move(fresh));
 }
 
 // Takes up what an earlier daemon had asked for: its READs go on in the background, and reads that

@@ -44,11 +44,26 @@ void Engine::Drop(Object* object, Effects* effects) {
   objects_.erase(object->number);
 }
 
-void Engine::Acquire(Object* object, Duration deadline, AcquireDone done, Effects* effects) {
+uint64_t Engine::Acquire(Object* object, Duration deadline, AcquireDone done, Effects* effects) {
   CHECK(!object->size_known);
-  object->acquires.push_back({deadline, std::move(done)});
-  if (object->open_request) return;
-  object->open_request = NewRequest(object, wire::Opcode::kOpen, {}, effects)->id;
+  object->acquires.push_back({++acquires_, deadline, std::move(done)});
+  if (!object->open_request) {
+    object->open_request = NewRequest(object, wire::Opcode::kOpen, {}, effects)->id;
+  }
+  return acquires_;
+}
+
+// The OPEN stays: its answer makes the object known, which the next look-up is glad of.
+bool Engine::WithdrawAcquire(ObjectNumber number, uint64_t serial, const Status& why,
+                             Effects* effects) {
+  Object* object = Find(number);
+  if (object == nullptr) return false;
+  const auto it = std::find_if(object->acquires.begin(), object->acquires.end(),
+                               [&](const auto& acquire) { return acquire.serial == serial; });
+  if (it == object->acquires.end()) return false;
+  effects->acquires.emplace_back(std::move(it->done), why);
+  object->acquires.erase(it);
+  return true;
 }
 
 bool Engine::Publish(MsgId id, Effects* effects) {

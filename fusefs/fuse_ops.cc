@@ -122,17 +122,20 @@ struct FuseOps {
       fuse_reply_err(req, volume.ok() ? ENOTDIR : EIO);
       return;
     }
-    server->cache_->Acquire(**volume, name, {}, false, nullptr,
-                            [req](const Result<ObjectInfo>& info) {
-                              if (info.ok()) {
-                                ReplyEntry(req, FileAttr(info->number, info->size_bytes));
-                              } else if (info.status().error() == ENOENT) {
-                                ReplyAbsent(req);
-                              } else {
-                                LOG(WARNING) << "look-up: " << info.status().message();
-                                fuse_reply_err(req, EIO);
-                              }
-                            });
+    const auto watch = server->Watch(req);
+    const auto ticket = server->cache_->Acquire(
+        **volume, name, {}, false, nullptr, [req, server, watch](const Result<ObjectInfo>& info) {
+          server->Unwatch(req, watch);
+          if (info.ok()) {
+            ReplyEntry(req, FileAttr(info->number, info->size_bytes));
+          } else if (info.status().error() == ENOENT) {
+            ReplyAbsent(req);
+          } else {
+            LOG(WARNING) << "look-up: " << info.status().message();
+            fuse_reply_err(req, ReaderError(info.status()));
+          }
+        });
+    if (ticket) server->interrupts_.SetTicket(watch->second, *ticket);
   }
 
   static void GetAttr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
@@ -221,21 +224,31 @@ struct FuseOps {
   }
 
   static void Interrupted(fuse_req_t, void* data) {
-    auto* watched = static_cast<std::pair<Interrupts*, uint64_t>*>(data);
+    auto* watched = static_cast<FuseServer::Watched*>(data);
     watched->first->Interrupt(watched->second);
   }
 };
 
-void FuseServer::ReadMissing(fuse_req_t req, ObjectNumber number, ByteRange range) {
-  // Lives as long as libfuse may call Interrupted: until the reply has been sent.
-  auto watched = std::make_shared<std::pair<Interrupts*, uint64_t>>(
-      &interrupts_, interrupts_.Watch(fuse_req_ctx(req)->pid, (current_unique_ & kResentBit) != 0));
+// Must come before the request is handed on: whoever completes it may reply, and end it, at once.
+std::shared_ptr<FuseServer::Watched> FuseServer::Watch(fuse_req_t req) {
+  const bool resent = (current_unique_ & kResentBit) != 0;
+  auto watched =
+      std::make_shared<Watched>(&interrupts_, interrupts_.Watch(fuse_req_ctx(req)->pid, resent));
   fuse_req_interrupt_func(req, FuseOps::Interrupted, watched.get());
+  return watched;
+}
+
+void FuseServer::Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched) {
+  interrupts_.Unwatch(watched->second);
+  fuse_req_interrupt_func(req, nullptr, nullptr);
+}
+
+void FuseServer::ReadMissing(fuse_req_t req, ObjectNumber number, ByteRange range) {
+  const auto watched = Watch(req);
   cachecore::ReadTicket ticket =
       cache_->Read(number, range, current_unique_,
                    [this, req, watched](const Status& status, const cachecore::FileSlice& slice) {
-                     interrupts_.Unwatch(watched->second);
-                     fuse_req_interrupt_func(req, nullptr, nullptr);
+                     Unwatch(req, watched);
                      if (status.ok()) {
                        ReplySlice(req, slice);
                      } else {

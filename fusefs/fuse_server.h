@@ -23,7 +23,7 @@
 #include <memory>
 #include <string>
 #include <thread>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "cachecore/cache.h"
@@ -62,7 +62,13 @@ class FuseServer {
  private:
   friend struct FuseOps;  // fuse_ops.cc
 
+  // A watch and who keeps it; what libfuse hands back to us when a request is interrupted.
+  using Watched = std::pair<Interrupts*, uint64_t>;
+
   void Serve();
+  // A request that may wait is watched for its caller being killed, until it is answered.
+  std::shared_ptr<Watched> Watch(fuse_req_t req);
+  void Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched);
   // Runs the saved INIT through the fresh session, before any thread serves.
   cachecore::Status ReplayInit();
   void ReadMissing(fuse_req_t req, cachecore::ObjectNumber number, cachecore::ByteRange range);

@@ -55,12 +55,12 @@ Interrupts::~Interrupts() {
 uint64_t Interrupts::Watch(pid_t tid, bool resent) {
   cachecore::MutexLock lock(&mu_);
   const uint64_t watch = next_watch_++;
-  watched_.emplace(watch, Watched{tid, resent, false, nullptr});
+  watched_.emplace(watch, Watched{tid, resent, false, std::nullopt});
   if (resent && ++resent_ == 1) changed_.NotifyAll();
   return watch;
 }
 
-void Interrupts::SetTicket(uint64_t watch, cachecore::ReadTicket ticket) {
+void Interrupts::SetTicket(uint64_t watch, cachecore::WaitTicket ticket) {
   cachecore::MutexLock lock(&mu_);
   auto it = watched_.find(watch);
   if (it != watched_.end()) it->second.ticket = std::move(ticket);
@@ -88,23 +88,23 @@ void Interrupts::Interrupt(uint64_t watch) {
 
 void Interrupts::Run() {
   for (int round = 0;; round = (round + 1) % kResentRounds) {
-    std::vector<std::pair<pid_t, cachecore::ReadTicket>> suspects;
+    std::vector<std::pair<pid_t, cachecore::WaitTicket>> suspects;
     {
       cachecore::MutexLock lock(&mu_);
       while (!stopping_ && interrupted_ == 0 && resent_ == 0) changed_.Wait(&mu_);
       if (stopping_) return;
       for (const auto& [watch, read] : watched_) {
         if (read.ticket && (read.interrupted || (read.resent && round == 0))) {
-          suspects.emplace_back(read.tid, read.ticket);
+          suspects.emplace_back(read.tid, *read.ticket);
         }
       }
     }
-    std::vector<cachecore::ReadTicket> killed;
+    std::vector<cachecore::WaitTicket> killed;
     for (auto& [tid, ticket] : suspects) {
       if (IsBeingKilled(tid)) killed.push_back(std::move(ticket));
     }
-    for (const cachecore::ReadTicket& read : killed) {
-      cache_->Withdraw(read, cachecore::Status(EINTR, "the reader was killed"));
+    for (const cachecore::WaitTicket& ticket : killed) {
+      cache_->Withdraw(ticket, cachecore::Status(EINTR, "the reader was killed"));
     }
     cachecore::MutexLock lock(&mu_);
     if (!stopping_ && interrupted_ + resent_ > 0) changed_.WaitFor(&mu_, kLookAgain);

@@ -1,13 +1,13 @@
-// Interrupts: lets killed readers go while their read is still waiting.
+// Interrupts: lets killed readers go while their read or look-up is still waiting.
 //
-// Model    a waiting read is watched from before it is handed to the Cache until it is answered.
-// The
+// Model    a waiting read or look-up is watched from before it is handed to the Cache until it is
+// answered. The
 //          kernel says FUSE_INTERRUPT once, at the first signal; the read is withdrawn, and
 //          answered EINTR, when the reading thread has SIGKILL pending, then or later: any other
 //          signal must not break a read of a regular file.  An interrupted reader is looked at
 //          every few milliseconds until its read ends.
 // Threads  thread-safe; one thread of its own.
-// Owns     a ticket of each watched read.
+// Owns     a ticket of each.
 // See      docs/design.md "The FUSE side".
 
 #ifndef FUSEFS_INTERRUPTS_H_
@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 
@@ -36,7 +37,7 @@ class Interrupts {
   // has sent it again.
   uint64_t Watch(pid_t tid, bool resent) EXCLUDES(mu_);
   // The Cache has taken it.  No-op when it has ended already.
-  void SetTicket(uint64_t watch, cachecore::ReadTicket ticket) EXCLUDES(mu_);
+  void SetTicket(uint64_t watch, cachecore::WaitTicket ticket) EXCLUDES(mu_);
   // It has been answered.
   void Unwatch(uint64_t watch) EXCLUDES(mu_);
   // The kernel has said FUSE_INTERRUPT for it.
@@ -47,7 +48,7 @@ class Interrupts {
     pid_t tid;
     bool resent;
     bool interrupted = false;
-    cachecore::ReadTicket ticket;
+    std::optional<cachecore::WaitTicket> ticket;
   };
 
   void Run() EXCLUDES(mu_);

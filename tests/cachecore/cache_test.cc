@@ -203,6 +203,21 @@ TEST(CacheTest, UnderPolicyFailReadsEndWithTheFetcherAndStartAgainWithTheNext) {
   EXPECT_TRUE(served->ended->ok());
 }
 
+TEST(CacheTest, AWithdrawnLookUpEndsAtOnceAndItsAnswerServesTheNext) {
+  CacheRig rig;
+  const ObjectNumber volume = *rig.cache->AddVolume("volume");
+  std::optional<Status> ended;
+  const auto ticket =
+      rig.cache->Acquire({volume, "volume"}, "object", {}, false, nullptr,
+                         [&](const Result<ObjectInfo>& info) { ended = info.status(); });
+  ASSERT_TRUE(ticket.has_value());
+  EXPECT_TRUE(rig.cache->Withdraw(*ticket, Status(EINTR, "killed")));
+  EXPECT_EQ(ended->error(), EINTR);
+  EXPECT_FALSE(rig.cache->Withdraw(*ticket, Status(EINTR, "killed")));
+  rig.AnswerOpen(kMiB);
+  EXPECT_EQ(rig.Acquire(kMiB)->size_bytes, kMiB);
+}
+
 TEST(CacheTest, BadNamesAreRefused) {
   CacheRig rig;
   EXPECT_EQ(rig.cache->AddVolume("").status().error(), EINVAL);
