@@ -2,12 +2,13 @@
 //
 // Model    a SOCK_SEQPACKET connection.  Daemon to fetcher: one message a packet, each the kernel's
 //          `struct cachefiles_msg` (16-byte header, host byte order), with opcodes from 0x80000000
-//          up for what the kernel has no words for.  Fetcher to daemon: packets of text, one or more
-//          commands divided by newlines; each packet is answered by one REPLY message with a result
-//          per command, in order.
+//          up for what the kernel has no words for.  Fetcher to daemon: packets of text, one or
+//          more commands divided by newlines; each packet is answered by one REPLY message with a
+//          result per command, in order.
 // Errors   a packet that does not decode gives EBADMSG (messages) or EINVAL / EOPNOTSUPP (commands,
 //          as the kernel's parser has it); never a crash, whatever the bytes.
-// See      docs/protocol.md (byte layouts, grammar, examples); Linux include/uapi/linux/cachefiles.h.
+// See      docs/protocol.md (byte layouts, grammar, examples); Linux
+// include/uapi/linux/cachefiles.h.
 
 #ifndef CACHECORE_WIRE_H_
 #define CACHECORE_WIRE_H_
@@ -34,14 +35,14 @@ enum class Opcode : uint32_t {
 
 inline constexpr uint32_t kProtocolVersion = 1;
 inline constexpr size_t kHeaderSize = 16;
-inline constexpr size_t kMaxKeySize = 255;         // Volume key without its NUL.
-inline constexpr size_t kMaxCookieKeySize = 252;   // What the kernel's on-disk name can hold.
-inline constexpr size_t kMaxAttrSize = 4096;       // See OpenMessage::attr.
-inline constexpr size_t kMaxMessageSize = 8192;    // Daemon to fetcher.
-inline constexpr size_t kMaxCommandPacket = 65536; // Fetcher to daemon.
+inline constexpr size_t kMaxKeySize = 255;          // Volume key without its NUL.
+inline constexpr size_t kMaxCookieKeySize = 252;    // What the kernel's on-disk name can hold.
+inline constexpr size_t kMaxAttrSize = 4096;        // See OpenMessage::attr.
+inline constexpr size_t kMaxMessageSize = 8192;     // Daemon to fetcher.
+inline constexpr size_t kMaxCommandPacket = 65536;  // Fetcher to daemon.
 inline constexpr size_t kMaxCommandsPerPacket = 1024;
 inline constexpr uint32_t kMaxCredits = 4096;
-inline constexpr size_t kMaxCauseSize = 1024;      // Longer texts are cut.
+inline constexpr size_t kMaxCauseSize = 1024;  // Longer texts are cut.
 
 // Capability bits: offered in HELLO, chosen by the `caps` command; all off until then, and then the
 // messages are the kernel's to the byte.
@@ -64,7 +65,8 @@ struct OpenMessage {
   std::string volume_key;  // Text; on the wire followed by a NUL that its size counts.
   std::string cookie_key;  // Binary; no NUL.
   int32_t fd = -1;
-  // Only with kCapAttr: what the fetcher last stored with `attr`, "" if nothing.  Opaque to the daemon.
+  // Only with kCapAttr: what the fetcher last stored with `attr`, "" if nothing.  Opaque to the
+  // daemon.
   std::string attr;
 };
 
