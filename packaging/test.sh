@@ -11,6 +11,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+# A second checkout finds what the first has compiled.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+
 logs=$PWD/build/test-logs
 rm -rf "$logs"
 mkdir -p "$logs"
