@@ -415,10 +415,14 @@ TEST_F(SupervisorTest, AServiceMaySetItsWatchdogAndPullIt) {
   life = NextLife("one");
   life.Do("notify\nWATCHDOG=trigger");  // It may be gone before it answers.
   EXPECT_TRUE(life.EndsWithin(kDeadlineMs));
-  NextLife("one");
+  life = NextLife("one");
   WaitStatus([](const auto& s) {
     return ServiceOf(s, "one")["last_exit"] ==
            "asked for by WATCHDOG=trigger: killed by signal 6 (SIGABRT)";
+  });
+  life.Kill();
+  WaitStatus([](const auto& s) {
+    return ServiceOf(s, "one")["last_exit"] == "killed by signal 9 (SIGKILL)";
   });
 }
 
