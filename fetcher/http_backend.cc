@@ -213,89 +213,98 @@ class HttpFetch : public HttpTransfer {
       : HttpTransfer(engine, config, request.key, request.range, request.version.pin),
         request_(std::move(request)),
         stored_(request_.range.begin),
+        answered_end_(request_.range.end),
         sink_(sink) {}
   ~HttpFetch() override { ReturnBuffer(std::move(buffer_)); }
 
-  bool OnBody(const char* data, size_t size) override {
-    if (!judged_) Judge();
-    if (failure_) return failure_->kind != Kind::kLocal && !oversized_ && Drain(size);
-    while (size > 0) {
-      const uint64_t position = stored_ + gathered_;
-      const size_t part = std::min<uint64_t>(
-          {size, HttpEngine::kGather - gathered_, request_.range.end - position});
-      if (part == 0) {
-        oversized_ = true;
-        failure_ = Failure{Kind::kRetry, EIO, shown_url() + ": sent more than it was asked for",
-                           Duration::zero()};
-        return false;
-      }
-      std::memcpy(buffer_.get() + gathered_, data, part);
-      gathered_ += part;
-      data += part;
-      size -= part;
-      const bool full = gathered_ == HttpEngine::kGather || position + part == request_.range.end;
-      if (full && !Store()) return false;
-    }
-    return true;
-  }
-
-  void Finish(CURLcode code) override {
-    if (!judged_ && code == CURLE_OK) Judge();
-    if (!failure_ || !failure_before_body_) Store();
-    if (!failure_ && code != CURLE_OK) failure_ = JudgeCurl(code);
-    if (!failure_ && stored_ < request_.range.end) {
-      failure_ = Failure{Kind::kRetry, EIO,
-                         shown_url() + ": body ended after " +
-                             std::to_string(stored_ - request_.range.begin) + " of " +
-                             std::to_string(request_.range.size()) + " bytes",
-                         Duration::zero()};
-    }
-    sink_->OnEnd(std::move(failure_));
-  }
+  bool OnBody(const char* data, size_t size) override;
+  void Finish(CURLcode code) override;
 
  private:
-  void Judge() {
-    judged_ = true;
-    failure_ = JudgeFetch(answer(), request_.range, request_.version, shown_url());
-    failure_before_body_ = failure_.has_value();
-    if (!failure_) buffer_ = TakeBuffer();
-  }
-
+  void Judge();
   // Writes what is gathered and reports it.
-  bool Store() {
-    size_t written = 0;
-    while (written < gathered_) {
-      const ssize_t done = pwrite(request_.data_fd, buffer_.get() + written, gathered_ - written,
-                                  static_cast<off_t>(stored_ + written));
-      if (done < 0 && errno == EINTR) continue;
-      if (done <= 0) {
-        const int error = done < 0 ? errno : ENOSPC;
-        failure_ = Failure{Kind::kLocal, error,
-                           std::string("write to the data file: ") + std::strerror(error),
-                           Duration::zero()};
-        gathered_ = 0;
-        return false;
-      }
-      written += static_cast<size_t>(done);
-    }
-    if (gathered_ == 0) return true;
-    const ByteRange stored = ByteRange::At(stored_, gathered_);
-    stored_ = stored.end;
-    gathered_ = 0;
-    sink_->OnStored(stored);
-    return true;
-  }
+  bool Store();
 
   const FetchRequest request_;
-  uint64_t stored_;      // Everything before this is in the data file.
-  size_t gathered_ = 0;  // Bytes in buffer_, which belong at stored_.
+  uint64_t stored_;        // Everything before this is in the data file.
+  size_t gathered_ = 0;    // Bytes in buffer_, which belong at stored_.
+  uint64_t answered_end_;  // Where the answer ends, by its own word.
   std::unique_ptr<char[]> buffer_;
   FetchSink* const sink_;
   bool judged_ = false;
-  bool failure_before_body_ = false;
   bool oversized_ = false;
   std::optional<Failure> failure_;
 };
+
+bool HttpFetch::OnBody(const char* data, size_t size) {
+  if (!judged_) Judge();
+  if (failure_) return failure_->kind != Kind::kLocal && !oversized_ && Drain(size);
+  while (size > 0) {
+    const uint64_t position = stored_ + gathered_;
+    const size_t part =
+        std::min<uint64_t>({size, HttpEngine::kGather - gathered_, answered_end_ - position});
+    if (part == 0) {
+      oversized_ = true;
+      failure_ =
+          Failure{Kind::kRetry, EIO, shown_url() + ": sent more than it said", Duration::zero()};
+      return false;
+    }
+    std::memcpy(buffer_.get() + gathered_, data, part);
+    gathered_ += part;
+    data += part;
+    size -= part;
+    const bool full = gathered_ == HttpEngine::kGather || position + part == answered_end_;
+    if (full && !Store()) return false;
+  }
+  return true;
+}
+
+void HttpFetch::Finish(CURLcode code) {
+  if (!judged_ && code == CURLE_OK) Judge();
+  Store();
+  if (!failure_ && code != CURLE_OK) failure_ = JudgeCurl(code);
+  if (!failure_ && stored_ < request_.range.end) {
+    failure_ = Failure{Kind::kRetry, EIO,
+                       shown_url() + ": body ended after " +
+                           std::to_string(stored_ - request_.range.begin) + " of " +
+                           std::to_string(request_.range.size()) + " bytes",
+                       Duration::zero()};
+  }
+  sink_->OnEnd(std::move(failure_));
+}
+
+void HttpFetch::Judge() {
+  judged_ = true;
+  const HttpAnswer headers = answer();
+  failure_ = JudgeFetch(headers, request_.range, request_.version, shown_url());
+  if (failure_) return;
+  answered_end_ = ParseContentRange(headers.content_range)->range->end;
+  buffer_ = TakeBuffer();
+}
+
+bool HttpFetch::Store() {
+  size_t written = 0;
+  while (written < gathered_) {
+    const ssize_t done = pwrite(request_.data_fd, buffer_.get() + written, gathered_ - written,
+                                static_cast<off_t>(stored_ + written));
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) {
+      const int error = done < 0 ? errno : ENOSPC;
+      failure_ =
+          Failure{Kind::kLocal, error,
+                  std::string("write to the data file: ") + std::strerror(error), Duration::zero()};
+      gathered_ = 0;
+      return false;
+    }
+    written += static_cast<size_t>(done);
+  }
+  if (gathered_ == 0) return true;
+  const ByteRange stored = ByteRange::At(stored_, gathered_);
+  stored_ = stored.end;
+  gathered_ = 0;
+  sink_->OnStored(stored);
+  return true;
+}
 
 }  // namespace
 

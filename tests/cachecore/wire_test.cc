@@ -138,6 +138,24 @@ TEST(WireMessageTest, HelloAndReplyAreAsDocumented) {
             FromHex("04000000 01000080 18000000 00000000 00000000 eaffffff"));
 }
 
+TEST(WireMessageTest, TheWorkedExampleOfTheProtocolPageIsRight) {
+  const auto expect = [](const Message& message, std::string_view hex) {
+    EXPECT_EQ(ToHex(EncodeMessage(message, kAllCaps)), ToHex(FromHex(hex)));
+  };
+  expect(HelloMessage{0, 1, 3, {9}},
+         "00000000 00000080 28000000 00000000 "
+         "00000000 01000000 03000000 00000000 09000000 00000000");
+  expect(ReplyMessage{0, {0}}, "00000000 01000080 14000000 00000000 00000000");
+  expect(ReplyMessage{1, {0, 0}}, "01000000 01000080 18000000 00000000 00000000 00000000");
+  expect(OpenMessage{{0}, {1}, "images", "disk.erofs", -1, ""},
+         "00000000 00000000 35000000 01000000 07000000 0a000000 ffffffff 00000000 "
+         "696d6167657300 6469736b2e65726f6673 00000000");
+  EXPECT_EQ(FormatCommand(AttrCommand{{1}, "{}"}), "attr 1,7b7d");
+  expect(ReadMessage{{2}, {1}, ByteRange::At(65536, 65536)},
+         "02000000 02000000 20000000 01000000 0000010000000000 0000010000000000");
+  expect(CloseMessage{{3}, {1}}, "03000000 01000000 10000000 01000000");
+}
+
 TEST(WireMessageTest, AttrFollowsTheKeysWithItsCapabilityOnly) {
   const OpenMessage open{{0}, {1}, "v", "c", -1, "ab"};
   const std::string bytes = EncodeMessage(open, kCapAttr);

@@ -130,85 +130,108 @@ TEST_F(FetchQueueTest, WaitingNamesThoseWhomNobodyServes) {
   EXPECT_THAT(queue_.Waiting(), IsEmpty());
 }
 
-// Random steps against a model that knows, per block, who misses it and whether it is in flight.
-TEST_F(FetchQueueTest, EveryReadEndsOnceAllItsBytesHaveArrivedAndNoByteIsInFlightTwice) {
-  constexpr uint64_t kBlocks = 64;
-  std::mt19937_64 random(TestSeed());
-  std::map<uint32_t, std::vector<bool>> missing;  // Live READs.
-  std::vector<ByteRange> pieces;
-  uint32_t next_id = 0;
-  uint64_t finished = 0;
-  for (int step = 0; step < 200'000; ++step) {
-    const uint64_t pick = random();
-    switch (random() % 6) {
-      case 0:
-      case 1: {
-        if (missing.size() > 20) break;
-        const uint64_t begin = random() % kBlocks;
-        const uint64_t end = begin + 1 + random() % (kBlocks - begin);
-        Add(next_id, {begin * kBlock, end * kBlock});
-        std::vector<bool>& blocks = missing[next_id++];
-        blocks.resize(kBlocks);
-        std::fill(blocks.begin() + static_cast<int64_t>(begin),
-                  blocks.begin() + static_cast<int64_t>(end), true);
-        break;
-      }
-      case 2: {
-        if (!queue_.NextOrder()) break;
-        const ByteRange piece = Take((1 + random() % 8) * kBlock, 1);
-        for (const ByteRange other : pieces) ASSERT_FALSE(piece.Overlaps(other)) << step;
-        pieces.push_back(piece);
-        break;
-      }
-      case 3:
-      case 4: {
-        if (pieces.empty()) break;
-        ByteRange& piece = pieces[pick % pieces.size()];
-        ByteRange got = piece;
-        got.end = got.begin + (1 + random() % (piece.size() / kBlock)) * kBlock;
-        std::vector<uint32_t> expected;
-        for (auto it = missing.begin(); it != missing.end();) {
-          bool touched = false;
-          for (uint64_t b = got.begin / kBlock; b < got.end / kBlock; ++b) {
-            touched |= it->second[b];
-            it->second[b] = false;
-          }
-          const bool done = touched && std::count(it->second.begin(), it->second.end(), true) == 0;
-          if (done) expected.push_back(it->first);
-          it = done ? missing.erase(it) : std::next(it);
-        }
-        std::vector<uint32_t> ended;
-        for (const MsgId id : queue_.Arrived(got)) ended.push_back(id.value);
-        std::sort(ended.begin(), ended.end());
-        ASSERT_EQ(ended, expected) << step;
-        finished += ended.size();
-        piece.begin = got.end;
-        if (piece.empty())
-          pieces.erase(pieces.begin() + static_cast<int64_t>(pick % pieces.size()));
-        break;
-      }
-      default: {
-        if (!pieces.empty() && pick % 4 == 0) {
-          queue_.Return(pieces.back());
-          pieces.pop_back();
-        } else if (!missing.empty() && pick % 4 == 1) {
-          queue_.Remove({missing.begin()->first});
-          missing.erase(missing.begin());
-        }
-      }
-    }
-    // Whoever misses a byte that is not in flight is in line, and nobody else.
-    bool wanted = false;
-    for (const auto& [id, blocks] : missing) {
-      for (uint64_t b = 0; b < kBlocks; ++b) {
-        const auto in_flight = [b](ByteRange piece) { return piece.Contains(b * kBlock); };
-        wanted |= blocks[b] && std::none_of(pieces.begin(), pieces.end(), in_flight);
-      }
-    }
-    ASSERT_EQ(queue_.NextOrder().has_value(), wanted) << step;
-    ASSERT_EQ(queue_.empty(), missing.empty()) << step;
+// Who misses what and what is in flight, kept per block, with the queue driven beside it.
+class FetchQueueModelTest : public FetchQueueTest {
+ protected:
+  static constexpr uint64_t kBlocks = 64;
+
+  uint64_t Below(uint64_t limit) { return random_() % limit; }
+
+  void AddOne() {
+    if (missing_.size() > 20) return;
+    const uint64_t begin = Below(kBlocks);
+    const uint64_t end = begin + 1 + Below(kBlocks - begin);
+    Add(next_id_, {begin * kBlock, end * kBlock});
+    std::vector<bool>& blocks = missing_[next_id_++];
+    blocks.resize(kBlocks);
+    for (uint64_t b = begin; b < end; ++b) blocks[b] = true;
   }
-  EXPECT_GT(finished, 1000u);
+
+  void TakeOne() {
+    if (!queue_.NextOrder()) return;
+    const ByteRange piece = Take((1 + Below(8)) * kBlock, 1);
+    for (const ByteRange other : pieces_) ASSERT_FALSE(piece.Overlaps(other));
+    pieces_.push_back(piece);
+  }
+
+  void LetSomeArrive() {
+    if (pieces_.empty()) return;
+    const auto piece = pieces_.begin() + static_cast<int64_t>(Below(pieces_.size()));
+    const uint64_t blocks = 1 + Below(piece->size() / kBlock);
+    const ByteRange got{piece->begin, piece->begin + blocks * kBlock};
+    std::vector<uint32_t> expected;
+    for (auto& [id, misses] : missing_) {
+      const auto first = misses.begin() + static_cast<int64_t>(got.begin / kBlock);
+      std::fill(first, first + static_cast<int64_t>(blocks), false);
+      if (std::count(misses.begin(), misses.end(), true) == 0) expected.push_back(id);
+    }
+    for (const uint32_t id : expected) missing_.erase(id);
+    std::vector<uint32_t> ended;
+    for (const MsgId id : queue_.Arrived(got)) ended.push_back(id.value);
+    std::sort(ended.begin(), ended.end());
+    ASSERT_EQ(ended, expected);
+    finished_ += ended.size();
+    piece->begin = got.end;
+    if (piece->empty()) pieces_.erase(piece);
+  }
+
+  void ReturnOne() {
+    if (pieces_.empty()) return;
+    queue_.Return(pieces_.back());
+    pieces_.pop_back();
+  }
+
+  void RemoveOne() {
+    if (missing_.empty()) return;
+    queue_.Remove({missing_.begin()->first});
+    missing_.erase(missing_.begin());
+  }
+
+  // Whether a byte that somebody misses is in flight nowhere.
+  bool SomethingIsWanted() const {
+    std::vector<bool> in_flight(kBlocks);
+    for (const ByteRange piece : pieces_) {
+      for (uint64_t b = piece.begin / kBlock; b < piece.end / kBlock; ++b) in_flight[b] = true;
+    }
+    for (const auto& [id, misses] : missing_) {
+      for (uint64_t b = 0; b < kBlocks; ++b) {
+        if (misses[b] && !in_flight[b]) return true;
+      }
+    }
+    return false;
+  }
+
+  std::mt19937_64 random_{TestSeed()};
+  std::map<uint32_t, std::vector<bool>> missing_;  // Live READs.
+  std::vector<ByteRange> pieces_;
+  uint32_t next_id_ = 0;
+  uint64_t finished_ = 0;
+};
+
+TEST_F(FetchQueueModelTest, EveryReadEndsOnceAllItsBytesHaveComeAndNoByteIsInFlightTwice) {
+  for (int step = 0; step < 200'000; ++step) {
+    SCOPED_TRACE(step);
+    switch (Below(12)) {
+      case 0 ... 3:
+        AddOne();
+        break;
+      case 4 ... 5:
+        TakeOne();
+        break;
+      case 6 ... 9:
+        LetSomeArrive();
+        break;
+      case 10:
+        ReturnOne();
+        break;
+      default:
+        RemoveOne();
+    }
+    ASSERT_EQ(queue_.NextOrder().has_value(), SomethingIsWanted());
+    ASSERT_EQ(queue_.empty(), missing_.empty());
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_GT(finished_, 1000u);
 }
 
 }  // namespace

@@ -292,6 +292,18 @@ TEST_F(FetcherHttpTest, AWrongContentRangeIsNotWrittenAndTriedAgain) {
   }
 }
 
+TEST_F(FetcherHttpTest, NothingIsTakenBeyondWhatTheContentRangeSays) {
+  SetSource({origin_.url()});
+  Start();
+  OpenObject();
+  origin_.Then({.content_range = "bytes 0-4095/262144"});
+  daemon_.Read(1, 1, 0, kPage);
+  Lines causes;
+  EXPECT_THAT(FinishRead("cread 1,1", &causes),
+              ElementsAre("filled 1,0,4096", "filled 1,4096,61440"));
+  EXPECT_THAT(causes, ElementsAre("cause 1," + origin_.url() + "x: sent more than it said"));
+}
+
 TEST_F(FetcherHttpTest, A503IsTriedAgainAfterTheTimeThatItAskedFor) {
   SetSource({origin_.url()});
   Start();
