@@ -13,7 +13,7 @@ from harness.killer import kill_while
 from harness.sandbox import wait_until
 
 KILLS = 200
-SIZE = 256 << 20
+SIZE = 128 << 20
 JOBS = 16
 
 

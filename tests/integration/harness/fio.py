@@ -7,7 +7,7 @@ from harness.images import fio_verify_flags
 
 def start_verifying(box, path, size, jobs, seed):
     """`jobs` threads that each read every block of `path` once, in random order, and verify it."""
-    argv = ["fio", "--name=verify", f"--filename={path}", f"--size={size}", "--rw=randread", "--readonly", "--thread",
+    argv = ["fio", "--name=read", f"--filename={path}", f"--size={size}", "--rw=randread", "--readonly", "--thread",
             f"--numjobs={jobs}", "--group_reporting", "--randrepeat=0", f"--randseed={seed}", *fio_verify_flags()]
     return box.start(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=box.directory)
 

@@ -5,7 +5,7 @@ Set the fields between requests:
   page         answer with this body as text/html, 200, whatever was asked for
   etag         the entity tag; changing it is changing the file
   body         what is served; changing its length is changing the size
-  short_by     send that many bytes less than announced, then close
+  cut_to       send only that many bytes of those announced, then close
   delay        seconds before each answer
 Range and If-Range are honoured as RFC 9110 says.
 """
@@ -56,9 +56,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if not with_body:
             return
-        short_by = self.server.origin.short_by
-        self.wfile.write(body[:len(body) - short_by] if short_by else body)
-        if short_by:
+        cut_to = self.server.origin.cut_to
+        self.wfile.write(body[:cut_to])
+        if cut_to is not None:
             self.close_connection = True
 
     def log_message(self, *args):
@@ -76,7 +76,7 @@ class _Server(http.server.ThreadingHTTPServer):
 class MisbehavingOrigin:
     def __init__(self, body=b"", etag='"one"'):
         self.body, self.etag = body, etag
-        self.status, self.page, self.short_by, self.delay = 0, None, 0, 0
+        self.status, self.page, self.cut_to, self.delay = 0, None, None, 0
         self.requests = []
         self.lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
