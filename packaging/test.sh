@@ -2,9 +2,10 @@
 # Everything that is to hold: installs what the tests need (Debian packages, as root), then
 #
 #   dev     builds with optimisation; unit, integration and crash tests
-#   asan    unit tests under the address and undefined-behaviour sanitizers
-#   tsan    unit tests under the thread sanitizer
-#   clang   builds with clang's thread-safety analysis; unit tests; the fuzz targets for 60 s together
+#   asan    the engine's, the daemon's and the fetcher's unit tests under the address and
+#           undefined-behaviour sanitizers
+#   tsan    those of them in which threads meet, under the thread sanitizer
+#   clang   the programs with clang's thread-safety analysis; the fuzz targets, 10 s each
 #
 # One line for each slice and a summary at the end; the full output is in build/test-logs.  A failing slice does
 # not stop the others, and fails the whole.  Tests that could not run here are listed with their reason.
@@ -38,7 +39,12 @@ slice() {
 # ctest's own closing count, where there is one.
 outcome() { grep -Eo '[0-9]+% tests passed, [0-9]+ tests failed out of [0-9]+' "$1" | tail -n 1; }
 
-build() { cmake --preset "$1" && cmake --build --preset "$1"; }
+# build PRESET [TARGET...]
+build() {
+  local preset=$1
+  shift
+  cmake --preset "$preset" && cmake --build --preset "$preset" ${1:+--target "$@"}
+}
 
 # tests PRESET LABEL [CTEST FLAG...]
 tests() {
@@ -46,6 +52,24 @@ tests() {
   shift 2
   ctest --test-dir "build/$preset" -L "^$label\$" --no-tests=error --output-on-failure "$@"
 }
+
+# sanitized PRESET TEST...: builds these unit tests under a sanitizer and runs them.
+sanitized() {
+  local preset=$1 names
+  shift
+  names=$(IFS='|' && echo "$*")
+  slice "$preset-build" build "$preset" "$@" &&
+    slice "$preset-unit" tests "$preset" unit -j2 -R "^($names)\\."
+}
+
+# Where threads meet; and, for memory, also where bytes from outside are taken apart.
+threaded=(cache_test device_server_test engine_model_test engine_test fetcher_client_test
+  fetcher_device_test fuse_connection_test interrupts_test rocksdb_metadata_store_test)
+decoding=(data_store_test fd_store_test fetcher_parts_test metadata_schema_test notify_message_test
+  presence_leaf_test presence_map_test request_table_test wire_test)
+programs=(holdfast holdfastd holdfast-fetcherd)
+fuzzers=(command_fuzz content_range_fuzz message_fuzz metadata_fuzz object_attr_fuzz presence_fuzz
+  source_config_fuzz)
 
 slice install packaging/install-deps.sh build test || exit 1
 
@@ -55,11 +79,9 @@ if slice dev-build build dev; then
   slice dev-crash tests dev crash
 fi
 export ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1'
-for preset in asan tsan; do
-  slice $preset-build build $preset && slice $preset-unit tests $preset unit -j2
-done
-if slice clang-build build clang; then
-  slice clang-unit tests clang unit -j2
+sanitized asan "${threaded[@]}" "${decoding[@]}"
+sanitized tsan "${threaded[@]}"
+if slice clang-build build clang "${programs[@]}" "${fuzzers[@]}"; then
   slice clang-fuzz tests clang fuzz
 fi
 
