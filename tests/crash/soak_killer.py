@@ -1,0 +1,89 @@
+"""Random deaths and pauses of the two daemons."""
+
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass, field
+
+FETCHER, DAEMON = "fetcherd", "holdfastd"
+# What may happen, and how often.
+KINDS = {"fetcher": 25, "daemon": 25, "both": 20, "daemon twice": 15, "fetcher stopped": 7, "daemon stopped": 8}
+PAUSE_S = (0.05, 0.6)
+STOPPED_S = (0.02, 0.5)
+TWICE_WITHIN_S = 0.1
+
+
+@dataclass
+class Event:
+    kind: str
+    at: float       # Wall clock, as in the origin's log.
+    at_ns: int      # Monotonic, as in the readers' logs.
+    killed: list = field(default_factory=list)  # Wall clock of each SIGKILL.
+    stopped_s: float = 0
+
+
+class Killer:
+    def __init__(self, seed):
+        self._random = random.Random(seed)
+        self.events = []
+
+    @property
+    def kills(self):
+        return sum(len(event.killed) for event in self.events)
+
+    def pause(self):
+        time.sleep(self._random.uniform(*PAUSE_S))
+
+    def strike(self, holdfast):
+        """One random event; nothing when its victims are dead already."""
+        kind = self._random.choices(list(KINDS), list(KINDS.values()))[0]
+        victims = {"both": (FETCHER, DAEMON)}.get(kind, (FETCHER if kind.startswith("fetcher") else DAEMON,))
+        pids = [_pid(holdfast, name) for name in victims]
+        if None in pids:
+            return
+        event = Event(kind, time.time(), time.monotonic_ns())
+        if kind.endswith("stopped"):
+            event.stopped_s = self._random.uniform(*STOPPED_S)
+            _stop_for(pids[0], event.stopped_s)
+        else:
+            for pid in pids:
+                event.killed += _kill(pid)
+            if kind == "daemon twice":
+                event.killed += self._kill_successor(holdfast, pids[0])
+        self.events.append(event)
+
+    def _kill_successor(self, holdfast, first):
+        """Kills the next daemon at a random moment, if it is there by then."""
+        time.sleep(self._random.uniform(0.005, TWICE_WITHIN_S))
+        pid = _pid(holdfast, DAEMON)
+        return _kill(pid) if pid not in (None, first) else []
+
+
+def _pid(holdfast, name):
+    try:
+        return holdfast.pid_of(name)
+    except (OSError, IndexError, ValueError):
+        return None  # Dead, and its successor has not been started.
+
+
+def _kill(pid):
+    """The moment, in a list; empty when it was dead already."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return []
+    return [time.time()]
+
+
+def _stop_for(pid, seconds):
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(seconds)
+    except ProcessLookupError:
+        return
+    finally:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
