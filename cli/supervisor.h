@@ -52,7 +52,8 @@ inline constexpr size_t kServicesMax = 8;
 inline constexpr size_t kFdStoreMax = 500;
 
 struct RestartPolicy {
-  std::chrono::milliseconds at_once_after{100};  // Lived this long: no delay.
+  // Lived this long: no delay, and half of what had gathered for the next short life.
+  std::chrono::milliseconds at_once_after{100};
   std::chrono::milliseconds backoff_min{10};  // The first delay; each one after is twice as long.
   std::chrono::milliseconds backoff_max{5000};
   std::chrono::milliseconds reset_after{
