@@ -98,6 +98,11 @@ void DeviceServer::Accept() {
       RefuseFetcher(socket.get(), EPERM);
       continue;
     }
+    // It may have hung up since it was last looked at, and this be its successor.
+    if (session_ && session_->HungUp()) {
+      (void)session_->Serve(POLLIN);  // What it had said before that counts.
+      Detach();
+    }
     if (session_) {
       RefuseFetcher(socket.get(), EBUSY);
       continue;

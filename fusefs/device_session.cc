@@ -54,6 +54,11 @@ DeviceSession::DeviceSession(cachecore::UniqueFd socket, cachecore::Cache* cache
 
 short DeviceSession::wanted_events() const { return outgoing_.empty() ? POLLIN : POLLOUT; }
 
+bool DeviceSession::HungUp() const {
+  pollfd peer = {socket_.get(), 0, 0};
+  return poll(&peer, 1, 0) == 1 && (peer.revents & (POLLHUP | POLLERR)) != 0;
+}
+
 void DeviceSession::Hello(cachecore::Generation generation) {
   wire::HelloMessage hello;
   hello.generation = generation;

@@ -31,6 +31,8 @@ class DeviceSession {
   int fd() const { return socket_.get(); }
   // What to poll the socket for.
   short wanted_events() const;
+  // True once the peer has closed its end, whatever it had said before.
+  bool HungUp() const;
   // Greets the peer.
   void Hello(cachecore::Generation generation);
   // Handles what the socket is ready for, then sends what may be sent.
