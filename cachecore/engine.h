@@ -147,6 +147,8 @@ class Engine {
   void Apply(Object* object, ObjectEvent event);
   Request* NewRequest(Object* object, wire::Opcode opcode, ByteRange range, Effects* effects);
   void Await(const ReadTicket& read, Effects* effects);
+  void AwaitAgain(Object* object, ByteRange range, Effects* effects);
+  void SplitPartlyFilled(Effects* effects);
   void CoverGap(const ReadTicket& read, ByteRange gap, Effects* effects);
   void AskFor(Object* object, ByteRange wanted, const ReadTicket& read, ByteRange needed,
               Effects* effects);

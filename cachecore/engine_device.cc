@@ -161,13 +161,7 @@ int Engine::Cread(const wire::CreadCommand& command, Effects* effects) {
   EndRequest(request, effects);
   if (command.error == 0 && progress) {
     // What is still missing is asked for again, as the kernel probes a hole once more.
-    std::vector<ReadTicket> again;
-    auto it = object->waiting.lower_bound(range.begin);
-    while (it != object->waiting.end() && it->first < range.end) {
-      again.push_back(it->second);
-      it = object->waiting.erase(it);
-    }
-    for (const ReadTicket& read : again) Await(read, effects);
+    AwaitAgain(object, range, effects);
     return 0;
   }
   if (command.error == ESTALE) MarkStale(object, effects);
@@ -211,7 +205,28 @@ int Engine::SetAttr(const wire::AttrCommand& command, Effects* effects) {
   return 0;
 }
 
+// A READ that an earlier fetcher has filled in part becomes new ones for the rest.  Delivered as it
+// was, what is here would be fetched twice, and with fetchers that die young it would never end.
+void Engine::SplitPartlyFilled(Effects* effects) {
+  std::vector<MsgId> partly;
+  for (const auto& [id, request] : requests_.all()) {
+    if (request->opcode == wire::Opcode::kRead && request->filled_bytes > 0 &&
+        request->delivered.value != 0 && request->delivered != generation_) {
+      partly.push_back(id);
+    }
+  }
+  for (const MsgId id : partly) {
+    Request* request = requests_.Find(id);
+    Object* object = Find(request->object);
+    const ByteRange range = request->range;
+    EndRequest(request, effects);
+    AwaitAgain(object, range, effects);
+    if (!options_.exact) Prefetch(object, range, effects);
+  }
+}
+
 int Engine::Restore(Effects* effects) {
+  SplitPartlyFilled(effects);
   // An OPEN that this very fetcher is answering is left with it: delivered twice it would have two
   // live instances.
   requests_.Restore([&](const Request& request) {

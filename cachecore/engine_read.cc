@@ -61,6 +61,17 @@ void Engine::Await(const ReadTicket& read, Effects* effects) {
   object->waiting.emplace(read->position, read);
 }
 
+// For the reads whose first missing byte lies in `range`, whose request has ended.
+void Engine::AwaitAgain(Object* object, ByteRange range, Effects* effects) {
+  std::vector<ReadTicket> again;
+  auto it = object->waiting.lower_bound(range.begin);
+  while (it != object->waiting.end() && it->first < range.end) {
+    again.push_back(it->second);
+    it = object->waiting.erase(it);
+  }
+  for (const ReadTicket& read : again) Await(read, effects);
+}
+
 void Engine::CoverGap(const ReadTicket& read, ByteRange gap, Effects* effects) {
   Object* object = read->object;
   uint64_t cursor = gap.begin;

@@ -133,6 +133,38 @@ TEST(EngineTest, EachAnswerMustFitItsRequestAndItsObject) {
   EXPECT_EQ(rig.Cread(id_one, read_one), -EINVAL);
 }
 
+TEST(EngineTest, RestoreAsksOnlyForWhatAnEarlierFetcherLeftMissing) {
+  EngineRig rig(Plain());
+  Object* object = rig.AddKnown(16, kMiB);
+  auto* read = rig.Read(object, {0, 262144});
+  rig.Open(object);
+  EXPECT_EQ(AsRead(rig.Select()).range, (ByteRange{0, 262144}));
+  rig.Fill(object, {0, 65536});
+  rig.Fill(object, {131072, 139264});
+  rig.Reattach(/*fail=*/false);
+  rig.Restore();
+  rig.Open(object);
+  EXPECT_EQ(AsRead(rig.Select()).range, (ByteRange{65536, 131072}));
+  EXPECT_EQ(AsRead(rig.Select()).range, (ByteRange{139264, 262144}));
+  EXPECT_FALSE(rig.Select().has_value());
+  rig.Fill(object, {65536, 262144});
+  EXPECT_EQ(read->times_ended, 1);
+  EXPECT_TRUE(read->status.ok());
+}
+
+TEST(EngineTest, RestoreByTheFetcherThatHasAReadLeavesItsRangeWhole) {
+  EngineRig rig(Plain());
+  Object* object = rig.AddKnown(16, kMiB);
+  rig.Read(object, {0, 262144});
+  rig.Open(object);
+  const MsgId id = AsRead(rig.Select()).msg_id;
+  rig.Fill(object, {0, 65536});
+  rig.Restore();
+  const auto again = rig.Select();
+  EXPECT_EQ(AsRead(again).msg_id, id);
+  EXPECT_EQ(AsRead(again).range, (ByteRange{0, 262144}));
+}
+
 TEST(EngineTest, WithoutRestoreADeliveredReadIsNotDeliveredAgain) {
   EngineRig rig(Plain());
   Object* object = rig.AddKnown(16, kMiB);
