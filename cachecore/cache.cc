@@ -41,10 +41,12 @@ Status WriteOut(int fd, const std::vector<ByteRange>& ranges) {
   for (const ByteRange range : ranges) {
     for (uint64_t at = range.begin; at < range.end; at += kStep) {
       const auto length = static_cast<off64_t>(std::min(kStep, range.end - at));
-      // Only paces the write-out; fdatasync below is what counts.
-      (void)sync_file_range(
-          fd, static_cast<off64_t>(at), length,
-          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+      // Its error is told once, here or by fdatasync, so neither may be passed over.
+      if (sync_file_range(fd, static_cast<off64_t>(at), length,
+                          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                              SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+        return Status::FromErrno(errno, "sync_file_range");
+      }
     }
   }
   return fdatasync(fd) == 0 ? Status() : Status::FromErrno(errno, "fdatasync");
@@ -74,7 +76,8 @@ Result<std::unique_ptr<Cache>> Cache::Open(CacheOptions options, const Clock& cl
                                            std::function<void()> wake_device) {
   std::unique_ptr<Cache> cache(
       new Cache(options, clock, std::move(store), std::move(data), std::move(wake_device)));
-  RETURN_IF_ERROR(cache->EnsureIds());
+  const Status ids = cache->EnsureIds();
+  LOG_IF(ERROR, !ids.ok()) << "only what is present can be served: " << ids.message();
   RETURN_IF_ERROR(cache->ResumeJournal());
   return cache;
 }
@@ -106,9 +109,13 @@ Status Cache::EnsureIds() {
     wanted = lacking();
   }
   for (const Refill* refill : wanted) {
-    ASSIGN_OR_RETURN(const uint64_t first, store_->Reserve(refill->counter, refill->count));
+    const Result<uint64_t> first = store_->Reserve(refill->counter, refill->count);
     MutexLock lock(&mu_);
-    refill->block->Add(first, refill->count);
+    if (first.ok()) {
+      refill->block->Add(*first, refill->count);
+    } else if (!refill->block->CanWait()) {
+      return first.status();
+    }
   }
   return Status();
 }
@@ -147,9 +154,12 @@ void Cache::CommitOrLog(const MetadataBatch& batch) {
 
 void Cache::Run(Work work) {
   Effects& effects = work.effects;
-  MetadataBatch journal;
-  journal.put_journal = std::move(work.journal);
-  CommitOrLog(journal);
+  // Before the answers: a look-up's answer gives the kernel a node id that the next daemon must
+  // know.
+  MetadataBatch before;
+  before.put_objects = std::move(work.records);
+  before.put_journal = std::move(work.journal);
+  CommitOrLog(before);
 
   if (!effects.created.empty()) {
     MutexLock lock(&mu_);
@@ -165,7 +175,6 @@ void Cache::Run(Work work) {
   // Behind the answers: a journal record that outlives its request costs a look at restart, no
   // more.
   MetadataBatch after;
-  after.put_objects = std::move(work.records);
   after.erase_journal = std::move(effects.ended);
   CommitOrLog(after);
 }
@@ -195,7 +204,7 @@ Result<ObjectInfo> Cache::Stat(ObjectNumber number) {
 }
 
 Result<std::optional<FileSlice>> Cache::TryRead(ObjectNumber number, ByteRange range) {
-  RETURN_IF_ERROR(EnsureIds());
+  const bool may_ask = EnsureIds().ok();  // Present bytes need no request.
   RETURN_IF_ERROR(EnsureLoaded(number));
   Work work;
   std::optional<FileSlice> slice;
@@ -209,7 +218,7 @@ Result<std::optional<FileSlice>> Cache::TryRead(ObjectNumber number, ByteRange r
     const bool present = object->presence.Covers(range);
     if (present) slice = FileSlice{object->file, range};
     // A reader that has to wait asks first, read-ahead after it (Read).
-    if (!present || refusing_ || object->presence.complete()) return slice;
+    if (!present || !may_ask || refusing_ || object->presence.complete()) return slice;
     engine_.NoteRead(object, range, &work.effects);
     Seal(&work);
   }
@@ -304,14 +313,20 @@ void Cache::Sync() {
   for (Item& item : items) {
     item.ranges = Coalesced(std::move(item.ranges));
     // Data first: a durable record must never be of bytes that a power cut can take.
-    Status status = WriteOut(item.file->get(), item.ranges).WithContext(data_.PathOf(item.number));
-    if (status.ok()) {
-      MetadataBatch batch;
-      for (const ByteRange range : item.ranges) {
-        batch.add_presence.push_back({item.number, range, Presence::kDurable});
-      }
-      status = store_->Commit(batch, Sync::kYes);
+    const Status written = WriteOut(item.file->get(), item.ranges);
+    if (!written.ok()) {
+      // The kernel has thrown away pages that it could not write; which, nobody can say.
+      MutexLock load_lock(&load_mu_);
+      const Status dropped =
+          DropObject(item.number, data_.PathOf(item.number) + ": " + written.message());
+      LOG_IF(ERROR, !dropped.ok()) << dropped.message();
+      continue;
     }
+    MetadataBatch batch;
+    for (const ByteRange range : item.ranges) {
+      batch.add_presence.push_back({item.number, range, Presence::kDurable});
+    }
+    const Status status = store_->Commit(batch, Sync::kYes);
     if (status.ok()) continue;
     LOG(ERROR) << "not durable yet, will be tried again: " << status.message();
     MutexLock lock(&mu_);

@@ -108,11 +108,9 @@ class Cache {
 
   // Objects.  Acquire finds one by name, asking the fetcher if nothing is known of it; `timeout`
   // zero is the request timeout.  With `replace_stale`, one whose origin has changed is dropped
-  // first (the caller knows that nobody uses it); its old number is returned through *replaced.
-  // Nullopt when `done` was called already.
+  // first (the caller knows that nobody uses it).  Nullopt when `done` was called already.
   std::optional<AcquireTicket> Acquire(const VolumeRecord& volume, const std::string& cookie,
-                                       Duration timeout, bool replace_stale,
-                                       std::optional<ObjectNumber>* replaced, InfoDone done)
+                                       Duration timeout, bool replace_stale, InfoDone done)
       EXCLUDES(mu_, load_mu_);
   Result<ObjectInfo> Stat(ObjectNumber number) EXCLUDES(mu_, load_mu_);
 
@@ -174,11 +172,9 @@ class Cache {
                                                  const std::string& cookie) REQUIRES(load_mu_)
       EXCLUDES(mu_);
   Result<std::optional<ObjectInfo>> FindKnown(const VolumeRecord& volume, const std::string& cookie,
-                                              bool replace_stale,
-                                              std::optional<ObjectNumber>* replaced)
-      REQUIRES(load_mu_) EXCLUDES(mu_);
+                                              bool replace_stale) REQUIRES(load_mu_) EXCLUDES(mu_);
   Object* FindOrMakeUnknown(const VolumeRecord& volume, const std::string& cookie) REQUIRES(mu_);
-  Status DropReplaced(ObjectNumber number) REQUIRES(load_mu_) EXCLUDES(mu_);
+  Status DropObject(ObjectNumber number, const std::string& why) REQUIRES(load_mu_) EXCLUDES(mu_);
   Status Forget(const ObjectRecord& record) EXCLUDES(mu_);
   Status Quarantine(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
                     const Status& damage);

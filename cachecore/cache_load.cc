@@ -109,6 +109,10 @@ Status Cache::LoadLocked(ObjectNumber number) {
   if (!record->has_value()) return Status();
   ObjectRecord& known = **record;
   ASSIGN_OR_RETURN(const std::optional<VolumeRecord> volume, LoadVolume(known.volume));
+  if (!volume) {
+    const Status lost(EBADMSG, "its volume's record is lost");
+    return Quarantine(number, known.volume, known.cookie, lost);
+  }
   Result<PresenceMap> presence = store_->LoadPresence(number, known.size_bytes);
   if (!presence.ok()) {
     if (presence.status().error() != EBADMSG) return presence.status();
@@ -124,7 +128,7 @@ Status Cache::LoadLocked(ObjectNumber number) {
   auto object = std::make_unique<Object>();
   object->number = number;
   object->volume = known.volume;
-  object->volume_key = volume ? volume->key : "";
+  object->volume_key = volume->key;
   object->cookie_key = known.cookie;
   object->size_known = true;
   object->size_bytes = known.size_bytes;
@@ -170,18 +174,19 @@ Result<std::optional<ObjectNumber>> Cache::FindByName(const VolumeRecord& volume
   return number;
 }
 
-// The origin's copy has changed and nobody uses ours: makes room for the new one.
-Status Cache::DropReplaced(ObjectNumber number) {
+// Forgets an object and its data; whoever wants it fetches it again.
+Status Cache::DropObject(ObjectNumber number, const std::string& why) {
   Work work;
   ObjectRecord record;
   {
     MutexLock lock(&mu_);
     Object* object = engine_.Find(number);
+    if (object == nullptr) return Status();
     record.number = number;
     record.volume = object->volume;
     record.cookie = object->cookie_key;
-    LOG(INFO) << object->volume_key << "/" << object->cookie_key
-              << ": changed at its origin; the cached copy is dropped";
+    LOG(WARNING) << object->volume_key << "/" << object->cookie_key
+                 << ": the cached copy is dropped: " << why;
     by_name_.erase(NameOf(object->volume, object->cookie_key));
     engine_.Drop(object, &work.effects);
     Seal(&work);
@@ -193,8 +198,7 @@ Status Cache::DropReplaced(ObjectNumber number) {
 // What is known of an object by name, if anything.  A stale one that may be replaced is dropped
 // first.
 Result<std::optional<ObjectInfo>> Cache::FindKnown(const VolumeRecord& volume,
-                                                   const std::string& cookie, bool replace_stale,
-                                                   std::optional<ObjectNumber>* replaced) {
+                                                   const std::string& cookie, bool replace_stale) {
   ASSIGN_OR_RETURN(const std::optional<ObjectNumber> number, FindByName(volume, cookie));
   if (!number) return std::optional<ObjectInfo>();
   std::optional<ObjectInfo> info;
@@ -204,14 +208,12 @@ Result<std::optional<ObjectInfo>> Cache::FindKnown(const VolumeRecord& volume,
     if (object != nullptr && object->size_known) info = InfoOf(*object);
   }
   if (!info || !info->stale || !replace_stale) return info;
-  RETURN_IF_ERROR(DropReplaced(info->number));
-  if (replaced != nullptr) *replaced = info->number;
+  RETURN_IF_ERROR(DropObject(info->number, "changed at its origin"));
   return std::optional<ObjectInfo>();
 }
 
 std::optional<AcquireTicket> Cache::Acquire(const VolumeRecord& volume, const std::string& cookie,
-                                            Duration timeout, bool replace_stale,
-                                            std::optional<ObjectNumber>* replaced, InfoDone done) {
+                                            Duration timeout, bool replace_stale, InfoDone done) {
   if (cookie.empty() || cookie.size() > wire::kMaxCookieKeySize || cookie == "." ||
       cookie == "..") {
     done(Status(ENOENT, "\"" + cookie + "\" cannot be an object's name: 1 to 252 bytes"));
@@ -225,21 +227,25 @@ std::optional<AcquireTicket> Cache::Acquire(const VolumeRecord& volume, const st
   {
     // Held to the end: two look-ups of one name must not make two objects.
     MutexLock load_lock(&load_mu_);
-    if (known.ok()) known = FindKnown(volume, cookie, replace_stale, replaced);
+    if (known.ok()) known = FindKnown(volume, cookie, replace_stale);
     MutexLock lock(&mu_);
     if (known.ok() && !known->has_value() && refusing_) {
       known = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
     }
     if (known.ok() && !known->has_value()) {
       Object* object = FindOrMakeUnknown(volume, cookie);
-      const uint64_t serial = engine_.Acquire(
-          object, DeadlineAfter(timeout),
-          [this, done, opened = object->number](const Status& ended) {
-            done(ended.ok() ? Stat(opened) : Result<ObjectInfo>(ended));
-          },
-          &work.effects);
-      ticket = AcquireTicket{object->number, serial};
-      Seal(&work);
+      if (object->size_known) {  // Its OPEN was answered since we looked.
+        known = std::optional(InfoOf(*object));
+      } else {
+        const uint64_t serial = engine_.Acquire(
+            object, DeadlineAfter(timeout),
+            [this, done, opened = object->number](const Status& ended) {
+              done(ended.ok() ? Stat(opened) : Result<ObjectInfo>(ended));
+            },
+            &work.effects);
+        ticket = AcquireTicket{object->number, serial};
+        Seal(&work);
+      }
     }
   }
   Run(std::move(work));
@@ -272,7 +278,14 @@ Status Cache::ResumeJournal() {
   for (const JournalRecord& record : journal) {
     done.erase_journal.push_back(record.msg_id);
     if (record.opcode != static_cast<uint32_t>(wire::Opcode::kRead)) continue;
-    RETURN_IF_ERROR(EnsureLoaded(record.object));
+    // One object that cannot be had must not keep the others, and the daemon, from coming back.
+    Status status = EnsureIds();
+    if (status.ok()) status = EnsureLoaded(record.object);
+    if (!status.ok()) {
+      LOG(ERROR) << "journal: a request of object " << record.object.value
+                 << " is not taken up: " << status.message();
+      continue;
+    }
     MutexLock lock(&mu_);
     Object* object = engine_.Find(record.object);
     if (object == nullptr || record.range.end > object->size_bytes) continue;

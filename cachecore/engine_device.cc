@@ -7,6 +7,12 @@
 #include "cachecore/engine.h"
 
 namespace cachecore {
+namespace {
+
+// How many requests one `restore` may make: ids are reserved ahead, and not without end.
+constexpr size_t kMaxSplit = 8192;
+
+}  // namespace
 
 std::optional<Delivery> Engine::Select(Effects* effects) {
   Request* request = requests_.Select([&](Request& candidate) {
@@ -90,6 +96,11 @@ void Engine::Refused(Object* object, int error, const std::string& cause, Effect
   object->refusals = 0;
   effects->log.push_back("object " + name + ": EIO to its waiting reads: " + cause);
   FailReads(object, Status(EIO, effects->log.back()), effects);
+  // What nobody waits for goes too: still NEW, it would reopen the object again at once, and for
+  // ever.
+  while (!object->in_flight.empty()) {
+    EndRequest(requests_.Find(object->in_flight.begin()->second), effects);
+  }
 }
 
 Request* Engine::FindOpen(MsgId id) {
@@ -186,6 +197,10 @@ int Engine::CloseInstance(ObjectId id, Effects* effects) {
   // A delivered OPEN stays to be answered (with EBADFD), and until then the object is REOPENING or
   // new.
   if (object->state == ObjectState::kOpen) Apply(object, ObjectEvent::kClosed);
+  // The READs it had been given go to the next instance: this one can answer them no more.
+  for (const auto& [begin, read] : object->in_flight) {
+    if (requests_.Find(read)->published) requests_.Publish(read);
+  }
   effects->wake_device = true;
   return 0;
 }
@@ -215,7 +230,9 @@ void Engine::SplitPartlyFilled(Effects* effects) {
       partly.push_back(id);
     }
   }
+  const size_t before = effects->created.size();
   for (const MsgId id : partly) {
+    if (effects->created.size() - before > kMaxSplit) break;  // The rest is delivered whole.
     Request* request = requests_.Find(id);
     Object* object = Find(request->object);
     const ByteRange range = request->range;

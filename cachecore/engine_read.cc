@@ -11,6 +11,8 @@ namespace {
 
 // Long enough for the kernel to come back, far shorter than any request timeout worth setting.
 constexpr Duration kEchoTime = std::chrono::seconds(1);
+// How many READs one step of read-ahead may make where presence is in tatters.
+constexpr size_t kMaxAhead = 1024;
 constexpr uint64_t kExactMaxFetch = 2 << 20;  // What clients of the kernel's interface accept.
 
 uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value - value % alignment; }
@@ -89,11 +91,10 @@ void Engine::CoverGap(const ReadTicket& read, ByteRange gap, Effects* effects) {
     }
     const uint64_t high = next == object->in_flight.end() ? object->size_bytes : next->first;
     const ByteRange hole{cursor, std::min(gap.end, high)};
-    ByteRange wanted = hole;
-    if (!options_.exact) {
-      wanted = {std::max(low, AlignDown(hole.begin, options_.fetch_size)),
-                std::min(high, AlignUp(hole.end, options_.fetch_size))};
-    }
+    // Exact means to the block: less than one cannot become present.
+    const uint64_t grain = options_.exact ? kBlockSize : options_.fetch_size;
+    const ByteRange wanted{std::max(low, AlignDown(hole.begin, grain)),
+                           std::min(high, AlignUp(hole.end, grain))};
     AskFor(object, wanted, read, hole, effects);
     cursor = hole.end;
   }
@@ -138,7 +139,8 @@ void Engine::NoteRead(Object* object, ByteRange range, Effects* effects) {
 void Engine::Prefetch(Object* object, ByteRange range, Effects* effects) {
   const uint64_t end = std::min(object->size_bytes, AlignUp(range.end, options_.fetch_size));
   uint64_t cursor = AlignDown(range.begin, options_.fetch_size);
-  while (cursor < end) {
+  const size_t made_before = effects->created.size();
+  while (cursor < end && effects->created.size() - made_before < kMaxAhead) {
     auto next = object->in_flight.upper_bound(cursor);
     if (next != object->in_flight.begin()) {
       const Request* before = requests_.Find(std::prev(next)->second);
@@ -148,8 +150,9 @@ void Engine::Prefetch(Object* object, ByteRange range, Effects* effects) {
       }
     }
     const uint64_t high = next == object->in_flight.end() ? end : std::min(end, next->first);
-    AskFor(object, {cursor, high}, nullptr, {}, effects);
-    cursor = high;
+    const ByteRange part{cursor, std::min(high, cursor + options_.max_fetch)};
+    AskFor(object, part, nullptr, {}, effects);
+    cursor = part.end;
   }
 }
 

@@ -20,7 +20,10 @@ class IdBlock {
  public:
   explicit IdBlock(uint64_t low_water) : low_water_(low_water) {}
 
-  bool NeedsMore() const { return (end_ - next_) + (spare_end_ - spare_next_) < low_water_; }
+  uint64_t left() const { return (end_ - next_) + (spare_end_ - spare_next_); }
+  bool NeedsMore() const { return left() < low_water_; }
+  // A refill has failed: what is left is enough for a while (a disk may be full for long).
+  bool CanWait() const { return left() >= low_water_ / 4; }
   void Add(uint64_t first, uint64_t count) {
     if (next_ == end_) {
       next_ = first;

@@ -140,12 +140,10 @@ json ControlOps::Acquire(const json& request) {
   if (!volume.ok()) return Failure(volume.status().error(), volume.status().message());
 
   std::promise<Result<ObjectInfo>> answered;
-  std::optional<ObjectNumber> replaced;
-  parts_.cache->Acquire(
-      {*volume, key}, name, std::chrono::milliseconds(std::max<int64_t>(timeout_ms, 1)), replace,
-      &replaced, [&](const Result<ObjectInfo>& info) { answered.set_value(info); });
+  parts_.cache->Acquire({*volume, key}, name,
+                        std::chrono::milliseconds(std::max<int64_t>(timeout_ms, 1)), replace,
+                        [&](const Result<ObjectInfo>& info) { answered.set_value(info); });
   const Result<ObjectInfo> info = answered.get_future().get();
-  if (replaced) parts_.fuse->InvalidateEntry(*volume, name);
   if (!info.ok()) return Failure(info.status().error(), info.status().message());
   return {{"ok", true},
           {"number", info->number.value},

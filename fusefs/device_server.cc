@@ -79,7 +79,9 @@ void DeviceServer::Run() {
     if (session_ && !session_->Serve(fds[2].revents)) Detach();
     if (fds[1].revents != 0) Accept();
   }
-  if (session_) Detach();
+  // Our own end is no detach: with the policy `fail` it would fail reads that the next daemon
+  // answers.
+  session_.reset();
 }
 
 void DeviceServer::Accept() {

@@ -66,8 +66,8 @@ void DeviceSession::Hello(cachecore::Generation generation) {
 }
 
 bool DeviceSession::Serve(short events) {
-  if (!outgoing_.empty() && !Flush()) return false;
-  if ((events & (POLLIN | POLLHUP | POLLERR)) != 0 && outgoing_.empty() && !Receive()) {
+  Flush();
+  if ((deaf_ || (events & (POLLIN | POLLHUP | POLLERR)) != 0) && outgoing_.empty() && !Receive()) {
     return false;
   }
   return Pump();
@@ -80,7 +80,11 @@ bool DeviceSession::Receive() {
     const ssize_t got =
         recv(socket_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_TRUNC);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && errno == EAGAIN) return true;
+    if (got < 0 && errno == ECONNRESET && !deaf_) {
+      deaf_ = true;  // It died with messages unread.  Told once, before what it had sent.
+      continue;
+    }
+    if (got < 0 && errno == EAGAIN) return !deaf_;
     if (got <= 0) return false;  // An empty packet looks like the end of the connection, and is.
     wire::ReplyMessage reply;
     reply.packet = packets_++;
@@ -90,7 +94,7 @@ bool DeviceSession::Receive() {
       reply.results = Handle({buffer_.data(), static_cast<size_t>(got)});
     }
     outgoing_.push_back({wire::EncodeMessage(reply, caps_), {}});
-    if (!Flush()) return false;
+    Flush();
   }
   return true;
 }
@@ -140,25 +144,27 @@ std::vector<int32_t> DeviceSession::Handle(std::string_view packet) {
   return results;
 }
 
-bool DeviceSession::Flush() {
-  while (!outgoing_.empty()) {
+void DeviceSession::Flush() {
+  while (!outgoing_.empty() && !deaf_) {
     const int sent = Send(socket_.get(), outgoing_.front().bytes, outgoing_.front().fd.get());
-    if (sent <= 0) return sent == 0;
-    outgoing_.pop_front();
+    if (sent == 0) return;
+    if (sent < 0) deaf_ = true;
+    if (sent > 0) outgoing_.pop_front();
   }
-  return true;
+  if (deaf_) outgoing_.clear();
 }
 
 bool DeviceSession::Pump() {
-  while (credits_ > 0 && outgoing_.empty()) {
+  while (credits_ > 0 && outgoing_.empty() && !deaf_) {
     std::optional<cachecore::OutgoingMessage> message = cache_->NextMessage();
     if (!message) return true;
     --credits_;
     outgoing_.push_back(
         {wire::EncodeMessage(message->message, caps_), std::move(message->data_fd)});
-    if (!Flush()) return false;
+    Flush();
   }
-  return true;
+  // What it may still have said is read before it is given up.
+  return !deaf_ || Receive();
 }
 
 }  // namespace fusefs

@@ -49,7 +49,7 @@ class DeviceSession {
   bool Receive();
   std::vector<int32_t> Handle(std::string_view packet);
   cachecore::Result<cachecore::wire::Command> Admit(std::string_view line, bool* done_here);
-  bool Flush();
+  void Flush();
 
   cachecore::UniqueFd socket_;
   cachecore::Cache* const cache_;
@@ -58,6 +58,7 @@ class DeviceSession {
   uint32_t caps_ = 0;
   uint32_t credits_ = 0;
   uint32_t packets_ = 0;  // Received so far.
+  bool deaf_ = false;     // The peer takes nothing any more; what it has said still counts.
 };
 
 // Sends a greeting that refuses, best effort.

@@ -22,7 +22,41 @@ namespace {
 
 constexpr int32_t kNotifyResend = 7;  // FUSE_NOTIFY_RESEND; newer than Debian 12's headers.
 
+struct Expected {
+  uint64_t unique = 0;
+  size_t size = 0;  // With the header; 0 is anything.
+};
+thread_local Expected expected;
+
+// Answers EIO in place of a reply of the wrong size.
+bool Refused(int fd, size_t size) {
+  if (expected.size == 0 || size == expected.size) return false;
+  fuse_out_header header = {};
+  header.len = sizeof(header);
+  header.error = -EIO;
+  header.unique = expected.unique;
+  LOG(ERROR) << "a reply of " << size << " bytes in place of " << expected.size
+             << ": the data file cannot be read; the reader gets EIO";
+  if (write(fd, &header, sizeof(header)) < 0) PLOG(WARNING) << "answering EIO";
+  return true;
+}
+
 }  // namespace
+
+void FuseConnection::ExpectReply(uint64_t unique, size_t size) {
+  expected = {unique, sizeof(fuse_out_header) + size};
+}
+
+void FuseConnection::ExpectNothing() { expected = {}; }
+
+ssize_t FuseConnection::Splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size,
+                               unsigned flags) {
+  if (Refused(out, size)) {
+    errno = EIO;  // libfuse empties its pipe and lets the request go.
+    return -1;
+  }
+  return splice(in, in_offset, out, out_offset, size, flags);
+}
 
 Status FuseConnection::Reset() {
   if (unlink(state_path_.c_str()) == 0 || errno == ENOENT) return Status();
@@ -95,7 +129,11 @@ ssize_t FuseConnection::AnswerInit(int fd, const void* request) {
 }
 
 ssize_t FuseConnection::Write(int fd, const iovec* iov, int count) {
-  if (!keep_answer_) return writev(fd, iov, count);
+  if (!keep_answer_) {
+    size_t size = 0;
+    for (int i = 0; i < count; ++i) size += iov[i].iov_len;
+    return Refused(fd, size) ? static_cast<ssize_t>(size) : writev(fd, iov, count);
+  }
   keep_answer_ = false;
   for (int i = 0; i < count; ++i) {
     init_answer_.append(static_cast<const char*>(iov[i].iov_base), iov[i].iov_len);

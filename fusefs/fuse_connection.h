@@ -39,8 +39,15 @@ class FuseConnection {
   // Asks the kernel to send again what was read and not answered.  EINVAL: it cannot (before 6.9).
   cachecore::Status RequestResend(int fd);
 
+  // The next reply of this thread must carry exactly `size` bytes: a shorter one, as libfuse sends
+  // after an error in the middle of a file, would be the end of the file to the kernel.  It becomes
+  // EIO.
+  static void ExpectReply(uint64_t unique, size_t size);
+  static void ExpectNothing();
+
   ssize_t Read(int fd, void* buffer, size_t size);
   ssize_t Write(int fd, const iovec* iov, int count);
+  ssize_t Splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags);
 
  private:
   ssize_t AnswerInit(int fd, const void* request);

@@ -25,6 +25,8 @@ namespace {
 
 // An object never changes under its number, so what the kernel knows of one stays true.
 constexpr double kForever = 1e9;
+// A name may come to mean another object: one that was dropped and is fetched anew.
+constexpr double kNameSeconds = 1.0;
 // A name that the origin does not have may appear there.
 constexpr double kAbsentSeconds = 1.0;
 
@@ -52,7 +54,7 @@ void ReplyEntry(fuse_req_t req, const struct stat& attr) {
   entry.ino = attr.st_ino;
   entry.attr = attr;
   entry.attr_timeout = kForever;
-  entry.entry_timeout = kForever;
+  entry.entry_timeout = kNameSeconds;
   fuse_reply_entry(req, &entry);
 }
 
@@ -69,7 +71,7 @@ int ReaderError(const Status& status) {
 
 }  // namespace
 
-void ReplySlice(fuse_req_t req, const cachecore::FileSlice& slice) {
+void ReplySlice(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice) {
   fuse_bufvec buffer = FUSE_BUFVEC_INIT(slice.range.size());
   if (slice.range.empty()) {
     fuse_reply_buf(req, nullptr, 0);
@@ -79,7 +81,9 @@ void ReplySlice(fuse_req_t req, const cachecore::FileSlice& slice) {
       static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY);
   buffer.buf[0].fd = slice.file->get();
   buffer.buf[0].pos = static_cast<off_t>(slice.range.begin);
+  FuseConnection::ExpectReply(unique, slice.range.size());
   fuse_reply_data(req, &buffer, static_cast<fuse_buf_copy_flags>(0));
+  FuseConnection::ExpectNothing();
 }
 
 struct FuseOps {
@@ -124,7 +128,7 @@ struct FuseOps {
     }
     const auto watch = server->Watch(req);
     const auto ticket = server->cache_->Acquire(
-        **volume, name, {}, false, nullptr, [req, server, watch](const Result<ObjectInfo>& info) {
+        **volume, name, {}, false, [req, server, watch](const Result<ObjectInfo>& info) {
           server->Unwatch(req, watch);
           if (info.ok()) {
             ReplyEntry(req, FileAttr(info->number, info->size_bytes));
@@ -175,7 +179,7 @@ struct FuseOps {
     if (!slice.ok()) {
       fuse_reply_err(req, ReaderError(slice.status()));
     } else if (slice->has_value()) {
-      ReplySlice(req, **slice);
+      ReplySlice(req, FuseServer::current_unique_, **slice);
     } else {
       server->ReadMissing(req, number, range);
     }
@@ -247,10 +251,11 @@ void FuseServer::ReadMissing(fuse_req_t req, ObjectNumber number, ByteRange rang
   const auto watched = Watch(req);
   cachecore::ReadTicket ticket =
       cache_->Read(number, range, current_unique_,
-                   [this, req, watched](const Status& status, const cachecore::FileSlice& slice) {
+                   [this, req, watched, unique = current_unique_](
+                       const Status& status, const cachecore::FileSlice& slice) {
                      Unwatch(req, watched);
                      if (status.ok()) {
-                       ReplySlice(req, slice);
+                       ReplySlice(req, unique, slice);
                      } else {
                        fuse_reply_err(req, ReaderError(status));
                      }

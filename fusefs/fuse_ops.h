@@ -11,8 +11,9 @@ namespace fusefs {
 
 const fuse_lowlevel_ops& FuseOperations();
 
-// Answers a read with bytes of a data file, by splice where the kernel can.
-void ReplySlice(fuse_req_t req, const cachecore::FileSlice& slice);
+// Answers the read `unique` with bytes of a data file, by splice where the kernel can; with EIO if
+// the file does not give all of them.
+void ReplySlice(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice);
 
 }  // namespace fusefs
 

@@ -79,8 +79,10 @@ Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
         return static_cast<FuseServer*>(server)->connection_.Read(device, buffer, size);
       },
       nullptr,
-      [](int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags, void*) {
-        return splice(in, in_offset, out, out_offset, size, flags);
+      [](int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags,
+         void* server) {
+        return static_cast<FuseServer*>(server)->connection_.Splice(in, in_offset, out, out_offset,
+                                                                    size, flags);
       }};
   const int error = fuse_session_custom_io(session_, &io, fd.get());
   if (error != 0) return Status(-error, "libfuse refuses the /dev/fuse descriptor");
@@ -145,14 +147,7 @@ void FuseServer::Stop() {
   }
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
-}
-
-void FuseServer::InvalidateEntry(cachecore::ObjectNumber volume, const std::string& name) {
-  const int error =
-      fuse_lowlevel_notify_inval_entry(session_, volume.value, name.c_str(), name.size());
-  if (error != 0 && error != -ENOENT) {
-    LOG(WARNING) << "the kernel keeps the name " << name << ": " << strerror(-error);
-  }
+  interrupts_.Stop();
 }
 
 }  // namespace fusefs

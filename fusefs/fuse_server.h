@@ -54,8 +54,6 @@ class FuseServer {
   void WaitForUnmount();
   // Stops serving: no request is taken any more.  The mount stays.
   void Stop();
-  // Makes the kernel look `name` up again.
-  void InvalidateEntry(cachecore::ObjectNumber volume, const std::string& name);
 
   uint64_t reads() const { return reads_.load(std::memory_order_relaxed); }
 

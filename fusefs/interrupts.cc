@@ -43,7 +43,10 @@ bool IsBeingKilled(pid_t tid) {
 
 Interrupts::Interrupts(cachecore::Cache* cache) : cache_(cache), thread_([this] { Run(); }) {}
 
-Interrupts::~Interrupts() {
+Interrupts::~Interrupts() { Stop(); }
+
+void Interrupts::Stop() {
+  if (!thread_.joinable()) return;
   {
     cachecore::MutexLock lock(&mu_);
     stopping_ = true;

@@ -32,6 +32,8 @@ class Interrupts {
  public:
   explicit Interrupts(cachecore::Cache* cache);
   ~Interrupts();
+  // Ends the thread; killed readers are let go no more.
+  void Stop() EXCLUDES(mu_);
 
   // A read is about to wait; returns its watch.  `tid` is the reading thread.  `resent`: the kernel
   // has sent it again.

@@ -2,6 +2,7 @@
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
+#include <sys/resource.h>
 
 #include <cstdio>
 #include <string>
@@ -23,6 +24,11 @@ int main(int argc, char** argv) {
   if (argc > 1) {
     std::fprintf(stderr, "holdfastd: unexpected argument \"%s\"; see --help\n", argv[1]);
     return 2;
+  }
+  rlimit files = {};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;  // Each object in use holds a descriptor.
+    setrlimit(RLIMIT_NOFILE, &files);
   }
   const auto config = fusefs::ConfigFromFlags();
   if (!config.ok()) {

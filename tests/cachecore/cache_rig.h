@@ -81,7 +81,7 @@ class CacheRig {
   Result<ObjectInfo> Acquire(uint64_t size, bool replace_stale = false) {
     const ObjectNumber volume = *cache->AddVolume("volume");
     std::optional<Result<ObjectInfo>> answer;
-    cache->Acquire({volume, "volume"}, "object", {}, replace_stale, nullptr,
+    cache->Acquire({volume, "volume"}, "object", {}, replace_stale,
                    [&](const Result<ObjectInfo>& info) { answer.emplace(info); });
     if (!answer) live = AnswerOpen(size);
     return answer ? *answer : Result<ObjectInfo>(Status(EAGAIN, "no answer"));

@@ -78,6 +78,20 @@ TEST(CacheTest, ReadsPendingWhenTheDaemonDiedAreAskedForAgainBeforeAnybodyReads)
   EXPECT_EQ(rig.cache->DescribeRequests().size(), 1u);
 }
 
+TEST(CacheTest, ALookUpIsAnsweredWhenItsNodeIsKnownToTheNextLife) {
+  CacheRig rig;
+  const std::string as_it_was = rig.directory + "/as_it_was";
+  const ObjectNumber volume = *rig.cache->AddVolume("volume");
+  ObjectNumber number;
+  rig.cache->Acquire({volume, "volume"}, "object", {}, false, [&](const Result<ObjectInfo>& info) {
+    number = info->number;
+    std::filesystem::copy(rig.directory + "/db", as_it_was);
+  });
+  rig.AnswerOpen(kMiB);
+  const auto next_life = OpenRocksDbMetadataStore(as_it_was, rig.boot_id).value();
+  EXPECT_TRUE(next_life->LoadObject(number)->has_value());
+}
+
 TEST(CacheTest, AnAnsweredReadIsNotAskedForInTheNextLife) {
   CacheRig rig;
   const ObjectInfo object = *rig.Acquire(kMiB);
@@ -120,7 +134,7 @@ TEST(CacheTest, AFetcherThatClaimsAnImpossibleSizeIsRefused) {
   CacheRig rig;
   const ObjectNumber volume = *rig.cache->AddVolume("volume");
   std::optional<Status> answer;
-  rig.cache->Acquire({volume, "volume"}, "object", {}, false, nullptr,
+  rig.cache->Acquire({volume, "volume"}, "object", {}, false,
                      [&](const Result<ObjectInfo>& info) { answer = info.status(); });
   const auto open = rig.NextOpen();
   rig.Execute(wire::CopenCommand{open->msg_id, INT64_MAX, 0});
@@ -132,7 +146,7 @@ TEST(CacheTest, AFailedOpenLeavesNothingBehind) {
   CacheRig rig;
   const ObjectNumber volume = *rig.cache->AddVolume("volume");
   std::optional<Status> answer;
-  rig.cache->Acquire({volume, "volume"}, "object", {}, false, nullptr,
+  rig.cache->Acquire({volume, "volume"}, "object", {}, false,
                      [&](const Result<ObjectInfo>& info) { answer = info.status(); });
   const auto open = rig.NextOpen();
   rig.Execute(wire::CauseCommand{open->msg_id, "http://x/y: 404 Not Found"});
@@ -208,7 +222,7 @@ TEST(CacheTest, AWithdrawnLookUpEndsAtOnceAndItsAnswerServesTheNext) {
   const ObjectNumber volume = *rig.cache->AddVolume("volume");
   std::optional<Status> ended;
   const auto ticket =
-      rig.cache->Acquire({volume, "volume"}, "object", {}, false, nullptr,
+      rig.cache->Acquire({volume, "volume"}, "object", {}, false,
                          [&](const Result<ObjectInfo>& info) { ended = info.status(); });
   ASSERT_TRUE(ticket.has_value());
   EXPECT_TRUE(rig.cache->Withdraw(*ticket, Status(EINTR, "killed")));

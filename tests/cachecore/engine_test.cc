@@ -241,6 +241,39 @@ TEST(EngineTest, ARefusedReopenIsTriedThreeTimesAndThenEndsInEio) {
   EXPECT_NE(read->status.message().find("volume/object16"), std::string::npos);
 }
 
+TEST(EngineTest, ARefusedObjectsReadAheadEndsWithItsReads) {
+  EngineRig rig;
+  Object* object = rig.AddKnown(16, 64 * kMiB);
+  Effects effects;
+  rig.engine.Prefetch(object, {0, 8 * kMiB}, &effects);
+  rig.Run(std::move(effects));
+  auto* read = rig.Read(object, {32 * kMiB, 32 * kMiB + 1});
+  for (int i = 0; i < 3; ++i) rig.Copen(AsOpen(rig.Next()).msg_id, -EACCES);
+  EXPECT_EQ(read->status.error(), EIO);
+  EXPECT_EQ(rig.engine.requests().size(), 0u);  // Or it would be reopened and refused for ever.
+}
+
+TEST(EngineTest, TheReadsOfAClosedInstanceGoToTheNextOne) {
+  EngineRig rig(Plain());
+  Object* object = rig.AddKnown(16, kMiB);
+  auto* read = rig.Read(object, {0, 4096});
+  const ObjectId first = rig.Open(object);
+  const MsgId id = AsRead(rig.Select()).msg_id;
+  EXPECT_EQ(rig.Close(first), 0);
+  rig.Open(object);
+  EXPECT_EQ(AsRead(rig.Next()).msg_id, id);
+  rig.Fill(object, {0, 65536});
+  EXPECT_TRUE(read->times_ended == 1 && read->status.ok());
+}
+
+TEST(EngineTest, ExactReadsAreWholeBlocks) {
+  EngineRig rig(Exact());
+  Object* object = rig.AddKnown(16, kMiB);
+  rig.Read(object, {100, 200});
+  rig.Open(object);
+  EXPECT_EQ(AsRead(rig.Select()).range, (ByteRange{0, 4096}));
+}
+
 TEST(EngineTest, AnOtherSizeAtReopenIsEioAndMarksTheObjectStale) {
   EngineRig rig(Plain());
   Object* object = rig.AddKnown(16, kMiB);

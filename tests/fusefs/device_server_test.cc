@@ -115,7 +115,7 @@ TEST_F(DeviceServerTest, CreditsAreLimitedAndNothingIsSentWithoutThem) {
   EXPECT_EQ(peer.HelloStatus(), 0);
   EXPECT_EQ(peer.Ask("caps 3"), std::vector<int32_t>{0});
   const auto volume = *rig_.cache->AddVolume("volume");
-  rig_.cache->Acquire({volume, "volume"}, "object", {}, false, nullptr, [](const auto&) {});
+  rig_.cache->Acquire({volume, "volume"}, "object", {}, false, [](const auto&) {});
   server_->Wake();
   EXPECT_EQ(peer.Ask("credit 4097"), std::vector<int32_t>{-ERANGE});
   EXPECT_EQ(peer.Ask("credit 1"), std::vector<int32_t>{0});
