@@ -27,6 +27,8 @@ long Milliseconds(Duration duration) {
   return static_cast<long>(std::chrono::ceil<std::chrono::milliseconds>(duration).count());
 }
 
+Duration Now() { return cachecore::Clock::Monotonic().Now(); }
+
 std::string LowerCase(std::string text) {
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
@@ -71,6 +73,10 @@ class HttpTransfer : public Transfer {
 
   // libcurl is done with it.  The callbacks made here may destroy *this.
   virtual void Finish(CURLcode code) = 0;
+  // Whether bytes are in memory that came by then.
+  virtual bool HasGathered(Duration) const { return false; }
+  // Writes what is in memory.
+  virtual void StoreGathered() {}
 
  protected:
   // Takes a piece of body; false ends the transfer.
@@ -130,12 +136,14 @@ HttpTransfer::HttpTransfer(HttpEngine* engine, const HttpBackend::Config& config
   if (!if_range.empty()) headers_ = curl_slist_append(nullptr, ("If-Range: " + if_range).c_str());
   curl_easy_setopt(easy_, CURLOPT_HTTPHEADER, headers_);
   CHECK_EQ(curl_multi_add_handle(engine->multi_, easy_), CURLM_OK);
+  engine->transfers_.push_back(this);
 }
 
 HttpTransfer::~HttpTransfer() {
   CHECK_EQ(curl_multi_remove_handle(engine_->multi_, easy_), CURLM_OK);
   engine_->ReturnEasy(easy_);
   curl_slist_free_all(headers_);
+  std::erase(engine_->transfers_, this);
 }
 
 Failure HttpTransfer::JudgeCurl(CURLcode code) {
@@ -219,6 +227,9 @@ class HttpFetch : public HttpTransfer {
 
   bool OnBody(const char* data, size_t size) override;
   void Finish(CURLcode code) override;
+  bool HasGathered(Duration by) const override { return gathered_ > 0 && gathered_since_ <= by; }
+  // Should it fail, failure_ ends the transfer at its next piece of body.
+  void StoreGathered() override { Store(); }
 
  private:
   void Judge();
@@ -226,8 +237,9 @@ class HttpFetch : public HttpTransfer {
   bool Store();
 
   const FetchRequest request_;
-  uint64_t stored_;        // Everything before this is in the data file.
-  size_t gathered_ = 0;    // Bytes in buffer_, which belong at stored_.
+  uint64_t stored_;      // Everything before this is in the data file.
+  size_t gathered_ = 0;  // Bytes in buffer_, which belong at stored_.
+  Duration gathered_since_{0};
   uint64_t answered_end_;  // Where the answer ends, by its own word.
   std::unique_ptr<char[]> buffer_;
   FetchSink* const sink_;
@@ -249,6 +261,7 @@ bool HttpFetch::OnBody(const char* data, size_t size) {
           Failure{Kind::kRetry, EIO, shown_url() + ": sent more than it said", Duration::zero()};
       return false;
     }
+    if (gathered_ == 0) gathered_since_ = Now();
     std::memcpy(buffer_.get() + gathered_, data, part);
     gathered_ += part;
     data += part;
@@ -351,6 +364,12 @@ void HttpEngine::Wait(std::span<pollfd> others, Duration timeout) {
     if (other.events & POLLOUT) events |= CURL_WAIT_POLLOUT;
     fds.push_back({other.fd, events, 0});
   }
+  const auto gathers = [](const HttpTransfer* transfer) {
+    return transfer->HasGathered(Duration::max());
+  };
+  if (std::any_of(transfers_.begin(), transfers_.end(), gathers)) {
+    timeout = std::min(timeout, options_.gather_time);
+  }
   const int limit_ms = static_cast<int>(std::min(Milliseconds(timeout), 3'600'000L));
   curl_multi_poll(multi_, fds.data(), static_cast<unsigned>(fds.size()), limit_ms, nullptr);
   for (size_t i = 0; i < fds.size(); ++i) {
@@ -371,6 +390,10 @@ void HttpEngine::Run() {
     // Finish may destroy the transfer, and `message` with it.
     const CURLcode code = message->data.result;
     transfer->Finish(code);
+  }
+  const Duration due = Now() - options_.gather_time;
+  for (HttpTransfer* transfer : transfers_) {
+    if (transfer->HasGathered(due)) transfer->StoreGathered();
   }
 }
 

@@ -3,8 +3,9 @@
 // Model    ranges by GET with Range and If-Range over kept connections, HTTP/2 where TLS offers it.
 // An
 //          answer is held against the request (status, Content-Range, validator) before its first
-//          byte is written; then bytes are gathered to kGather and written at their place.  A body
-//          that ends early keeps what came.  http_backend.cc is the only file that includes curl.
+//          byte is written; then bytes are gathered to kGather, or for gather_time, and written.  A
+//          body that ends early keeps what came.  http_backend.cc is the only file that includes
+//          curl.
 // Errors   see docs/protocol.md "What the fetcher does with an origin's answer".
 // Threads  the event loop's.  Writing to a data file may block on its disk.
 // Owns     connections and easy handles, for all backends of the engine.
@@ -25,11 +26,16 @@
 
 namespace fetcher {
 
+class HttpTransfer;
+
 struct HttpOptions {
   uint64_t low_speed_limit = 1024;  // Bytes a second; slower for low_speed_time is a stall.
   Duration low_speed_time = std::chrono::seconds(10);
   Duration connect_timeout = std::chrono::seconds(10);
   int max_redirects = 5;
+  // How long a slow origin's bytes may lie in memory: a reader may wait for the first of them, and
+  // those that have not been declared when we die are fetched again.
+  Duration gather_time = std::chrono::milliseconds(5);
 };
 
 class HttpEngine {
@@ -56,7 +62,8 @@ class HttpEngine {
   void ReturnBuffer(std::unique_ptr<char[]> buffer);
 
   const HttpOptions options_;
-  void* const multi_;  // CURLM
+  void* const multi_;                     // CURLM
+  std::vector<HttpTransfer*> transfers_;  // All that there are.
   std::vector<void*> idle_easies_;
   std::vector<std::unique_ptr<char[]>> idle_buffers_;
 };

@@ -327,6 +327,21 @@ TEST_F(FetcherHttpTest, AStallIsCutOffAndTriedAgain) {
   EXPECT_THAT(FinishRead("cread 1,1"), ElementsAre("filled 1,0,65536"));
 }
 
+TEST_F(FetcherHttpTest, WhatASlowOriginHasSentIsDeclaredBeforeTheRestComes) {
+  options_.http.gather_time = std::chrono::milliseconds(1);
+  SetSource({origin_.url()});
+  Start();
+  OpenObject();
+  origin_.Then({.stall = true, .stall_after = 10'000});
+  daemon_.Read(1, 1, 0, kPage);
+  // 10000 bytes hold two whole blocks.  The stall is cut off only a second later.
+  EXPECT_EQ(daemon_.NextLine(), "filled 1,0,8192");
+  EXPECT_EQ(daemon_.Data(1, {0, 8192}), At(0, 8192));
+  daemon_.LinesUntil("cread");
+  EXPECT_EQ(origin_.requests().back().range, "bytes=8192-65535");
+  EXPECT_EQ(daemon_.Data(1, {0, kPage}), At(0, kPage));
+}
+
 TEST_F(FetcherHttpTest, AReadFailsWithTheCauseWhenItsBudgetHasRunOut) {
   options_.fetch.retry_budget = std::chrono::milliseconds(150);
   SetSource({origin_.url()});

@@ -170,6 +170,7 @@ bool ScriptedOrigin::Answer(int fd, const OriginRequest& request) {
                            "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n";
   if (!SendAll(fd, head)) return false;
   if (odd.stall) {
+    if (!SendAll(fd, body.substr(0, odd.stall_after))) return false;
     char byte;
     return recv(fd, &byte, 1, 0) > 0;
   }

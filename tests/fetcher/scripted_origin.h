@@ -24,6 +24,7 @@ struct Misbehaviour {
   bool whole = false;              // 200 and everything.
   uint64_t short_by = 0;           // Hang up that many bytes early.
   bool stall = false;              // Send the headers, then nothing until the peer gives up.
+  uint64_t stall_after = 0;        // With stall: that much of the body first.
   bool hang_up = false;            // Close without an answer.
   bool ignore_if_range = false;
 };
