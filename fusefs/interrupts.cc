@@ -97,7 +97,9 @@ void Interrupts::Run() {
       while (!stopping_ && interrupted_ == 0 && resent_ == 0) changed_.Wait(&mu_);
       if (stopping_) return;
       for (const auto& [watch, read] : watched_) {
-        if (read.ticket && (read.interrupted || (read.resent && round == 0))) {
+        // A resent read of a thread that we cannot name may be anybody's: it is not let go unasked.
+        const bool look_unasked = read.resent && read.tid != 0 && round == 0;
+        if (read.ticket && (read.interrupted || look_unasked)) {
           suspects.emplace_back(read.tid, *read.ticket);
         }
       }

@@ -47,20 +47,41 @@ TEST(InterruptsTest, AReaderThatWasSignalledAndLivesGoesOnWaiting) {
   interrupts.Unwatch(living);
 }
 
-TEST(InterruptsTest, AResentReadWhoseReaderIsGoneIsLetGoWithoutAnInterrupt) {
+// The pid of a process that is gone.
+pid_t GonePid() {
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
+  return child;
+}
+
+TEST(InterruptsTest, OfResentReadsThoseOfReadersThatAreGoneAreLetGoWithoutAnInterrupt) {
   CacheRig rig;
   const auto object = *rig.Acquire(1 << 20);
   Interrupts interrupts(rig.cache.get());
-  const uint64_t watch = interrupts.Watch(0, /*resent=*/true);
-  std::atomic<int> error{0};
+  // 0: a reader that our pid namespace cannot name, and which may well be alive.
+  const uint64_t nameless = interrupts.Watch(0, /*resent=*/true);
+  const uint64_t gone = interrupts.Watch(GonePid(), /*resent=*/true);
+  std::atomic<int> nameless_error{0};
+  std::atomic<int> gone_error{0};
   interrupts.SetTicket(
-      watch, rig.cache->Read(object.number, {0, 1}, 0, [&](const Status& status, const auto&) {
-        interrupts.Unwatch(watch);
-        error = status.error();
-        error.notify_all();
+      nameless, rig.cache->Read(object.number, {0, 1}, 0, [&](const Status& status, const auto&) {
+        interrupts.Unwatch(nameless);
+        nameless_error = status.error();
+        nameless_error.notify_all();
       }));
-  error.wait(0);
-  EXPECT_EQ(error, EINTR);
+  interrupts.SetTicket(
+      gone, rig.cache->Read(object.number, {0, 1}, 0, [&](const Status& status, const auto&) {
+        interrupts.Unwatch(gone);
+        gone_error = status.error();
+        gone_error.notify_all();
+      }));
+  gone_error.wait(0);  // A round has looked at both.
+  EXPECT_EQ(gone_error, EINTR);
+  EXPECT_EQ(nameless_error, 0);
+  interrupts.Interrupt(nameless);
+  nameless_error.wait(0);
+  EXPECT_EQ(nameless_error, EINTR);
 }
 
 }  // namespace
