@@ -27,7 +27,7 @@ BUCKET = """
     location = /files/ {
       default_type application/xml;
       if ($request_method = HEAD) { return 200; }
-      return 200 '<?xml version="1.0"?><ListBucketResult><Name>files</Name><IsTruncated>false</IsTruncated></ListBucketResult>';
+      return 200 '<ListBucketResult><Name>files</Name><IsTruncated>false</IsTruncated></ListBucketResult>';
     }
 """
 FILE = "file.bin"
@@ -78,7 +78,8 @@ class Bench:
 
     def _curl(self, scratch):
         start = time.monotonic()
-        subprocess.run(["curl", "-sf", "-o", os.path.join(scratch, FILE), self._origin.url("plain/" + FILE)], check=True)
+        subprocess.run(["curl", "-sf", "-o", os.path.join(scratch, FILE), self._origin.url("plain/" + FILE)],
+                       check=True)
         return time.monotonic() - start
 
     def _holdfast(self, scratch):

@@ -154,7 +154,7 @@ def print_table(totals, image_bytes, rounds, seconds):
     def mb(size):
         return f"{size / 1e6:.1f} MB"
     rows = [
-        ("reads", f"{totals.reads}", f"{READERS} readers, {rounds} x the whole tree, {seconds:.0f} s"),
+        ("reads", f"{totals.reads}", f"{READERS} readers, the whole tree each, {rounds} x, {seconds:.0f} s"),
         ("errors", f"{len(totals.errors)}", ""),
         ("wrong checksums", f"{len(totals.wrong)}", "against the source tree"),
         ("kills", f"{len(totals.kills)}", f"SIGKILL of the fetcher, every {KILL_EVERY_S * 1000:.0f} ms"),

@@ -40,7 +40,7 @@ class FetcherKilledUnderLoadTest(Case):
             holdfast.umount(os.path.dirname(path))
             holdfast.stop()
         in_the_middle = sum(kill.waiting > 0 for kill in kills)
-        print(f"{len(kills)} kills in {rounds} rounds, {in_the_middle} with reads waiting", flush=True)
+        print(f"{len(kills)} kills, {rounds} caches filled, {in_the_middle} with reads waiting", flush=True)
         self.assertGreater(in_the_middle, 0.8 * KILLS, "the kills missed the reads")
 
     def verify_under_kills(self, holdfast, path, most, seed):

@@ -1,4 +1,4 @@
-"""Peers of the two sockets that send garbage, too much, too little, at the wrong time, too often, or as somebody else."""
+"""Peers of the two sockets that send garbage, too much, too little, at the wrong time, too often, as somebody else."""
 
 import errno
 import os

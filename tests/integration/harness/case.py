@@ -77,7 +77,8 @@ def unmet(tools):
         reasons.append("no /dev/fuse")
     if not os.path.exists(ECHO_MODULE):
         reasons.append("no libnginx-mod-http-echo")
-    reasons += [f"no {tool}" for tool in ("nginx", *tools) if not shutil.which(tool, path=os.defpath + ":/usr/sbin:/sbin")]
+    where = os.defpath + ":/usr/sbin:/sbin"
+    reasons += [f"no {tool}" for tool in ("nginx", *tools) if not shutil.which(tool, path=where)]
     reasons += [f"{binary} is not built" for binary in missing_binaries()]
     return reasons
 

@@ -116,7 +116,8 @@ def _copy_real_tree(target):
                 total, count = total + size, count + 1
         if total > TREE_BYTES and count > TREE_FILES:
             return
-    raise AssertionError(f"this machine has only {count} files, {total} bytes to copy; wanted {TREE_FILES}, {TREE_BYTES}")
+    raise AssertionError(f"this machine has only {count} files, {total} bytes to copy; "
+                         f"wanted {TREE_FILES}, {TREE_BYTES}")
 
 
 def manifest(tree):
