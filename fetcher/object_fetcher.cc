@@ -8,8 +8,11 @@
 #include <utility>
 
 namespace fetcher {
+namespace {
 
 using Kind = Failure::Kind;
+
+}  // namespace
 
 // A range being fetched from one origin.
 class ObjectFetcher::Piece : public FetchSink {
