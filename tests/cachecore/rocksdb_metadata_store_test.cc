@@ -225,7 +225,7 @@ TEST_F(RocksDbMetadataStoreTest, AnObjectIsFoundByCookieAndByNumberAfterReopenin
 
 TEST_F(RocksDbMetadataStoreTest, ObjectsAreListedPerVolumeInOrderOfNumber) {
   Reopen();
-  for (const uint64_t number : {300, 17, 40}) PutObject(Object(number, std::to_string(number)));
+  for (const uint64_t number : {300u, 17u, 40u}) PutObject(Object(number, std::to_string(number)));
   ObjectRecord elsewhere = Object(20, "elsewhere");
   elsewhere.volume = {15};
   PutObject(elsewhere);
@@ -561,7 +561,7 @@ TEST_F(RocksDbMetadataStoreDeathTest,
         while (store_->Commit(VolumeBatch(next), Sync::kNo).ok()) ++next;
         // What can still be written differs: nothing, a new log, a part of a table file.
         bool is_still_full = true;
-        for (const rlim_t limit : {0, 100, 3000, 100}) {
+        for (const rlim_t limit : {0u, 100u, 3000u, 100u}) {
           LimitFileSize(limit);
           is_still_full = is_still_full && !store_->Commit(VolumeBatch(next), Sync::kNo).ok();
         }

@@ -51,7 +51,7 @@ TEST(StatusTest, ACopyIsIndependentOfItsOriginal) {
   EXPECT_TRUE(copy.ok());
 }
 
-TEST(StatusDeathTest, AnErrorMustBeAnErrno) { EXPECT_DEATH(Status(0, "nothing"), "error > 0"); }
+TEST(StatusDeathTest, AnErrorMustBeAnErrno) { EXPECT_DEATH(Status bad(0, "nothing"), "error > 0"); }
 
 TEST(ResultTest, TheMacrosPassTheFirstErrorOnAndNothingElse) {
   EXPECT_EQ(*Quarter(12), 3);
