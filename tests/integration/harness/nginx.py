@@ -30,7 +30,7 @@ http {{
   client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
   default_type application/octet-stream;
   sendfile on;
-  sendfile_max_chunk 512k;
+  sendfile_max_chunk {chunk};
   tcp_nopush on;
   keepalive_requests 1000000;
   server {{
@@ -115,6 +115,8 @@ class Nginx:
         location = self._locations + (_DELAYED % (delay_ms / 1000) if delay_ms else "")
         with open(os.path.join(self._prefix, "nginx.conf"), "w") as f:
             f.write(_CONFIG.format(echo_module=ECHO_MODULE, port=self.port, root=self._root, limit_rate=limit_rate,
+                                   # A limited rate is kept by pauses between chunks; small ones make a slow link.
+                                   chunk="512k" if limit_rate == "0" else "64k",
                                    autoindex="on" if self._autoindex else "off", location=location))
 
     def start(self):
