@@ -80,6 +80,9 @@ std::string Seal(std::string_view key, std::string payload) {
   return payload;
 }
 
+// A key without its kind.  None is not a key, yet nothing a caller passes may throw.
+std::string_view AfterKind(std::string_view key) { return key.substr(key.empty() ? 0 : 1); }
+
 Status Damaged(const char* what, const char* why) {
   return Status(EBADMSG, std::string(what) + " record is damaged: " + why);
 }
@@ -235,7 +238,7 @@ Result<uint64_t> DecodeCounter(Counter counter, std::string_view value) {
 
 Result<VolumeRecord> DecodeVolume(std::string_view key, std::string_view value) {
   ASSIGN_OR_RETURN(const std::string_view payload, Unseal("volume", key, value));
-  Reader reader(key.substr(1));
+  Reader reader(AfterKind(key));
   VolumeRecord volume;
   volume.number.value = reader.Take<uint64_t>();
   volume.key = payload;
@@ -245,12 +248,13 @@ Result<VolumeRecord> DecodeVolume(std::string_view key, std::string_view value) 
 
 Result<VolumeRecord> DecodeVolumeIndex(std::string_view key, std::string_view value) {
   ASSIGN_OR_RETURN(const uint64_t number, UnsealNumber("volume key", key, value));
-  return VolumeRecord{ObjectNumber{number}, std::string(key.substr(1))};
+  if (key.empty()) return Damaged("volume key", "its key has the wrong length");
+  return VolumeRecord{ObjectNumber{number}, std::string(AfterKind(key))};
 }
 
 Result<ObjectRecord> DecodeObject(std::string_view key, std::string_view value) {
   ASSIGN_OR_RETURN(const std::string_view payload, Unseal("object", key, value));
-  Reader key_reader(key.substr(1));
+  Reader key_reader(AfterKind(key));
   Reader reader(payload);
   ObjectRecord object;
   object.number.value = key_reader.Take<uint64_t>();
@@ -268,7 +272,7 @@ Result<ObjectRecord> DecodeObject(std::string_view key, std::string_view value) 
 
 Result<ObjectRecord> DecodeObjectIndex(std::string_view key, std::string_view value) {
   ASSIGN_OR_RETURN(const uint64_t number, UnsealNumber("object key", key, value));
-  Reader reader(key.substr(1));
+  Reader reader(AfterKind(key));
   ObjectRecord object;
   object.number.value = number;
   object.volume.value = reader.Take<uint64_t>();
@@ -279,7 +283,7 @@ Result<ObjectRecord> DecodeObjectIndex(std::string_view key, std::string_view va
 
 Result<JournalRecord> DecodeJournal(std::string_view key, std::string_view value) {
   ASSIGN_OR_RETURN(const std::string_view payload, Unseal("journal", key, value));
-  Reader key_reader(key.substr(1));
+  Reader key_reader(AfterKind(key));
   Reader reader(payload);
   JournalRecord request;
   request.msg_id.value = key_reader.Take<uint32_t>();
@@ -295,7 +299,7 @@ Result<JournalRecord> DecodeJournal(std::string_view key, std::string_view value
 }
 
 uint64_t NumberOf(std::string_view key) {
-  return key.size() == 1 + sizeof(uint64_t) ? Reader(key.substr(1)).Take<uint64_t>() : 0;
+  return key.size() == 1 + sizeof(uint64_t) ? Reader(AfterKind(key)).Take<uint64_t>() : 0;
 }
 
 uint32_t LeafOf(std::string_view presence_key) {

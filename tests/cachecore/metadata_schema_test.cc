@@ -1,6 +1,7 @@
 #include "cachecore/metadata_schema.h"
 
 #include <gtest/gtest.h>
+#include <xxhash.h>
 
 #include <cerrno>
 #include <random>
@@ -295,6 +296,19 @@ TEST(MetadataSchemaTest, WhatDoesNotDecodeIsDescribedAsDamaged) {
             "(object record is damaged: its checksum does not match)");
   EXPECT_EQ(Describe("", ""),
             "damaged key=\"\" value=\"\" (unknown record is damaged: no record kind has this key)");
+}
+
+TEST(MetadataSchemaTest, AnEmptyKeyIsDamagedWhateverItsValueIsSealedWith) {
+  for (const std::string& payload : {std::string(), std::string(8, '\0'), std::string(64, '\1')}) {
+    const uint64_t sum = XXH64(payload.data(), payload.size(), XXH64("", 0, 0));
+    std::string value = payload;
+    for (int shift = 56; shift >= 0; shift -= 8) value.push_back(static_cast<char>(sum >> shift));
+    EXPECT_EQ(DecodeVolume("", value).status().error(), EBADMSG);
+    EXPECT_EQ(DecodeVolumeIndex("", value).status().error(), EBADMSG);
+    EXPECT_EQ(DecodeObject("", value).status().error(), EBADMSG);
+    EXPECT_EQ(DecodeObjectIndex("", value).status().error(), EBADMSG);
+    EXPECT_EQ(DecodeJournal("", value).status().error(), EBADMSG);
+  }
 }
 
 TEST(MetadataSchemaTest, AnyKeyAndValueCanBeDescribed) {

@@ -22,7 +22,6 @@ std::string Seal(std::string_view key, std::string_view payload) {
 
 void DecodeAll(std::string_view key, std::string_view value) {
   static_cast<void>(schema::Describe(key, value).size());
-  if (key.empty()) return;  // The rest are given keys that were found by their first letter.
   static_cast<void>(schema::DecodeVersion(value).ok());
   static_cast<void>(schema::DecodeCounter(cachecore::Counter::kMsgId, value).ok());
   static_cast<void>(schema::DecodeVolume(key, value).ok());
