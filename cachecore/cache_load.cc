@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cachecore/cache.h"
+#include "cachecore/names.h"
 
 namespace cachecore {
 namespace {
@@ -46,8 +47,7 @@ Result<std::optional<VolumeRecord>> Cache::LoadVolume(ObjectNumber number) {
 }
 
 Result<ObjectNumber> Cache::AddVolume(const std::string& key) {
-  if (key.empty() || key.size() > wire::kMaxKeySize || key == "." || key == ".." ||
-      key.find_first_of(std::string("/\0", 2)) != std::string::npos) {
+  if (!IsLegalVolumeKey(key)) {
     return Status(EINVAL, "\"" + key + "\" cannot be a volume key: 1 to 255 bytes, no slash");
   }
   RETURN_IF_ERROR(EnsureIds());
@@ -214,8 +214,7 @@ Result<std::optional<ObjectInfo>> Cache::FindKnown(const VolumeRecord& volume,
 
 std::optional<AcquireTicket> Cache::Acquire(const VolumeRecord& volume, const std::string& cookie,
                                             Duration timeout, bool replace_stale, InfoDone done) {
-  if (cookie.empty() || cookie.size() > wire::kMaxCookieKeySize || cookie == "." ||
-      cookie == "..") {
+  if (!IsLegalCookie(cookie)) {
     done(Status(ENOENT, "\"" + cookie + "\" cannot be an object's name: 1 to 252 bytes"));
     return std::nullopt;
   }

@@ -37,10 +37,10 @@ Result<DataStore> DataStore::Open(const std::string& directory) {
   return DataStore(directory);
 }
 
-std::string DataStore::PathOf(ObjectNumber number) const {
+std::string DataStore::PathIn(const std::string& directory, ObjectNumber number) {
   char fan_out[4];
   std::snprintf(fan_out, sizeof(fan_out), "%02x", static_cast<uint8_t>(number.value));
-  return directory_ + "/" + fan_out + "/" + std::to_string(number.value) + ".data";
+  return directory + "/" + fan_out + "/" + std::to_string(number.value) + ".data";
 }
 
 Result<UniqueFd> DataStore::Create(ObjectNumber number, uint64_t size_bytes) const {

@@ -33,7 +33,8 @@ class DataStore {
   // ENOENT is success.
   Status Remove(ObjectNumber number) const;
 
-  std::string PathOf(ObjectNumber number) const;
+  std::string PathOf(ObjectNumber number) const { return PathIn(directory_, number); }
+  static std::string PathIn(const std::string& directory, ObjectNumber number);
 
  private:
   explicit DataStore(std::string directory) : directory_(std::move(directory)) {}

@@ -302,6 +302,16 @@ uint64_t NumberOf(std::string_view key) {
   return key.size() == 1 + sizeof(uint64_t) ? Reader(AfterKind(key)).Take<uint64_t>() : 0;
 }
 
+Result<PresenceKeyParts> ParsePresenceKey(std::string_view key) {
+  Reader reader(AfterKind(key));
+  PresenceKeyParts parts;
+  if (key.starts_with(kBootPresence)) parts.boot_id = reader.TakeBytes(kBootIdSize);
+  parts.object.value = reader.Take<uint64_t>();
+  parts.leaf = reader.Take<uint32_t>();
+  if (!reader.done()) return Damaged("presence", "its key has the wrong length");
+  return parts;
+}
+
 uint32_t LeafOf(std::string_view presence_key) {
   CHECK_GE(presence_key.size(), sizeof(uint32_t));
   return Reader(presence_key.substr(presence_key.size() - sizeof(uint32_t))).Take<uint32_t>();
@@ -318,7 +328,19 @@ std::string MergePresence(const std::vector<std::string_view>& values) {
   return leaf.Encode();
 }
 
-namespace {
+const char* NameOf(Counter counter) {
+  switch (counter) {
+    case Counter::kObjectNumber:
+      return "object_number";
+    case Counter::kMsgId:
+      return "msg_id";
+    case Counter::kObjectId:
+      return "object_id";
+    case Counter::kGeneration:
+      return "generation";
+  }
+  return nullptr;
+}
 
 std::string Quoted(std::string_view bytes) {
   constexpr char kHex[] = "0123456789abcdef";
@@ -334,22 +356,10 @@ std::string Quoted(std::string_view bytes) {
   return text + "\"";
 }
 
+namespace {
+
 std::string Numbered(const char* name, uint64_t number) {
   return std::string(" ") + name + "=" + std::to_string(number);
-}
-
-const char* NameOf(Counter counter) {
-  switch (counter) {
-    case Counter::kObjectNumber:
-      return "object_number";
-    case Counter::kMsgId:
-      return "msg_id";
-    case Counter::kObjectId:
-      return "object_id";
-    case Counter::kGeneration:
-      return "generation";
-  }
-  return nullptr;
 }
 
 std::string BootIdText(std::string_view bytes) {
@@ -392,18 +402,14 @@ Result<std::string> DescribeJournal(std::string_view key, std::string_view value
 }
 
 Result<std::string> DescribePresence(std::string_view key, std::string_view value) {
-  const size_t boot_size = key[0] == kBootPresence ? kBootIdSize : 0;
-  Reader reader(key.substr(1));
-  const std::string_view boot_id = reader.TakeBytes(boot_size);
-  const auto object = reader.Take<uint64_t>();
-  const auto leaf_index = reader.Take<uint32_t>();
-  if (!reader.done()) return Damaged("presence", "its key has the wrong length");
+  ASSIGN_OR_RETURN(const PresenceKeyParts parts, ParsePresenceKey(key));
   PresenceLeaf leaf;
   uint32_t added;
   RETURN_IF_ERROR(leaf.Merge(value, &added));
-  std::string line = boot_size == 0 ? "presence durable" : "presence boot=" + BootIdText(boot_id);
-  line += Numbered("object", object) + Numbered("leaf", leaf_index) + " bytes=";
-  const uint64_t base = uint64_t{leaf_index} * PresenceLeaf::kBytes;
+  std::string line =
+      parts.boot_id.empty() ? "presence durable" : "presence boot=" + BootIdText(parts.boot_id);
+  line += Numbered("object", parts.object.value) + Numbered("leaf", parts.leaf) + " bytes=";
+  const uint64_t base = uint64_t{parts.leaf} * PresenceLeaf::kBytes;
   for (uint32_t end = 0;;) {
     const uint32_t begin = leaf.FirstPresent(end, PresenceLeaf::kBlocks);
     if (begin == PresenceLeaf::kBlocks) return line;

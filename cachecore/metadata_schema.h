@@ -76,6 +76,13 @@ Result<ObjectRecord> DecodeObjectIndex(std::string_view key, std::string_view va
 Result<JournalRecord> DecodeJournal(std::string_view key, std::string_view value);
 // The number in a key of VolumeKey's or ObjectKey's form; 0 if it has another length.
 uint64_t NumberOf(std::string_view key);
+// A presence key taken apart.  EBADMSG if it is none.
+struct PresenceKeyParts {
+  std::string_view boot_id;  // Empty in a durable one's.
+  ObjectNumber object;
+  uint32_t leaf = 0;
+};
+Result<PresenceKeyParts> ParsePresenceKey(std::string_view key);
 // The leaf's number from a presence key.  REQUIRES: the key has PresenceKey's form.
 uint32_t LeafOf(std::string_view presence_key);
 
@@ -83,6 +90,12 @@ uint32_t LeafOf(std::string_view presence_key);
 // does not decode either and that holds the first such one: damage must stay visible until a reader
 // quarantines it, and must not fail the merge, which would stop the whole database.
 std::string MergePresence(const std::vector<std::string_view>& values);
+
+// A counter's name, or null when there is no such counter.
+const char* NameOf(Counter counter);
+
+// Bytes as text for people, in double quotes; what is not printable is \xHH.
+std::string Quoted(std::string_view bytes);
 
 // One record as one line of text, for people and for golden files.  What does not decode is shown
 // as "damaged".

@@ -16,6 +16,7 @@ const std::vector<Verb>& Verbs() {
       {"status", "Show instances, mounts, objects and waiting requests", AddStatus},
       {"stop", "Stop an instance that has no mounts", AddStop},
       {"dump", "Print a cache's records, offline", AddDump},
+      {"verify", "Check what must hold in a cache, offline", AddVerify},
       {"supervise", "Run an instance's daemons in the foreground", AddSupervise},
       {"version", "Print the version", AddVersion},
   };

@@ -39,6 +39,7 @@ void AddUmount(CLI::App* app, int* exit_code);
 void AddStatus(CLI::App* app, int* exit_code);
 void AddStop(CLI::App* app, int* exit_code);
 void AddDump(CLI::App* app, int* exit_code);
+void AddVerify(CLI::App* app, int* exit_code);
 void AddSupervise(CLI::App* app, int* exit_code);
 void AddVersion(CLI::App* app, int* exit_code);
 

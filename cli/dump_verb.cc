@@ -1,14 +1,11 @@
-#include <sys/stat.h>
-
 #include <cerrno>
 #include <iostream>
 #include <memory>
 #include <string>
 
 #include "cachecore/rocksdb_metadata_store.h"
+#include "cli/cache_dir.h"
 #include "cli/command.h"
-#include "cli/files.h"
-#include "cli/settings.h"
 
 namespace cli {
 namespace {
@@ -21,21 +18,13 @@ struct DumpOptions {
   std::string cache_dir;
 };
 
-std::string CacheDirOf(const Instance& instance) {
-  const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
-  return (file.ok() ? Settings::FromJson(*file) : Settings()).CacheDirFor(instance);
-}
-
 int RunDump(const DumpOptions& options) {
   const Result<Instance> instance = options.instance.Make();
   if (!instance.ok()) return Fail(instance.status(), kExitUsage);
   const std::string cache_dir =
       options.cache_dir.empty() ? CacheDirOf(*instance) : options.cache_dir;
   const std::string database = cache_dir + "/db";
-  struct stat info;
-  if (stat(database.c_str(), &info) != 0) {
-    return Fail(Status::FromErrno(errno, "no cache in " + cache_dir));
-  }
+  if (const Status status = CheckIsCache(cache_dir); !status.ok()) return Fail(status);
   const Status status = cachecore::DumpRocksDbMetadata(database, std::cout);
   std::cout.flush();
   if (status.ok() && !std::cout) return Fail(Status(EIO, "the output could not be written"));

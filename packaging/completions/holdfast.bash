@@ -10,6 +10,7 @@ _holdfast_options() {
     status) echo "--help --json --instance --root" ;;
     stop) echo "--help --instance --root" ;;
     dump) echo "--help --cache-dir --instance --root" ;;
+    verify) echo "--help --cache-dir --content --as-new-boot --boot-id --json --instance --root" ;;
     supervise) echo "--help --instance --root" ;;
     version) echo "--help" ;;
     *) echo "--help --version" ;;
@@ -40,13 +41,13 @@ _holdfast() {
     --instance) COMPREPLY=($(compgen -W "$(_holdfast_instances)" -- "$cur")); return ;;
     --ca-file) _filedir; return ;;
     --root | --cache-dir) _filedir -d; return ;;
-    --origin | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --content | --boot-id | --origin | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag) return ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount umount status stop dump supervise version' -- "$cur"))
+    COMPREPLY=($(compgen -W 'mount umount status stop dump verify supervise version' -- "$cur"))
   elif [[ $verb == umount ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_mounts)" -- "$cur"))
   elif [[ $verb == mount ]]; then

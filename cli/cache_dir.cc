@@ -1,0 +1,26 @@
+#include "cli/cache_dir.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "cli/files.h"
+#include "cli/settings.h"
+
+namespace cli {
+
+using cachecore::Result;
+using cachecore::Status;
+
+std::string CacheDirOf(const Instance& instance) {
+  const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
+  return (file.ok() ? Settings::FromJson(*file) : Settings()).CacheDirFor(instance);
+}
+
+Status CheckIsCache(const std::string& cache_dir) {
+  struct stat info;
+  if (stat((cache_dir + "/db").c_str(), &info) == 0) return Status();
+  return Status::FromErrno(errno, "no cache in " + cache_dir);
+}
+
+}  // namespace cli
