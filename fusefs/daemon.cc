@@ -132,6 +132,19 @@ Result<UniqueFd> Daemon::ObtainFuse(bool* resumed) {
   return fuse;
 }
 
+std::unique_ptr<Watchdog> Daemon::StartWatchdog() {
+  uint64_t usec = 0;
+  if (sd_watchdog_enabled(/*unset_environment=*/0, &usec) <= 0) return nullptr;
+  const std::chrono::microseconds limit(usec);
+  Health health(limit, cachecore::Clock::Monotonic());
+  for (const WorkMark& mark : fuse_->marks()) health.Watch("a FUSE thread", &mark);
+  health.Watch("the device thread", &device_->mark());
+  health.WatchTicks("the housekeeper", &housekeeper_->ticks());
+  return std::make_unique<Watchdog>(
+      std::move(health), limit / 2, [this] { (void)cache_->generation(); },
+      [] { sd_notify(0, "WATCHDOG=1"); });
+}
+
 int Daemon::Unmount() {
   const Status unmounted = UnmountFuse(config_.fuse_dir);
   if (stored_) fd_store_.Remove(kFuseName);
@@ -144,9 +157,11 @@ int Daemon::Unmount() {
 int Daemon::Run() {
   LOG(INFO) << "serving " << config_.fuse_dir << " from " << config_.cache_dir;
   sd_notify(0, "READY=1");
+  std::unique_ptr<Watchdog> watchdog = StartWatchdog();
   pollfd fds[2] = {{signals_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
   while (poll(fds, 2, -1) < 0) PCHECK(errno == EINTR);
   sd_notify(0, "STOPPING=1");
+  watchdog.reset();
   control_->Stop();
   // A signal asks this process to end, and the mount only if nobody can go on with it.
   const bool keep_mount = stored_ && fds[1].revents == 0;

@@ -25,6 +25,7 @@
 #include "fusefs/fd_store.h"
 #include "fusefs/fuse_server.h"
 #include "fusefs/housekeeper.h"
+#include "fusefs/watchdog.h"
 
 namespace fusefs {
 
@@ -55,6 +56,8 @@ class Daemon {
                                                         uid_t uid);
   // The connection of the daemon before us, or a new mount.
   cachecore::Result<cachecore::UniqueFd> ObtainFuse(bool* resumed);
+  // Pings the service manager, if it wants that.
+  std::unique_ptr<Watchdog> StartWatchdog();
   // Ends the mount.
   int Unmount();
 

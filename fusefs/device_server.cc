@@ -71,6 +71,7 @@ void DeviceServer::Run() {
       PCHECK(errno == EINTR);
       continue;
     }
+    mark_.Begin();
     if (fds[0].revents != 0) {
       uint64_t count;
       (void)!read(wake_.get(), &count, sizeof(count));
@@ -78,6 +79,7 @@ void DeviceServer::Run() {
     // The session first, so that a hang-up is seen before the successor that follows it.
     if (session_ && !session_->Serve(fds[2].revents)) Detach();
     if (fds[1].revents != 0) Accept();
+    mark_.End();
   }
   // Our own end is no detach: with the policy `fail` it would fail reads that the next daemon
   // answers.
@@ -102,7 +104,7 @@ void DeviceServer::Accept() {
     }
     // It may have hung up since it was last looked at, and this be its successor.
     if (session_ && session_->HungUp()) {
-      (void)session_->Serve(POLLIN);  // What it had said before that counts.
+      while (session_->Serve(POLLIN)) continue;  // What it had said before that counts.
       Detach();
     }
     if (session_) {

@@ -27,6 +27,7 @@
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
 #include "fusefs/device_session.h"
+#include "fusefs/watchdog.h"
 
 namespace fusefs {
 
@@ -50,6 +51,8 @@ class DeviceServer {
   void Stop();
 
   std::optional<FetcherInfo> fetcher() EXCLUDES(mu_);
+  // What the device thread is at.
+  const WorkMark& mark() const { return mark_; }
 
  private:
   DeviceServer(cachecore::UniqueFd listener, uid_t fetcher_uid, cachecore::UniqueFd wake);
@@ -65,6 +68,7 @@ class DeviceServer {
   std::optional<DeviceSession> session_;  // The device thread's.
   std::thread thread_;
   std::atomic<bool> stopping_{false};
+  WorkMark mark_;
 
   cachecore::Mutex mu_;
   std::optional<FetcherInfo> fetcher_ GUARDED_BY(mu_);

@@ -16,6 +16,9 @@ namespace wire = cachecore::wire;
 
 namespace {
 
+// A peer that never stops talking must not look like a thread that is stuck.
+constexpr int kPacketsATurn = 256;
+
 // 1: sent.  0: not now.  -1: the connection is over.
 int Send(int socket, const std::string& bytes, int fd) {
   iovec iov = {const_cast<char*>(bytes.data()), bytes.size()};
@@ -73,9 +76,10 @@ bool DeviceSession::Serve(short events) {
   return Pump();
 }
 
-// Takes packets until there is none or an answer has to wait.
+// Takes packets until there is none or an answer has to wait; or so many that the caller's loop is
+// due.
 bool DeviceSession::Receive() {
-  while (outgoing_.empty()) {
+  for (int i = 0; i < kPacketsATurn && outgoing_.empty(); ++i) {
     // MSG_TRUNC: the real length, so that a packet that is too long is known for what it is.
     const ssize_t got =
         recv(socket_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_TRUNC);

@@ -99,7 +99,10 @@ Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
     LOG_IF(ERROR, !asked.ok()) << "reads that the last daemon had taken are lost: "
                                << asked.message();
   }
-  for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { Serve(); });
+  for (int i = 0; i < options_.threads; ++i) {
+    WorkMark* mark = &marks_.emplace_back();
+    threads_.emplace_back([this, mark] { Serve(mark); });
+  }
   return Status();
 }
 
@@ -113,7 +116,7 @@ Status FuseServer::ReplayInit() {
   return Status();
 }
 
-void FuseServer::Serve() {
+void FuseServer::Serve(WorkMark* mark) {
   ReceiveBuffer memory((1 << 20) +
                        (64 << 10));  // What libfuse may read before INIT has settled it.
   fuse_buf buffer = {};
@@ -127,7 +130,9 @@ void FuseServer::Serve() {
       break;  // 0: the kernel has ended the connection.
     }
     current_unique_ = static_cast<const fuse_in_header*>(memory.get())->unique;
+    mark->Begin();
     fuse_session_process_buf(session_, &buffer);
+    mark->End();
   }
   serving_.fetch_sub(1);
   serving_.notify_all();

@@ -20,6 +20,7 @@
 #include <fuse_lowlevel.h>
 
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <string>
 #include <thread>
@@ -32,6 +33,7 @@
 #include "cachecore/unique_fd.h"
 #include "fusefs/fuse_connection.h"
 #include "fusefs/interrupts.h"
+#include "fusefs/watchdog.h"
 
 namespace fusefs {
 
@@ -56,6 +58,8 @@ class FuseServer {
   void Stop();
 
   uint64_t reads() const { return reads_.load(std::memory_order_relaxed); }
+  // What the reader threads are at.  Constant after Start.
+  const std::deque<WorkMark>& marks() const { return marks_; }
 
  private:
   friend struct FuseOps;  // fuse_ops.cc
@@ -63,7 +67,7 @@ class FuseServer {
   // A watch and who keeps it; what libfuse hands back to us when a request is interrupted.
   using Watched = std::pair<Interrupts*, uint64_t>;
 
-  void Serve();
+  void Serve(WorkMark* mark);
   // A request that may wait is watched for its caller being killed, until it is answered.
   std::shared_ptr<Watched> Watch(fuse_req_t req);
   void Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched);
@@ -79,6 +83,7 @@ class FuseServer {
   FuseConnection connection_;
   Interrupts interrupts_;
   fuse_session* session_ = nullptr;
+  std::deque<WorkMark> marks_;  // One for each of threads_.
   std::vector<std::thread> threads_;
   std::atomic<bool> stopping_{false};
   std::atomic<int> serving_{0};     // Reader threads that have not left yet.

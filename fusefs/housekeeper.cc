@@ -20,7 +20,13 @@ Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache)
       if (!stopping_) stopped_.WaitFor(&mu_, kTick);
     }
   };
-  expiry_ = std::thread([this, every_tick] { every_tick([this] { cache_->Expire(); }); });
+  expiry_ = std::thread([this, every_tick] {
+    every_tick([this] {
+      ticks_.Begin();
+      cache_->Expire();
+      ticks_.End();
+    });
+  });
   sync_ = std::thread([this, every_tick] {
     cachecore::Duration last = cachecore::Clock::Monotonic().Now();
     every_tick([this, &last] {

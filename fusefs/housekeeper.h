@@ -13,6 +13,7 @@
 
 #include "cachecore/cache.h"
 #include "cachecore/mutex.h"
+#include "fusefs/watchdog.h"
 
 namespace fusefs {
 
@@ -26,14 +27,16 @@ class Housekeeper {
   Housekeeper(HousekeeperOptions options, cachecore::Cache* cache);
   ~Housekeeper();  // Syncs a last time.
 
- private:
-  void Run();
+  // Moves with each look for overdue reads.
+  const WorkMark& ticks() const { return ticks_; }
 
+ private:
   const HousekeeperOptions options_;
   cachecore::Cache* const cache_;
   cachecore::Mutex mu_;
   cachecore::CondVar stopped_;
   bool stopping_ GUARDED_BY(mu_) = false;
+  WorkMark ticks_;
   std::thread expiry_;
   std::thread sync_;
 };
