@@ -1,6 +1,5 @@
 #include "cachecore/cache.h"
 
-#include <fcntl.h>
 #include <glog/logging.h>
 #include <unistd.h>
 
@@ -18,38 +17,6 @@ constexpr uint64_t kObjectNumberBlock = 256;
 ObjectRecord RecordOf(const Object& object) {
   return {object.number,     object.volume, object.cookie_key,
           object.size_bytes, object.stale,  object.attr};
-}
-
-std::vector<ByteRange> Coalesced(std::vector<ByteRange> ranges) {
-  std::sort(ranges.begin(), ranges.end(),
-            [](ByteRange a, ByteRange b) { return a.begin < b.begin; });
-  std::vector<ByteRange> merged;
-  for (const ByteRange range : ranges) {
-    if (!merged.empty() && range.begin <= merged.back().end) {
-      merged.back().end = std::max(merged.back().end, range.end);
-    } else {
-      merged.push_back(range);
-    }
-  }
-  return merged;
-}
-
-// Writes the ranges to disk.  In small steps: a process that is killed cannot leave a system call
-// that waits for the disk, and its successor would have to wait for it.
-Status WriteOut(int fd, const std::vector<ByteRange>& ranges) {
-  constexpr uint64_t kStep = 4 << 20;
-  for (const ByteRange range : ranges) {
-    for (uint64_t at = range.begin; at < range.end; at += kStep) {
-      const auto length = static_cast<off64_t>(std::min(kStep, range.end - at));
-      // Its error is told once, here or by fdatasync, so neither may be passed over.
-      if (sync_file_range(fd, static_cast<off64_t>(at), length,
-                          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                              SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
-        return Status::FromErrno(errno, "sync_file_range");
-      }
-    }
-  }
-  return fdatasync(fd) == 0 ? Status() : Status::FromErrno(errno, "fdatasync");
 }
 
 }  // namespace
@@ -286,57 +253,6 @@ void Cache::Expire() {
     Seal(&work);
   }
   Run(std::move(work));
-}
-
-uint64_t Cache::unsynced_bytes() {
-  MutexLock lock(&mu_);
-  uint64_t bytes = 0;
-  for (const auto& [number, object] : engine_.objects()) bytes += object->unsynced_bytes;
-  return bytes;
-}
-
-void Cache::Sync() {
-  struct Item {
-    ObjectNumber number;
-    std::shared_ptr<const UniqueFd> file;
-    std::vector<ByteRange> ranges;
-  };
-  std::vector<Item> items;
-  {
-    MutexLock lock(&mu_);
-    for (const auto& [number, object] : engine_.objects()) {
-      if (object->unsynced.empty()) continue;
-      items.push_back({number, object->file, std::exchange(object->unsynced, {})});
-      object->unsynced_bytes = 0;
-    }
-  }
-  for (Item& item : items) {
-    item.ranges = Coalesced(std::move(item.ranges));
-    // Data first: a durable record must never be of bytes that a power cut can take.
-    const Status written = WriteOut(item.file->get(), item.ranges);
-    if (!written.ok()) {
-      // The kernel has thrown away pages that it could not write; which, nobody can say.
-      MutexLock load_lock(&load_mu_);
-      const Status dropped =
-          DropObject(item.number, data_.PathOf(item.number) + ": " + written.message());
-      LOG_IF(ERROR, !dropped.ok()) << dropped.message();
-      continue;
-    }
-    MetadataBatch batch;
-    for (const ByteRange range : item.ranges) {
-      batch.add_presence.push_back({item.number, range, Presence::kDurable});
-    }
-    const Status status = store_->Commit(batch, Sync::kYes);
-    if (status.ok()) continue;
-    LOG(ERROR) << "not durable yet, will be tried again: " << status.message();
-    MutexLock lock(&mu_);
-    if (Object* object = engine_.Find(item.number); object != nullptr) {
-      for (const ByteRange range : item.ranges) {
-        object->unsynced.push_back(range);
-        object->unsynced_bytes += range.size();
-      }
-    }
-  }
 }
 
 std::vector<ObjectInfo> Cache::DescribeObjects() {

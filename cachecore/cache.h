@@ -77,6 +77,11 @@ struct FileSlice {
   ByteRange range;
 };
 
+struct SyncCounters {
+  uint64_t bytes = 0;   // Made durable.
+  Duration longest{0};  // One Sync.
+};
+
 // Something that waits in the Cache and can be told to stop waiting.
 struct AcquireTicket {
   ObjectNumber object;
@@ -132,8 +137,9 @@ class Cache {
 
   // Driven by the daemon's own threads.
   void Expire() EXCLUDES(mu_);
-  // Makes what has been filled durable.  Slow.
-  void Sync() EXCLUDES(mu_);
+  // Makes what has been filled durable, in this life and in earlier ones of this boot.  Slow; by
+  // one thread at a time.
+  void Sync() EXCLUDES(mu_, load_mu_);
   uint64_t unsynced_bytes() EXCLUDES(mu_);
 
   // For the operator.
@@ -141,6 +147,7 @@ class Cache {
   std::vector<RequestInfo> DescribeRequests() EXCLUDES(mu_);
   EngineCounters counters() EXCLUDES(mu_);
   Generation generation() EXCLUDES(mu_);
+  SyncCounters sync_counters() EXCLUDES(mu_);
 
  private:
   // Effects, and what must be copied out under the lock to carry them out without it.
@@ -180,6 +187,16 @@ class Cache {
                     const Status& damage);
   Status ResumeJournal() EXCLUDES(mu_, load_mu_);
 
+  // cache_sync.cc
+  struct SyncItem {
+    ObjectNumber number;
+    std::shared_ptr<const UniqueFd> file;
+    std::vector<ByteRange> ranges;
+  };
+  void AdoptUnsynced() EXCLUDES(mu_, load_mu_);
+  void SyncOne(const SyncItem& item) EXCLUDES(mu_, load_mu_);
+  Status RecordDurable(const SyncItem& item) EXCLUDES(mu_);
+
   // cache_device.cc
   int32_t ExecuteOne(const wire::Command& command) EXCLUDES(mu_);
   int32_t ExecuteCopen(wire::CopenCommand command) EXCLUDES(mu_);
@@ -206,6 +223,8 @@ class Cache {
   bool attached_ GUARDED_BY(mu_) = false;
   bool refusing_ GUARDED_BY(mu_) = false;  // Policy `fail`, and the fetcher is gone.
   bool store_failing_ GUARDED_BY(mu_) = false;
+  SyncCounters sync_counters_ GUARDED_BY(mu_);
+  bool adopted_ = false;  // Sync's thread only.
 };
 
 }  // namespace cachecore

@@ -14,6 +14,21 @@ std::string NameOf(ObjectNumber volume, const std::string& cookie) {
   return std::to_string(volume.value) + "/" + cookie;
 }
 
+// Queues for Sync what is present and not durable: a daemon of this boot died before its Sync.
+void QueueUnsynced(Object* object, const PresenceMap& durable) {
+  const ByteRange whole{0, object->size_bytes};
+  if (object->presence.present_bytes() == durable.present_bytes()) return;
+  for (const ByteRange absent : durable.Gaps(whole)) {
+    for (ByteRange range = absent; range.begin < absent.end; range.begin = range.end) {
+      range.begin = object->presence.FirstPresent({range.begin, absent.end});
+      range.end = object->presence.FirstMissing({range.begin, absent.end});
+      if (range.empty()) break;
+      object->unsynced.push_back(range);
+      object->unsynced_bytes += range.size();
+    }
+  }
+}
+
 }  // namespace
 
 Result<std::optional<VolumeRecord>> Cache::FindVolume(const std::string& key) {
@@ -118,6 +133,8 @@ Status Cache::LoadLocked(ObjectNumber number) {
     if (presence.status().error() != EBADMSG) return presence.status();
     return Quarantine(number, known.volume, known.cookie, presence.status());
   }
+  Result<PresenceMap> durable = store_->LoadDurablePresence(number, known.size_bytes);
+  if (!durable.ok()) return durable.status();
   Result<UniqueFd> file = data_.OpenExisting(number, known.size_bytes);
   if (!file.ok()) {
     if (file.status().error() != ENOENT && file.status().error() != EBADMSG) return file.status();
@@ -135,6 +152,7 @@ Status Cache::LoadLocked(ObjectNumber number) {
   object->attr = std::move(known.attr);
   object->stale = known.stale;
   object->presence = std::move(presence).value();
+  QueueUnsynced(object.get(), *durable);
   object->file = std::make_shared<const UniqueFd>(std::move(file).value());
   MutexLock lock(&mu_);
   by_name_[NameOf(object->volume, object->cookie_key)] = number;

@@ -106,6 +106,10 @@ class MetadataStore {
   // Only what is durable.
   virtual Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) = 0;
 
+  // Objects with presence of this boot that is not durable, in order of number.  Looks at all
+  // presence of this boot: for the background.  What does not decode is left out.
+  virtual Result<std::vector<ObjectNumber>> FindUndurable() = 0;
+
   // In order of msg_id.  Records that do not decode are quarantined and left out.
   virtual Result<std::vector<JournalRecord>> LoadJournal() = 0;
 

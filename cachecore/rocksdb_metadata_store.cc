@@ -51,6 +51,7 @@ class Store : public MetadataStore {
   Result<std::optional<ObjectRecord>> LoadObject(ObjectNumber number) override;
   Result<PresenceMap> LoadPresence(ObjectNumber object, uint64_t size_bytes) override;
   Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) override;
+  Result<std::vector<ObjectNumber>> FindUndurable() override;
   Result<std::vector<JournalRecord>> LoadJournal() override;
   Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) override;
   Status ScanObjects(ObjectNumber volume,
@@ -308,6 +309,24 @@ Result<PresenceMap> Store::LoadDurablePresence(ObjectNumber object, uint64_t siz
   PresenceMap map(size_bytes);
   RETURN_IF_ERROR(MergeLeaves(schema::DurablePresencePrefix(object), object, &map));
   return map;
+}
+
+Result<std::vector<ObjectNumber>> Store::FindUndurable() {
+  std::vector<ObjectNumber> found;
+  const auto look = [&](std::string_view key, std::string_view value) {
+    const Result<schema::PresenceKeyParts> parts = schema::ParsePresenceKey(key);
+    if (!parts.ok() || (!found.empty() && found.back() == parts->object)) return true;
+    const Result<std::optional<std::string>> durable =
+        db_->Get(schema::PresenceKey(schema::DurablePresencePrefix(parts->object), parts->leaf));
+    if (!durable.ok()) return true;
+    PresenceLeaf leaf;
+    uint32_t added = 0;
+    if (durable->has_value() && !leaf.Merge(**durable, &added).ok()) return true;
+    if (leaf.Merge(value, &added).ok() && added > 0) found.push_back(parts->object);
+    return true;
+  };
+  RETURN_IF_ERROR(db_->Scan(KindPrefix(schema::kBootPresence) + boot_id_, look));
+  return found;
 }
 
 // A damaged request cannot be matched to anything, and must not hide the others: it is quarantined

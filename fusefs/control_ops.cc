@@ -103,6 +103,7 @@ json ControlOps::Status() {
     fetcher = {{"attached", true}, {"since", attached->since_unix}, {"pid", attached->pid}};
   }
   const cachecore::EngineCounters counters = parts_.cache->counters();
+  const cachecore::SyncCounters syncs = parts_.cache->sync_counters();
   return {{"ok", true},
           {"version", HOLDFAST_VERSION},
           {"pid", getpid()},
@@ -122,7 +123,9 @@ json ControlOps::Status() {
             {"requests", counters.requests},
             {"bytes_filled", counters.bytes_filled},
             {"bytes_filled_twice", counters.bytes_filled_twice},
-            {"bytes_in_flight_at_detach", counters.bytes_in_flight_at_detach}}}};
+            {"bytes_in_flight_at_detach", counters.bytes_in_flight_at_detach},
+            {"bytes_synced", syncs.bytes},
+            {"sync_ms_max", Milliseconds(syncs.longest)}}}};
 }
 
 json ControlOps::Acquire(const json& request) {

@@ -65,6 +65,31 @@ TEST(CacheTest, AfterARebootOnlyWhatWasSyncedIsTrusted) {
   EXPECT_FALSE(rig.IsPresent(object.number, {65536, 131072}));
 }
 
+TEST(CacheTest, WhatALifeDiedBeforeSyncingIsSyncedByTheNextWhetherOrNotItIsUsed) {
+  for (const bool used : {false, true}) {
+    CacheRig rig;
+    const ObjectInfo object = *rig.Acquire(kMiB + 100);
+    rig.Write({0, kMiB + 100}, 'x');
+    EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 65536}}), 0);
+    rig.cache->Sync();
+    EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {131072, 196608}}), 0);
+    EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {kMiB - 4096, kMiB + 100}}), 0);
+    rig.Reopen();
+    if (used) {
+      EXPECT_TRUE(rig.IsPresent(object.number, {131072, 196608}));
+      EXPECT_EQ(rig.cache->unsynced_bytes(), 65536u + 4096 + 100);
+    }
+    rig.cache->Sync();
+    EXPECT_EQ(rig.cache->unsynced_bytes(), 0u);
+    EXPECT_EQ(rig.cache->sync_counters().bytes, 65536u + 4096 + 100);
+    rig.Reopen("00000000-0000-4000-8000-000000000002");
+    EXPECT_TRUE(rig.IsPresent(object.number, {0, 65536}));
+    EXPECT_TRUE(rig.IsPresent(object.number, {131072, 196608}));
+    EXPECT_TRUE(rig.IsPresent(object.number, {kMiB - 4096, kMiB + 100}));
+    EXPECT_FALSE(rig.IsPresent(object.number, {65536, 131072}));
+  }
+}
+
 TEST(CacheTest, ReadsPendingWhenTheDaemonDiedAreAskedForAgainBeforeAnybodyReads) {
   CacheRig rig;
   const ObjectInfo object = *rig.Acquire(kMiB);

@@ -272,6 +272,21 @@ TEST_F(RocksDbMetadataStoreTest, PresenceOfThisBootIsTrustedUntilTheNext) {
   EXPECT_FALSE(PresenceOf(Object()).Covers({0, kMiB})) << "presence of an earlier boot came back";
 }
 
+TEST_F(RocksDbMetadataStoreTest, ObjectsWithPresenceThatIsNotDurableAreFound) {
+  Reopen();
+  const ObjectNumber durable{20}, part{21}, none{22}, second_leaf{23}, other_boot{24};
+  AddPresence(other_boot, {0, kMiB}, Presence::kThisBoot);
+  Reopen(kNextBoot);
+  for (const ObjectNumber number : {durable, part, none, second_leaf}) {
+    AddPresence(number, {0, kMiB}, Presence::kThisBoot);
+    AddPresence(number, {2 * kMiB, kLeafBytes + kMiB}, Presence::kThisBoot);
+  }
+  AddPresence(durable, {0, 2 * kLeafBytes}, Presence::kDurable);
+  AddPresence(part, {kMiB, 2 * kLeafBytes}, Presence::kDurable);
+  AddPresence(second_leaf, {0, kLeafBytes}, Presence::kDurable);
+  EXPECT_EQ(*store_->FindUndurable(), (std::vector<ObjectNumber>{part, none, second_leaf}));
+}
+
 TEST_F(RocksDbMetadataStoreTest, PresenceMayCrossLeavesAndEndAtTheObjectsEnd) {
   Reopen();
   const ObjectRecord object = Object();
