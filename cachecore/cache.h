@@ -131,6 +131,9 @@ class Cache {
   // The device.
   Result<Generation> Attach() EXCLUDES(mu_);
   void Detach() EXCLUDES(mu_);
+  // Another fetcher goes on with the connection: a Detach that fails nothing, whatever the policy,
+  // and an Attach.
+  Result<Generation> Resume() EXCLUDES(mu_);
   std::optional<OutgoingMessage> NextMessage() EXCLUDES(mu_);
   // Carries commands out in order; a result each.  Unparsed ones come as their error.
   std::vector<int32_t> Execute(const std::vector<Result<wire::Command>>& commands) EXCLUDES(mu_);

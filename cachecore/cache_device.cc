@@ -32,6 +32,19 @@ void Cache::Detach() {
   Run(std::move(work));
 }
 
+Result<Generation> Cache::Resume() {
+  ASSIGN_OR_RETURN(const uint64_t next, store_->Reserve(Counter::kGeneration, 1));
+  Work work;
+  {
+    MutexLock lock(&mu_);
+    engine_.Detach(/*fail=*/false, &work.effects);
+    engine_.Attach(Generation{next});
+    Seal(&work);
+  }
+  Run(std::move(work));
+  return Generation{next};
+}
+
 std::optional<OutgoingMessage> Cache::NextMessage() {
   while (true) {
     const Status ids = EnsureIds();

@@ -138,7 +138,7 @@ std::string Encode(const HelloMessage& m, uint32_t) {
   w.I32(m.status);
   w.U32(m.version);
   w.U32(m.caps);
-  w.U32(0);
+  w.U32(m.resumed);
   w.U64(m.generation.value);
   return w.Finish(0, Opcode::kHello, 0);
 }
@@ -185,7 +185,7 @@ Result<Message> DecodeHello(Reader in) {
   m.status = in.I32();
   m.version = in.U32();
   m.caps = in.U32();
-  in.U32();  // Reserved: a later version may give it a meaning, so any value is taken.
+  m.resumed = in.U32();
   m.generation = {in.U64()};
   if (!in.ok() || in.left() != 0) return Bad("HELLO of a wrong length");
   if (m.status > 0 || m.status < -kMaxErrno) return Bad("HELLO status is no errno");
@@ -368,6 +368,12 @@ Result<Command> ParseClose(std::string_view args) {
 
 Result<Command> ParseRestore(std::string_view) { return Command(RestoreCommand{}); }
 
+Result<Command> ParseResume(std::string_view args) {
+  ASSIGN_OR_RETURN(const uint32_t token, ParseU32("resume", args));
+  if (token == 0) return BadArgument("resume", "the token is 0");
+  return Command(ResumeCommand{token});
+}
+
 constexpr struct {
   std::string_view word;
   Result<Command> (*parse)(std::string_view args);
@@ -375,6 +381,7 @@ constexpr struct {
     {"attr", ParseAttr},     {"caps", ParseCaps},     {"cause", ParseCause},
     {"close", ParseClose},   {"copen", ParseCopen},   {"cread", ParseCread},
     {"credit", ParseCredit}, {"filled", ParseFilled}, {"restore", ParseRestore},
+    {"resume", ParseResume},
 };
 
 std::string Number(uint64_t value) { return std::to_string(value); }
@@ -406,6 +413,7 @@ std::string Format(const CauseCommand& c) {
 }
 std::string Format(const CloseCommand& c) { return "close " + Number(c.object_id.value); }
 std::string Format(const RestoreCommand&) { return "restore"; }
+std::string Format(const ResumeCommand& c) { return "resume " + Number(c.token); }
 
 }  // namespace
 

@@ -55,6 +55,7 @@ struct HelloMessage {
   uint32_t version = kProtocolVersion;
   uint32_t caps = kAllCaps;
   Generation generation;
+  uint32_t resumed = 0;  // The token of the `resume` that this answers; 0 at a new connection.
 };
 
 // The object's data fd travels with this message by SCM_RIGHTS (the kernel puts its number in `fd`;
@@ -125,9 +126,12 @@ struct CloseCommand {  // "close OBJECT": the fetcher has given its data fd up.
   ObjectId object_id;
 };
 struct RestoreCommand {};  // "restore": deliver everything pending again.
+struct ResumeCommand {     // "resume TOKEN": another fetcher goes on with this connection.
+  uint32_t token = 0;      // Not 0.
+};
 
 using Command = std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand,
-                             AttrCommand, CauseCommand, CloseCommand, RestoreCommand>;
+                             AttrCommand, CauseCommand, CloseCommand, RestoreCommand, ResumeCommand>;
 
 // One command without its newline, and back.
 Result<Command> ParseCommand(std::string_view line);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -65,9 +66,12 @@ std::optional<FetcherInfo> DeviceServer::fetcher() {
 
 void DeviceServer::Run() {
   while (!stopping_) {
-    pollfd fds[3] = {{wake_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}, {-1, 0, 0}};
+    pollfd fds[4] = {{wake_.get(), POLLIN, 0},
+                     {listener_.get(), POLLIN, 0},
+                     {-1, 0, 0},
+                     {fetcher_process_.get(), POLLIN, 0}};
     if (session_) fds[2] = {session_->fd(), session_->wanted_events(), 0};
-    if (poll(fds, 3, -1) < 0) {
+    if (poll(fds, 4, -1) < 0) {
       PCHECK(errno == EINTR);
       continue;
     }
@@ -76,7 +80,9 @@ void DeviceServer::Run() {
       uint64_t count;
       (void)!read(wake_.get(), &count, sizeof(count));
     }
-    // The session first, so that a hang-up is seen before the successor that follows it.
+    // First, since what is served now may be a resume, and name a living one.
+    if (fds[3].revents != 0) NoteDeath();
+    // Then the session, so that a hang-up is seen before the successor that follows it.
     if (session_ && !session_->Serve(fds[2].revents)) Detach();
     if (fds[1].revents != 0) Accept();
     mark_.End();
@@ -117,19 +123,42 @@ void DeviceServer::Accept() {
       RefuseFetcher(socket.get(), generation.status().error());
       continue;
     }
-    {
-      MutexLock lock(&mu_);
-      fetcher_ = FetcherInfo{peer->pid, static_cast<int64_t>(time(nullptr)), *generation};
-    }
+    // With each packet the kernel is to say who sent it: the connection may have an heir.
+    const int on = 1;
+    setsockopt(socket.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+    Introduce(peer->pid, *generation);
     LOG(INFO) << "fetcher attached: pid " << peer->pid << ", generation " << generation->value;
-    session_.emplace(std::move(socket), cache_);
+    session_.emplace(std::move(socket), cache_, [this](pid_t pid, cachecore::Generation heir) {
+      LOG(INFO) << "fetcher resumed: pid " << pid << ", generation " << heir.value;
+      Introduce(pid, heir);
+    });
     session_->Hello(*generation);
     if (!session_->Serve(0)) Detach();
   }
 }
 
+void DeviceServer::Introduce(pid_t pid, cachecore::Generation generation) {
+  {
+    MutexLock lock(&mu_);
+    fetcher_ = FetcherInfo{pid, static_cast<int64_t>(time(nullptr)), generation};
+  }
+  // 0: it lives where we can't see it.
+  fetcher_process_.Reset(pid > 0 ? static_cast<int>(syscall(SYS_pidfd_open, pid, 0)) : -1);
+  if (pid > 0 && !fetcher_process_.valid() && errno == ESRCH) NoteDeath();
+}
+
+// Its connection, if somebody keeps it, goes on with all that was asked on it.
+void DeviceServer::NoteDeath() {
+  fetcher_process_.Reset();
+  MutexLock lock(&mu_);
+  if (!fetcher_) return;
+  LOG(INFO) << "fetcher " << fetcher_->pid << " has died";
+  fetcher_.reset();
+}
+
 void DeviceServer::Detach() {
   session_.reset();
+  fetcher_process_.Reset();
   {
     MutexLock lock(&mu_);
     fetcher_.reset();

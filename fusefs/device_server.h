@@ -50,6 +50,7 @@ class DeviceServer {
   // Ends the thread and closes the session.
   void Stop();
 
+  // None while the attached one is dead, even if its connection is kept.
   std::optional<FetcherInfo> fetcher() EXCLUDES(mu_);
   // What the device thread is at.
   const WorkMark& mark() const { return mark_; }
@@ -59,6 +60,9 @@ class DeviceServer {
 
   void Run();
   void Accept();
+  // Notes who serves now, and watches for its death.
+  void Introduce(pid_t pid, cachecore::Generation generation);
+  void NoteDeath();
   void Detach();
 
   const cachecore::UniqueFd listener_;
@@ -66,6 +70,7 @@ class DeviceServer {
   const cachecore::UniqueFd wake_;  // An eventfd.
   cachecore::Cache* cache_ = nullptr;
   std::optional<DeviceSession> session_;  // The device thread's.
+  cachecore::UniqueFd fetcher_process_;   // A pidfd; the device thread's.
   std::thread thread_;
   std::atomic<bool> stopping_{false};
   WorkMark mark_;

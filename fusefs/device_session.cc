@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 namespace fusefs {
 
@@ -44,6 +46,34 @@ int Send(int socket, const std::string& bytes, int fd) {
   }
 }
 
+// As recv(2) with MSG_DONTWAIT; *pid is the sender's.
+ssize_t ReceivePacket(int socket, char* buffer, size_t capacity, pid_t* pid) {
+  iovec iov = {buffer, capacity};
+  msghdr header = {};
+  header.msg_iov = &iov;
+  header.msg_iovlen = 1;
+  // Room for the credentials and nothing else: descriptors that a peer sends are let go.
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(ucred))] = {};
+  header.msg_control = control;
+  header.msg_controllen = sizeof(control);
+  // MSG_TRUNC: the real length, so that a packet that is too long is known for what it is.
+  const ssize_t got = recvmsg(socket, &header, MSG_DONTWAIT | MSG_TRUNC);
+  const cmsghdr* message = got > 0 ? CMSG_FIRSTHDR(&header) : nullptr;
+  if (message == nullptr || message->cmsg_type != SCM_CREDENTIALS) return got;
+  ucred sender = {};
+  std::memcpy(&sender, CMSG_DATA(message), sizeof(sender));
+  *pid = sender.pid;
+  return got;
+}
+
+// The token of a packet whose first command is `resume`.
+std::optional<uint32_t> ResumeToken(std::string_view packet) {
+  if (!packet.starts_with("resume ")) return std::nullopt;
+  const Result<wire::Command> command = wire::ParseCommand(packet.substr(0, packet.find('\n')));
+  const auto* resume = command.ok() ? std::get_if<wire::ResumeCommand>(&*command) : nullptr;
+  return resume != nullptr ? std::optional(resume->token) : std::nullopt;
+}
+
 }  // namespace
 
 void RefuseFetcher(int socket, int error) {
@@ -52,8 +82,11 @@ void RefuseFetcher(int socket, int error) {
   Send(socket, wire::EncodeMessage(hello, 0), -1);
 }
 
-DeviceSession::DeviceSession(cachecore::UniqueFd socket, cachecore::Cache* cache)
-    : socket_(std::move(socket)), cache_(cache), buffer_(wire::kMaxCommandPacket + 1) {}
+DeviceSession::DeviceSession(cachecore::UniqueFd socket, cachecore::Cache* cache, OnHeir on_heir)
+    : socket_(std::move(socket)),
+      cache_(cache),
+      on_heir_(std::move(on_heir)),
+      buffer_(wire::kMaxCommandPacket + 1) {}
 
 short DeviceSession::wanted_events() const { return outgoing_.empty() ? POLLIN : POLLOUT; }
 
@@ -80,9 +113,8 @@ bool DeviceSession::Serve(short events) {
 // due.
 bool DeviceSession::Receive() {
   for (int i = 0; i < kPacketsATurn && outgoing_.empty(); ++i) {
-    // MSG_TRUNC: the real length, so that a packet that is too long is known for what it is.
-    const ssize_t got =
-        recv(socket_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_TRUNC);
+    pid_t pid = 0;
+    const ssize_t got = ReceivePacket(socket_.get(), buffer_.data(), buffer_.size(), &pid);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == ECONNRESET && !deaf_) {
       deaf_ = true;  // It died with messages unread.  Told once, before what it had sent.
@@ -90,17 +122,40 @@ bool DeviceSession::Receive() {
     }
     if (got < 0 && errno == EAGAIN) return !deaf_;
     if (got <= 0) return false;  // An empty packet looks like the end of the connection, and is.
+    const auto size = static_cast<size_t>(got);
+    const bool fits = size <= wire::kMaxCommandPacket;
+    const std::string_view packet(buffer_.data(), fits ? size : 0);
+    if (const auto token = ResumeToken(packet)) {
+      if (!Resume(*token, pid)) return false;
+      continue;
+    }
     wire::ReplyMessage reply;
     reply.packet = packets_++;
-    if (static_cast<size_t>(got) > wire::kMaxCommandPacket) {
-      reply.results = {-E2BIG};
-    } else {
-      reply.results = Handle({buffer_.data(), static_cast<size_t>(got)});
-    }
+    reply.results = fits ? Handle(packet) : std::vector<int32_t>{-E2BIG};
     outgoing_.push_back({wire::EncodeMessage(reply, caps_), {}});
     Flush();
   }
   return true;
+}
+
+// From here on the connection is as one that was just made, but for nothing having been failed.
+bool DeviceSession::Resume(uint32_t token, pid_t pid) {
+  caps_ = 0;
+  credits_ = 0;
+  packets_ = 0;
+  wire::HelloMessage hello;
+  hello.resumed = token;
+  const Result<cachecore::Generation> generation = cache_->Resume();
+  if (generation.ok()) {
+    hello.generation = *generation;
+    on_heir_(pid, *generation);
+  } else {
+    LOG(ERROR) << "a fetcher cannot resume: " << generation.status().message();
+    hello.status = -generation.status().error();
+  }
+  outgoing_.push_back({wire::EncodeMessage(hello, 0), {}});
+  Flush();
+  return generation.ok();
 }
 
 // The commands that concern the connection itself are carried out here, the others by the Cache.
@@ -115,6 +170,8 @@ Result<wire::Command> DeviceSession::Admit(std::string_view line, bool* done_her
     if (credit->count > wire::kMaxCredits - credits_) return Status(EINVAL, "too many credits");
     credits_ += credit->count;
     *done_here = true;
+  } else if (std::holds_alternative<wire::ResumeCommand>(*command)) {
+    return Status(EINVAL, "resume comes first in its packet");
   } else if (std::holds_alternative<wire::AttrCommand>(*command) && (caps_ & wire::kCapAttr) == 0) {
     return Status(EOPNOTSUPP, "attr was not chosen with caps");
   }

@@ -2,7 +2,8 @@
 //
 // Model    packets of commands come in and are answered by one REPLY each; messages go out while
 // the
-//          peer has credits.  What the socket does not take at once waits in a short queue, and
+//          peer has credits.  `resume` makes everything begin again, for another process with the
+//          same connection.  What the socket does not take at once waits in a short queue, and
 //          while anything waits there no further packet is read and no message chosen.
 // Errors   Serve returns false when the connection is over.
 // Threads  the device thread only.
@@ -12,8 +13,11 @@
 #ifndef FUSEFS_DEVICE_SESSION_H_
 #define FUSEFS_DEVICE_SESSION_H_
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,7 +30,10 @@ namespace fusefs {
 
 class DeviceSession {
  public:
-  DeviceSession(cachecore::UniqueFd socket, cachecore::Cache* cache);
+  // Told who goes on with the connection, before the peer is told that it may.
+  using OnHeir = std::function<void(pid_t pid, cachecore::Generation generation)>;
+
+  DeviceSession(cachecore::UniqueFd socket, cachecore::Cache* cache, OnHeir on_heir);
 
   int fd() const { return socket_.get(); }
   // What to poll the socket for.
@@ -47,12 +54,14 @@ class DeviceSession {
   };
 
   bool Receive();
+  bool Resume(uint32_t token, pid_t pid);
   std::vector<int32_t> Handle(std::string_view packet);
   cachecore::Result<cachecore::wire::Command> Admit(std::string_view line, bool* done_here);
   void Flush();
 
   cachecore::UniqueFd socket_;
   cachecore::Cache* const cache_;
+  const OnHeir on_heir_;
   std::vector<char> buffer_;
   std::deque<Packet> outgoing_;
   uint32_t caps_ = 0;

@@ -61,7 +61,7 @@ class Generator {
   Message NextMessage(uint32_t caps) {
     switch (Below(5)) {
       case 0:
-        return HelloMessage{Result(), U32(), U32(), {Below(UINT64_MAX)}};
+        return HelloMessage{Result(), U32(), U32(), {Below(UINT64_MAX)}, U32()};
       case 1: {
         OpenMessage open{
             {U32()}, {U32()}, Bytes(1 + Below(kMaxKeySize), 1), Bytes(1 + Below(kMaxCookieKeySize)),
@@ -84,7 +84,7 @@ class Generator {
   }
 
   Command NextCommand() {
-    switch (Below(9)) {
+    switch (Below(10)) {
       case 0:
         return CapsCommand{U32()};
       case 1:
@@ -101,6 +101,8 @@ class Generator {
         return CauseCommand{{U32()}, Bytes(Below(kMaxCauseSize + 1), ' ', '~')};
       case 7:
         return CloseCommand{{U32()}};
+      case 8:
+        return ResumeCommand{static_cast<uint32_t>(1 + Below(UINT32_MAX))};
       default:
         return RestoreCommand{};
     }
@@ -134,6 +136,9 @@ TEST(WireMessageTest, HelloAndReplyAreAsDocumented) {
   EXPECT_EQ(EncodeMessage(HelloMessage{-EBUSY, 1, 3, {9}}, 0),
             FromHex("00000000 00000080 28000000 00000000"
                     "f0ffffff 01000000 03000000 00000000 0900000000000000"));
+  EXPECT_EQ(EncodeMessage(HelloMessage{0, 1, 3, {10}, 0xcafe}, 0),
+            FromHex("00000000 00000080 28000000 00000000"
+                    "00000000 01000000 03000000 feca0000 0a00000000000000"));
   EXPECT_EQ(EncodeMessage(ReplyMessage{4, {0, -EINVAL}}, 0),
             FromHex("04000000 01000080 18000000 00000000 00000000 eaffffff"));
 }

@@ -2,13 +2,17 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "fusefs/unix_listener.h"
@@ -25,16 +29,20 @@ namespace wire = cachecore::wire;
 
 constexpr int kDeadlineMs = 10'000;
 
+int ConnectTo(const std::string& path) {
+  const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  return fd;
+}
+
 // One fetcher, by hand.
 class Peer {
  public:
-  explicit Peer(const std::string& path)
-      : socket_(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
-    sockaddr_un address = {};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
-    EXPECT_EQ(connect(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-  }
+  explicit Peer(const std::string& path) : Peer(UniqueFd(ConnectTo(path))) {}
+  explicit Peer(UniqueFd connected) : socket_(std::move(connected)) {}
   void Send(const std::string& packet) {
     ASSERT_EQ(send(socket_.get(), packet.data(), packet.size(), MSG_NOSIGNAL),
               static_cast<ssize_t>(packet.size()));
@@ -145,6 +153,84 @@ TEST_F(DeviceServerTest, APeerThatVanishesInMidConversationDetaches) {
     }
   }
   EXPECT_EQ(status, 0);
+}
+
+// What a dead fetcher left behind, and how its heir finds the mark behind which it may believe.
+TEST_F(DeviceServerTest, AnHeirGoesOnWithAConnectionAndNothingIsFailedForIt) {
+  Peer dead(path_);
+  EXPECT_EQ(dead.HelloStatus(), 0);
+  const uint64_t generation = rig_.cache->generation().value;
+  EXPECT_EQ(dead.Ask("caps 3"), std::vector<int32_t>{0});
+  const auto volume = *rig_.cache->AddVolume("volume");
+  cachecore::Status acquired(EINPROGRESS, "");
+  rig_.cache->Acquire({volume, "volume"}, "object", {}, false,
+                      [&](const auto& info) { acquired = info.status(); });
+  dead.Send("restore\ncredit 8");
+  dead.Send("resume 7\nignored");
+  dead.Send("resume 8");
+  // Left unread by the dead one: the answer, the OPEN.  Then the mark of an heir that died too.
+  wire::HelloMessage hello;
+  for (int opens = 0; hello.resumed != 8;) {
+    auto message = dead.Receive();
+    ASSERT_TRUE(message.ok()) << message.status().message();
+    opens += std::holds_alternative<wire::OpenMessage>(*message) ? 1 : 0;
+    EXPECT_LE(opens, 1);
+    if (const auto* mark = std::get_if<wire::HelloMessage>(&*message)) hello = *mark;
+  }
+  EXPECT_EQ(hello.status, 0);
+  EXPECT_EQ(hello.generation.value, generation + 2);
+  EXPECT_EQ(server_->fetcher()->generation.value, generation + 2);
+  EXPECT_EQ(acquired.error(), EINPROGRESS);
+
+  // Credits, capabilities and packet numbers begin anew; what is pending comes again.
+  dead.Send("restore\ncredit 8");
+  auto reply = dead.Receive(0);
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(std::get<wire::ReplyMessage>(*reply).packet, 0u);
+  EXPECT_EQ(std::get<wire::ReplyMessage>(*reply).results, std::vector<int32_t>{0});
+  EXPECT_EQ(dead.Ask("caps 3"), std::vector<int32_t>{0});
+  dead.Send("credit 8");
+  wire::OpenMessage open;
+  for (int i = 0; i < 2; ++i) {
+    auto message = dead.Receive();
+    ASSERT_TRUE(message.ok());
+    if (const auto* found = std::get_if<wire::OpenMessage>(&*message)) open = *found;
+  }
+  EXPECT_EQ(open.cookie_key, "object");
+  EXPECT_EQ(dead.Ask("copen " + std::to_string(open.msg_id.value) + ",4096"),
+            std::vector<int32_t>{0});
+  EXPECT_TRUE(acquired.ok());
+}
+
+TEST_F(DeviceServerTest, ResumeComesFirstInItsPacketAndHasAToken) {
+  Peer peer(path_);
+  EXPECT_EQ(peer.HelloStatus(), 0);
+  EXPECT_EQ(peer.Ask("caps 3"), std::vector<int32_t>{0});
+  EXPECT_EQ(peer.Ask("restore\nresume 1"), (std::vector<int32_t>{0, -EINVAL}));
+  EXPECT_EQ(peer.Ask("resume 0"), std::vector<int32_t>{-EINVAL});
+  EXPECT_EQ(peer.Ask("resume 4294967296"), std::vector<int32_t>{-ERANGE});
+  EXPECT_EQ(peer.Ask("resume"), std::vector<int32_t>{-EINVAL});
+}
+
+// Its connection lives on in a keeper's hands, here the test's.
+TEST_F(DeviceServerTest, AFetcherWhoseProcessHasDiedIsNotCalledAttachedThoughItsConnectionIs) {
+  // A child with our table of descriptors: the connection stays when it is gone.
+  const auto child = static_cast<pid_t>(syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0));
+  if (child == 0) _exit(ConnectTo(path_));
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  Peer kept(UniqueFd(WEXITSTATUS(status)));
+  EXPECT_EQ(kept.HelloStatus(), 0);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kDeadlineMs);
+  while (server_->fetcher().has_value() && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  EXPECT_FALSE(server_->fetcher().has_value());
+  Peer other(path_);
+  EXPECT_EQ(other.HelloStatus(), -EBUSY);
+  kept.Send("resume 5");
+  EXPECT_EQ(kept.HelloStatus(), 0);
+  EXPECT_EQ(server_->fetcher()->pid, getpid());
 }
 
 }  // namespace
