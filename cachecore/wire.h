@@ -130,8 +130,9 @@ struct ResumeCommand {     // "resume TOKEN": another fetcher goes on with this 
   uint32_t token = 0;      // Not 0.
 };
 
-using Command = std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand,
-                             AttrCommand, CauseCommand, CloseCommand, RestoreCommand, ResumeCommand>;
+using Command =
+    std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand, AttrCommand,
+                 CauseCommand, CloseCommand, RestoreCommand, ResumeCommand>;
 
 // One command without its newline, and back.
 Result<Command> ParseCommand(std::string_view line);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <random>
 #include <utility>
 
 namespace fetcher {
@@ -61,8 +62,8 @@ Result<Received> Receive(int socket, char* buffer, size_t capacity) {
 }  // namespace
 
 Result<std::unique_ptr<DeviceClient>> DeviceClient::Connect(const std::string& path,
-                                                            uint32_t credits) {
-  CHECK(credits > 0 && credits <= wire::kMaxCredits);
+                                                            uint32_t credits,
+                                                            const Waiting& waiting) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof(address.sun_path)) {
@@ -76,39 +77,80 @@ Result<std::unique_ptr<DeviceClient>> DeviceClient::Connect(const std::string& p
     return Status::FromErrno(errno == EAGAIN ? ECONNREFUSED : errno, "connect to " + path);
   }
   std::unique_ptr<DeviceClient> client(new DeviceClient(std::move(fd)));
-  RETURN_IF_ERROR(client->ReceiveHello().WithContext(path));
-  client->credits_ = credits;
-  // Alone in its packet: until it has been carried out one command is all that a packet may hold.
-  const uint32_t wanted = std::exchange(client->caps_, 0);
-  client->Queue({wire::CapsCommand{wanted}});
-  client->Seal();
-  client->caps_ = wanted;
-  client->Queue({wire::RestoreCommand{}});
-  client->Queue({wire::CreditCommand{credits}});
-  RETURN_IF_ERROR(client->Flush());
+  RETURN_IF_ERROR(client->AwaitHello(0, kHelloTimeout, waiting).WithContext(path));
+  RETURN_IF_ERROR(client->Introduce(credits));
   return client;
 }
 
-Status DeviceClient::ReceiveHello() {
-  pollfd readable = {socket_.get(), POLLIN, 0};
-  const auto timeout = std::chrono::milliseconds(kHelloTimeout);
-  const int ready = poll(&readable, 1, static_cast<int>(timeout.count()));
-  if (ready < 0) return Status::FromErrno(errno, "wait for the daemon's HELLO");
-  if (ready == 0) return Status(ETIMEDOUT, "the daemon has not said HELLO within 5 s");
+Result<std::unique_ptr<DeviceClient>> DeviceClient::Resume(UniqueFd connection, uint32_t credits,
+                                                           const Waiting& waiting) {
+  std::unique_ptr<DeviceClient> client(new DeviceClient(std::move(connection)));
+  // Random, so that the mark for a predecessor that died in the middle of this is not taken for
+  // ours.
+  const uint32_t token = std::max(1u, std::random_device()());
+  RETURN_IF_ERROR(client->AwaitHello(token, Duration::max(), waiting).WithContext("resuming"));
+  RETURN_IF_ERROR(client->Introduce(credits));
+  return client;
+}
+
+// Switches on what both sides know and asks for what is pending.
+Status DeviceClient::Introduce(uint32_t credits) {
+  CHECK(credits > 0 && credits <= wire::kMaxCredits);
+  credits_ = credits;
+  // Alone in its packet: until it has been carried out one command is all that a packet may hold.
+  const uint32_t wanted = std::exchange(caps_, 0);
+  Queue({wire::CapsCommand{wanted}});
+  Seal();
+  caps_ = wanted;
+  Queue({wire::RestoreCommand{}});
+  Queue({wire::CreditCommand{credits}});
+  return Flush();
+}
+
+// With a token: asks for the HELLO that bears it, and drops everything that comes before.
+Status DeviceClient::AwaitHello(uint32_t token, Duration patience, const Waiting& waiting) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::string request = wire::FormatCommand(wire::ResumeCommand{token});
+  bool asked = token == 0;
   char buffer[wire::kMaxMessageSize];
-  ASSIGN_OR_RETURN(Received received, Receive(socket_.get(), buffer, sizeof(buffer)));
-  ASSIGN_OR_RETURN(wire::Message message, wire::DecodeMessage({buffer, received.size}, 0));
-  const auto* hello = std::get_if<wire::HelloMessage>(&message);
-  if (hello == nullptr) return Status(EBADMSG, "the first message is not HELLO");
-  if (hello->status == -EBUSY) return Status(EBUSY, "another fetcher is attached");
-  if (hello->status == -EPERM) return Status(EPERM, "the daemon does not admit this user");
-  if (hello->status != 0) return Status::FromErrno(-hello->status, "the daemon refused");
-  if (hello->version != wire::kProtocolVersion) {
-    return Status(EPROTONOSUPPORT, "the daemon speaks protocol version " +
-                                       std::to_string(hello->version) + ", this fetcher 1");
+  while (true) {
+    if (waiting && !waiting()) return Status(ECANCELED, "told to stop");
+    if (std::chrono::steady_clock::now() - start > patience) {
+      return Status(ETIMEDOUT, "the daemon has not said HELLO within 5 s");
+    }
+    pollfd peer = {socket_.get(), static_cast<short>(asked ? POLLIN : POLLIN | POLLOUT), 0};
+    if (poll(&peer, 1, kWaitingInterval.count()) < 0 && errno != EINTR) {
+      return Status::FromErrno(errno, "wait for the daemon's HELLO");
+    }
+    if (!asked) {
+      asked = send(socket_.get(), request.data(), request.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+      if (!asked && errno != EAGAIN && errno != ENOBUFS && errno != EINTR) {
+        return Status::FromErrno(errno, "send to holdfastd");
+      }
+    }
+    auto received = Receive(socket_.get(), buffer, sizeof(buffer));
+    if (received.status().error() == EAGAIN) continue;
+    RETURN_IF_ERROR(received.status());
+    auto message = wire::DecodeMessage({buffer, received->size}, 0);
+    const auto* hello = message.ok() ? std::get_if<wire::HelloMessage>(&*message) : nullptr;
+    if (hello != nullptr && hello->resumed == token) return Greeted(*hello);
+    if (token == 0) {
+      RETURN_IF_ERROR(message.status());
+      return Status(EBADMSG, "the first message is not HELLO");
+    }
   }
-  caps_ = hello->caps & wire::kAllCaps;
-  generation_ = hello->generation;
+}
+
+Status DeviceClient::Greeted(const wire::HelloMessage& hello) {
+  if (hello.status == -EBUSY) return Status(EBUSY, "another fetcher is attached");
+  if (hello.status == -EPERM) return Status(EPERM, "the daemon does not admit this user");
+  if (hello.status != 0) return Status::FromErrno(-hello.status, "the daemon refused");
+  if (hello.version != wire::kProtocolVersion) {
+    return Status(EPROTONOSUPPORT, "the daemon speaks protocol version " +
+                                       std::to_string(hello.version) + ", this fetcher 1");
+  }
+  caps_ = hello.caps & wire::kAllCaps;
+  generation_ = hello.generation;
   return Status();
 }
 

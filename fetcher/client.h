@@ -8,7 +8,8 @@
 // another
 //          fetcher is attached; EPERM this uid may not attach; ENOENT, ECONNREFUSED nothing
 //          listens.
-// Threads  thread-compatible.  Connect blocks for at most kHelloTimeout; nothing else blocks.
+// Threads  thread-compatible.  Connect blocks for at most kHelloTimeout, Resume until the daemon
+// answers or ends; nothing else blocks.
 // Handler
 //          callbacks run inside ReadMessages and may make any call but ReadMessages.
 // Owns     the socket.  An OpenRequest owns its data fd.
@@ -21,12 +22,14 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "cachecore/byte_range.h"
+#include "cachecore/clock.h"
 #include "cachecore/ids.h"
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
@@ -35,6 +38,7 @@
 namespace fetcher {
 
 using cachecore::ByteRange;
+using cachecore::Duration;
 using cachecore::Generation;
 using cachecore::MsgId;
 using cachecore::ObjectId;
@@ -74,9 +78,18 @@ class DeviceClient {
   // Unanswered requests above which no more credits are given; the daemon keeps what is over.
   static constexpr size_t kMaxUnanswered = 65536;
 
+  // Called at least every kWaitingInterval while one of the two below waits; false: ECANCELED.
+  using Waiting = std::function<bool()>;
+  static constexpr std::chrono::milliseconds kWaitingInterval{50};
+
   // Connects, is greeted, switches the capabilities on and asks for everything pending (`restore`).
   // REQUIRES: 0 < credits <= wire::kMaxCredits.
-  static Result<std::unique_ptr<DeviceClient>> Connect(const std::string& path, uint32_t credits);
+  static Result<std::unique_ptr<DeviceClient>> Connect(const std::string& path, uint32_t credits,
+                                                       const Waiting& waiting = {});
+  // Goes on with a connection that another process had, in the same way, and waits for the daemon's
+  // mark for as long as the connection lives.
+  static Result<std::unique_ptr<DeviceClient>> Resume(UniqueFd connection, uint32_t credits,
+                                                      const Waiting& waiting = {});
 
   int fd() const { return socket_.get(); }
   Generation generation() const { return generation_; }
@@ -113,7 +126,9 @@ class DeviceClient {
 
   explicit DeviceClient(UniqueFd socket) : socket_(std::move(socket)) {}
 
-  Status ReceiveHello();
+  Status AwaitHello(uint32_t token, Duration patience, const Waiting& waiting);
+  Status Greeted(const cachecore::wire::HelloMessage& hello);
+  Status Introduce(uint32_t credits);
   Status Dispatch(std::string_view bytes, UniqueFd fd, bool fd_lost, DeviceHandler* handler);
   Status HandleReply(const cachecore::wire::ReplyMessage& reply, DeviceHandler* handler);
   // Queues commands that must travel in one packet if the peer takes batches.

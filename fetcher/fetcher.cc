@@ -20,42 +20,68 @@ constexpr Duration kReconnectFirst = std::chrono::milliseconds(10);
 constexpr Duration kReconnectCap = std::chrono::seconds(1);
 constexpr Duration kIdleTimeout = std::chrono::hours(1);
 
-// Waits; true when `stop_fd` is readable.
-bool StoppedWithin(int stop_fd, Duration timeout) {
-  pollfd stop = {stop_fd, POLLIN, 0};
-  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(timeout).count();
-  return poll(&stop, 1, static_cast<int>(ms)) > 0;
-}
-
 }  // namespace
 
-Fetcher::Fetcher(FetcherOptions options, const cachecore::Clock& clock,
-                 std::function<void()> on_attached)
+Fetcher::Fetcher(FetcherOptions options, const cachecore::Clock& clock, FetcherHooks hooks)
     : options_(std::move(options)),
       clock_(clock),
-      on_attached_(std::move(on_attached)),
+      hooks_(std::move(hooks)),
       http_(options_.http),
       sources_(options_.sources_dir, options_.connections, &http_, &file_) {}
 
 Fetcher::~Fetcher() = default;
 
-Status Fetcher::Run(int stop_fd) {
+void Fetcher::Live() {
+  const Duration now = clock_.Now();
+  if (hooks_.alive_interval == Duration::zero() || now - lived_ < hooks_.alive_interval) return;
+  lived_ = now;
+  hooks_.alive();
+}
+
+bool Fetcher::StoppedWithin(int stop_fd, Duration timeout) {
+  const Duration end = clock_.Now() + timeout;
+  while (true) {
+    Live();
+    Duration left = std::max(end - clock_.Now(), Duration::zero());
+    if (hooks_.alive_interval != Duration::zero()) left = std::min(left, hooks_.alive_interval);
+    pollfd stop = {stop_fd, POLLIN, 0};
+    const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
+    if (poll(&stop, 1, static_cast<int>(ms)) > 0) return true;
+    if (clock_.Now() >= end) return false;
+  }
+}
+
+Result<std::unique_ptr<DeviceClient>> Fetcher::Attach(int stop_fd, UniqueFd* kept) {
+  const auto waiting = [&] { return !StoppedWithin(stop_fd, Duration::zero()); };
+  const bool is_new = !kept->valid();
+  auto client = is_new ? DeviceClient::Connect(options_.device, options_.credits, waiting)
+                       : DeviceClient::Resume(std::move(*kept), options_.credits, waiting);
+  if (client.ok()) {
+    LOG(INFO) << (is_new ? "attached to " : "resumed the connection to ") << options_.device
+              << " as generation " << client.value()->generation().value;
+    hooks_.attached(client.value()->fd(), is_new);
+    return client;
+  }
+  // The daemon has died as well; it, or the next, is listening or will be.
+  if (!is_new && client.status().error() != ECANCELED) return Attach(stop_fd, kept);
+  return client;
+}
+
+Status Fetcher::Run(int stop_fd, UniqueFd kept) {
   RetryPolicy reconnect(kReconnectFirst, kReconnectCap, &random_);
   int logged_error = 0;  // Each reason why we are not attached is logged once a spell.
   while (true) {
-    auto client = DeviceClient::Connect(options_.device, options_.credits);
+    auto client = Attach(stop_fd, &kept);
     Status ended = client.ok() ? Status() : std::move(client).status();
     if (ended.ok()) {
-      LOG(INFO) << "attached to " << options_.device << " as generation "
-                << client.value()->generation().value;
       reconnect.Succeeded();
       logged_error = 0;
       client_ = std::move(client).value();
-      on_attached_();
       ended = Serve(stop_fd);
       DropAll();
       if (ended.ok()) return ended;
     }
+    if (ended.error() == ECANCELED) return Status();
     if (ended.error() == EPERM || ended.error() == EPROTONOSUPPORT) return ended;
     if (ended.error() != logged_error) LOG(WARNING) << ended.message() << "; trying again";
     logged_error = ended.error();
@@ -72,6 +98,7 @@ Status Fetcher::Serve(int stop_fd) {
     std::array<pollfd, 2> fds = {{{client_->fd(), device_events, 0}, {stop_fd, POLLIN, 0}}};
     http_.Wait(fds, NextTimeout());
     if (fds[1].revents != 0) return Status();
+    Live();
     RETURN_IF_ERROR(client_->ReadMessages(this));
     FireTimers();
     Schedule();
@@ -93,8 +120,13 @@ void Fetcher::DropAll() {
 
 Duration Fetcher::NextTimeout() const {
   if (!file_.idle()) return Duration::zero();
-  if (timers_.empty()) return kIdleTimeout;
-  return std::clamp(timers_.begin()->first - clock_.Now(), Duration::zero(), kIdleTimeout);
+  const Duration now = clock_.Now();
+  Duration timeout = kIdleTimeout;
+  if (!timers_.empty()) timeout = std::min(timeout, timers_.begin()->first - now);
+  if (hooks_.alive_interval != Duration::zero()) {
+    timeout = std::min(timeout, lived_ + hooks_.alive_interval - now);
+  }
+  return std::max(timeout, Duration::zero());
 }
 
 void Fetcher::FireTimers() {

@@ -38,14 +38,24 @@ struct FetcherOptions {
   HttpOptions http;
 };
 
+// What whoever runs a Fetcher is told.
+struct FetcherHooks {
+  // Attached, by this connection: a new one, or the one that was kept.
+  std::function<void(int connection, bool is_new)> attached = [](int, bool) {};
+  // The loop turns, attached or not: about every `alive_interval`, if that is not zero.
+  std::function<void()> alive = [] {};
+  Duration alive_interval{0};
+};
+
 class Fetcher : private DeviceHandler {
  public:
-  // `on_attached` is called each time the daemon has been attached to.  `clock` outlives this.
-  Fetcher(FetcherOptions options, const cachecore::Clock& clock, std::function<void()> on_attached);
+  // `clock` outlives this.
+  Fetcher(FetcherOptions options, const cachecore::Clock& clock, FetcherHooks hooks);
   ~Fetcher() override;
 
-  // Serves until `stop_fd` is readable.
-  Status Run(int stop_fd);
+  // Serves until `stop_fd` is readable.  `kept`: the connection of a fetcher before us, to go on
+  // with, or none.
+  Status Run(int stop_fd, UniqueFd kept = UniqueFd());
 
  private:
   static constexpr int kFilePiecesPerTurn = 4;
@@ -55,6 +65,12 @@ class Fetcher : private DeviceHandler {
   void OnClose(ObjectId object_id) override;
   void OnRejected(const cachecore::wire::Command& command, int error) override;
 
+  // A connection: the kept one first, and where that has ended a new one.
+  Result<std::unique_ptr<DeviceClient>> Attach(int stop_fd, UniqueFd* kept);
+  // Says that we are alive, if it is time.
+  void Live();
+  // Waits; true when `stop_fd` is readable.
+  bool StoppedWithin(int stop_fd, Duration timeout);
   // Serves one attachment.  OK when told to stop.
   Status Serve(int stop_fd);
   void FireTimers();
@@ -65,7 +81,8 @@ class Fetcher : private DeviceHandler {
 
   const FetcherOptions options_;
   const cachecore::Clock& clock_;
-  const std::function<void()> on_attached_;
+  const FetcherHooks hooks_;
+  Duration lived_{0};  // When Live last said so.
   std::mt19937 random_{std::random_device()()};
   HttpEngine http_;
   FileEngine file_;

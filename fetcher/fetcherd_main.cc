@@ -2,13 +2,17 @@
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "cachecore/parse_text.h"
 #include "cachecore/program_help.h"
@@ -26,12 +30,17 @@ DEFINE_string(low_speed_time, "10s", "... if it goes on for so long");
 DEFINE_string(connect_timeout, "10s", "give a connection up when it takes longer");
 DEFINE_int32(max_redirects, 5, "redirects followed per request");
 DEFINE_uint32(credits, 256, "messages that the daemon may send ahead, at most 4096");
+DEFINE_bool(keep_connection, true,
+            "leave the connection with the service manager, for the fetcher after this one");
 
 namespace {
 
 using cachecore::ParseDuration;
 using cachecore::ParseSize;
 using cachecore::Status;
+using cachecore::UniqueFd;
+
+constexpr char kKeptName[] = "device";
 
 int Usage(const Status& status) {
   std::fprintf(stderr, "holdfast-fetcherd: %s\n", status.message().c_str());
@@ -63,6 +72,45 @@ Status ReadFlags(fetcher::FetcherOptions* options) {
   return Status();
 }
 
+// The connection that the fetcher before us left with the service manager, if it still has a
+// daemon.
+UniqueFd TakeKeptConnection() {
+  UniqueFd kept;
+  char** names = nullptr;
+  const int count = sd_listen_fds_with_names(/*unset_environment=*/1, &names);
+  for (int i = 0; i < count; ++i) {
+    UniqueFd fd(SD_LISTEN_FDS_START + i);
+    pollfd peer = {fd.get(), 0, 0};
+    const bool alive = poll(&peer, 1, 0) == 0;
+    if (alive && names != nullptr && std::string_view(names[i]) == kKeptName) kept = std::move(fd);
+    if (names != nullptr) std::free(names[i]);
+  }
+  std::free(names);
+  return kept;
+}
+
+// A connection is polled by its keeper, who so lets go of those that have lost their daemon.
+void KeepConnection(int connection) {
+  sd_notify(0, (std::string("FDSTOREREMOVE=1\nFDNAME=") + kKeptName).c_str());
+  sd_pid_notify_with_fds(0, 0, (std::string("FDSTORE=1\nFDNAME=") + kKeptName).c_str(), &connection,
+                         1);
+}
+
+fetcher::FetcherHooks ManagerHooks() {
+  fetcher::FetcherHooks hooks;
+  hooks.attached = [](int connection, bool is_new) {
+    if (is_new && FLAGS_keep_connection) KeepConnection(connection);
+    sd_notify(/*unset_environment=*/0, "READY=1");
+  };
+  uint64_t usec = 0;
+  if (sd_watchdog_enabled(0, &usec) <= 0) return hooks;
+  // While there is no daemon to attach to we are not ready, but not hung either.
+  const std::string text = "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=" + std::to_string(usec);
+  hooks.alive = [text] { sd_notify(0, text.c_str()); };
+  hooks.alive_interval = std::chrono::microseconds(usec) / 3;  // "About" is within a half.
+  return hooks;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -84,11 +132,13 @@ int main(int argc, char** argv) {
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
-  const cachecore::UniqueFd stop(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  const UniqueFd stop(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
 
-  fetcher::Fetcher fetcher(options, cachecore::Clock::Monotonic(),
-                           [] { sd_notify(/*unset_environment=*/0, "READY=1"); });
-  const Status ended = fetcher.Run(stop.get());
+  UniqueFd kept = TakeKeptConnection();
+  if (!FLAGS_keep_connection) kept.Reset();
+  fetcher::Fetcher fetcher(options, cachecore::Clock::Monotonic(), ManagerHooks());
+  const Status ended = fetcher.Run(stop.get(), std::move(kept));
+  sd_notify(0, "STOPPING=1");
   if (ended.ok()) return 0;
   LOG(ERROR) << ended.message();
   return 1;

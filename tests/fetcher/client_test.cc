@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <future>
@@ -151,6 +152,50 @@ TEST_F(DeviceClientTest, RefusalsAtTheDoorAreErrnos) {
   EXPECT_EQ(Connect(Hello(0, 7)).error(), EPROTONOSUPPORT);
   EXPECT_EQ(DeviceClient::Connect(daemon_.dir() + "/absent", 1).status().error(), ENOENT);
   EXPECT_EQ(DeviceClient::Connect(std::string(200, 'x'), 1).status().error(), ENAMETOOLONG);
+}
+
+// The client's connection as it is when the client's process has died and a keeper has a copy.
+UniqueFd LeftBehind(std::unique_ptr<DeviceClient> client) { return UniqueFd(dup(client->fd())); }
+
+TEST_F(DeviceClientTest, AnHeirHearsNothingThatWasMeantForTheDeadOne) {
+  Attach();
+  daemon_.Open(1, 1, "v", "c");
+  daemon_.Read(2, 1, 0, 4096);
+  daemon_.Send(wire::HelloMessage{0, 1, wire::kAllCaps, {42}, 0});  // Of an heir that died too.
+  daemon_.Send(wire::ReplyMessage{99, {-EINVAL}});
+  UniqueFd left = LeftBehind(std::move(client_));
+  auto resuming =
+      std::async(std::launch::async, [&] { return DeviceClient::Resume(std::move(left), 16); });
+  daemon_.AcceptHeir();
+  auto client = resuming.get();
+  ASSERT_TRUE(client.ok()) << client.status().message();
+  client_ = std::move(client).value();
+  EXPECT_EQ(client_->generation().value, 43u);
+  daemon_.WaitUntil([&] { return daemon_.credits() == 16; });
+  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 3\n", "restore\ncredit 16\n"));
+  daemon_.Open(3, 2, "v", "d");
+  ASSERT_TRUE(client_->ReadMessages(&handler_).ok());
+  EXPECT_THAT(handler_.opens, SizeIs(1));
+  EXPECT_EQ(handler_.opens[0].object_id.value, 2u);
+  EXPECT_THAT(handler_.reads, SizeIs(0));
+  EXPECT_THAT(handler_.rejected, SizeIs(0));
+}
+
+TEST_F(DeviceClientTest, AConnectionWithoutItsDaemonCannotBeResumed) {
+  Attach();
+  daemon_.Read(1, 1, 0, 4096);
+  UniqueFd left = LeftBehind(std::move(client_));
+  daemon_.Disconnect();
+  const auto client = DeviceClient::Resume(std::move(left), 8);
+  EXPECT_THAT(client.status().error(), testing::AnyOf(ECONNRESET, EPIPE));
+}
+
+TEST_F(DeviceClientTest, WaitingForADaemonThatDoesNotAnswerCanBeCalledOff) {
+  Attach();
+  int turns = 0;
+  const auto client =
+      DeviceClient::Resume(LeftBehind(std::move(client_)), 8, [&] { return ++turns < 5; });
+  EXPECT_EQ(client.status().error(), ECANCELED);
 }
 
 TEST_F(DeviceClientTest, WhatIsNoMessageEndsTheConnection) {

@@ -53,6 +53,11 @@ void FakeDaemon::Accept(wire::HelloMessage hello) {
   Send(hello);
 }
 
+void FakeDaemon::AcceptHeir() {
+  resumed_ = 0;
+  WaitUntil([this] { return resumed_ != 0; });
+}
+
 void FakeDaemon::SendBytes(const std::string& bytes, int fd) {
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   iovec iov = {const_cast<char*>(bytes.data()), bytes.size()};
@@ -114,6 +119,13 @@ bool FakeDaemon::Pump(std::chrono::milliseconds timeout) {
   for (const std::string_view line : *lines) {
     const auto command = wire::ParseCommand(line);
     if (!command.ok()) GiveUp("malformed command: " + std::string(line));
+    if (const auto* resume = std::get_if<wire::ResumeCommand>(&*command)) {
+      packets_.clear();
+      next_packet_ = credits_ = restores_ = 0;
+      resumed_ = resume->token;
+      Send(wire::HelloMessage{0, wire::kProtocolVersion, wire::kAllCaps, {43}, resumed_});
+      return true;
+    }
     int32_t result = 0;
     for (const auto& [prefix, error] : refusals_) {
       if (line.starts_with(prefix)) result = -error;

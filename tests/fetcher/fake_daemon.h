@@ -39,6 +39,9 @@ class FakeDaemon {
   void Accept(cachecore::wire::HelloMessage hello = Hello(0));
   void Disconnect() { peer_.Reset(); }
 
+  // The same with a connection that lives on after its fetcher: waits for `resume`.
+  void AcceptHeir();
+
   // Sends any bytes, with a descriptor if it is not -1.
   void SendBytes(const std::string& bytes, int fd = -1);
   void Send(const cachecore::wire::Message& message, int fd = -1);
@@ -80,6 +83,7 @@ class FakeDaemon {
   std::deque<std::string> lines_;
   std::vector<std::string> packets_;
   uint32_t next_packet_ = 0;
+  uint32_t resumed_ = 0;  // The last `resume`'s token.
   uint32_t credits_ = 0;
   uint32_t restores_ = 0;
 };

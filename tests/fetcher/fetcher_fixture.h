@@ -60,7 +60,7 @@ class FetcherTest : public testing::Test {
   // Starts the fetcher; the daemon must still Accept it.
   void Launch() {
     thread_ = std::thread([this] {
-      fetcher::Fetcher fetcher(options_, cachecore::Clock::Monotonic(), [] {});
+      fetcher::Fetcher fetcher(options_, cachecore::Clock::Monotonic(), {});
       ended_ = fetcher.Run(stop_.get());
     });
   }

@@ -140,9 +140,14 @@ TEST_F(ProgramsTest, ItSaysThatItIsReadyOnceAttached) {
   char text[100];
   EXPECT_EQ(recv(notify.get(), text, sizeof(text), 0), -1);  // Not before.
   daemon_.Accept();
-  ssize_t size = -1;
-  daemon_.WaitUntil([&] { return (size = recv(notify.get(), text, sizeof(text), 0)) > 0; });
-  EXPECT_EQ(std::string_view(text, static_cast<size_t>(size)), "READY=1");
+  std::vector<std::string> told;
+  daemon_.WaitUntil([&] {
+    const ssize_t size = recv(notify.get(), text, sizeof(text), 0);
+    if (size > 0) told.emplace_back(text, static_cast<size_t>(size));
+    return size > 0 && told.back() == "READY=1";
+  });
+  EXPECT_THAT(told, testing::ElementsAre("FDSTOREREMOVE=1\nFDNAME=device",
+                                         "FDSTORE=1\nFDNAME=device", "READY=1"));
 }
 
 // A core file would hold the origins' credentials.
