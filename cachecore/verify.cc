@@ -44,6 +44,7 @@ class Verifier {
     PresenceMap trusted;
   };
 
+  bool IsEmpty() const;
   void ReadVersion();
   void ReadVolumes();
   void ReadVolumeIndex();
@@ -109,6 +110,15 @@ std::string Verifier::NameOf(const ObjectRecord& object) const {
          object.cookie + ")";
 }
 
+bool Verifier::IsEmpty() const {
+  bool empty = true;
+  const Status scanned = db_->Scan("", [&](std::string_view, std::string_view) {
+    empty = false;
+    return false;
+  });
+  return scanned.ok() && empty;
+}
+
 void Verifier::ReadVersion() {
   const Result<std::optional<std::string>> value = db_->Get(schema::VersionKey());
   if (value.ok() && value->has_value()) {
@@ -120,7 +130,12 @@ void Verifier::ReadVersion() {
                           "): what is said of the records may be wrong");
     }
   } else {
-    Fault("schema", value.ok() ? "its record is missing" : value.status().message());
+    // The first record that a new database gets.
+    if (value.ok() && IsEmpty()) {
+      Note("database", "is empty: a crash while it was made leaves that");
+    } else {
+      Fault("schema", value.ok() ? "its record is missing" : value.status().message());
+    }
   }
 }
 

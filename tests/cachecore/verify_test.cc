@@ -155,6 +155,14 @@ TEST_F(VerifyTest, AMissingSchemaIsAFault) {
   EXPECT_EQ(Faults(), "schema: its record is missing\n");
 }
 
+TEST_F(VerifyTest, AnEmptyDatabaseIsANote) {
+  fs::remove_all(directory_ + "/db");
+  fs::remove_all(directory_ + "/data");
+  ASSERT_TRUE(RocksDbDatabase::Open(directory_ + "/db").ok());
+  EXPECT_EQ(Faults(), "");
+  EXPECT_EQ(Notes(), "database: is empty: a crash while it was made leaves that\n");
+}
+
 TEST_F(VerifyTest, AVolumeWithoutItsKeyRecordIsAFault) {
   Delete(schema::VolumeIndexKey("images"));
   EXPECT_EQ(Faults(), "volume 16: no key record names it\n");

@@ -83,8 +83,9 @@ def unmet(tools):
     return reasons
 
 
-def main(tools=()):
-    reasons = unmet(tools)
+def main(tools=(), reasons=()):
+    """`reasons`: further ones why the tests can't run here."""
+    reasons = unmet(tools) + [reason for reason in reasons if reason]
     if reasons:
         print("SKIP: " + ", ".join(reasons))
         sys.exit(SKIP)

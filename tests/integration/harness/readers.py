@@ -11,14 +11,14 @@ RIGHT = 0
 WRONG_BYTES = 200  # Below that: the errno that the read ended with.
 
 
-class Reader:
-    """Starts reading at once.  `truth` is the bytes that are right, or None when any will do."""
+class Child:
+    """Runs work() in a process of its own; its exit code is what work() returns, or the errno that it raises."""
 
-    def __init__(self, path, offset, length, truth=None):
-        self.what = f"{path} at {offset}"
+    def __init__(self, what, work):
+        self.what = what
         self.pid = os.fork()
         if self.pid == 0:
-            _read_and_exit(path, offset, length, truth)
+            _work_and_exit(work)
         self._fd = os.pidfd_open(self.pid)
         self.started = time.monotonic()
         self.result = None
@@ -49,18 +49,34 @@ class Reader:
             self.kill(5)
 
 
-def _read_and_exit(path, offset, length, truth):
+class Reader(Child):
+    """Starts reading at once.  `truth` is the bytes that are right, or None when any will do."""
+
+    def __init__(self, path, offset, length, truth=None):
+        super().__init__(f"{path} at {offset}", lambda: _read(path, offset, length, truth))
+
+
+def _read(path, offset, length, truth):
+    data = pread_all(os.open(path, os.O_RDONLY), offset, length)
+    return RIGHT if truth is None or data == truth else WRONG_BYTES
+
+
+def pread_all(fd, offset, length):
+    """As many bytes as there are before the end of the file.  A read may be short where an error comes after it."""
+    data = b""
+    while len(data) < length:
+        piece = os.pread(fd, length - len(data), offset + len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def _work_and_exit(work):
     code = 255
     try:
         die_with_parent()
-        fd = os.open(path, os.O_RDONLY)
-        data = b""
-        while len(data) < length:
-            piece = os.pread(fd, length - len(data), offset + len(data))
-            if not piece:
-                break
-            data += piece
-        code = RIGHT if truth is None or data == truth else WRONG_BYTES
+        code = work()
     except OSError as e:
         code = e.errno
     finally:
