@@ -32,6 +32,7 @@ struct MountOptions {
   std::string fetch_size;
   std::string readahead_max;
   bool fetch_exact = false;
+  std::string watchdog = "30s";
   std::vector<std::string> daemon_flags;
   std::vector<std::string> fetcher_flags;
 };
@@ -54,6 +55,9 @@ Result<Settings> SettingsOf(const MountOptions& options) {
   add("--fetch_size=", options.fetch_size);
   add("--readahead_max=", options.readahead_max);
   if (options.fetch_exact) settings.daemon_flags.push_back("--fetch_exact");
+  const Result<cachecore::Duration> watchdog = cachecore::ParseDuration(options.watchdog);
+  if (!watchdog.ok()) return Status(watchdog.status()).WithContext("--watchdog");
+  settings.watchdog = std::chrono::ceil<std::chrono::milliseconds>(*watchdog);
   const auto add_all = [](const std::vector<std::string>& from, std::vector<std::string>* to) {
     for (const std::string& flag : from) to->push_back(flag.starts_with("-") ? flag : "--" + flag);
   };
@@ -112,6 +116,10 @@ void AddSettings(CLI::App* app, MountOptions* options) {
       ->type_name("BYTES")
       ->group(group);
   app->add_flag("--fetch-exact", options->fetch_exact, "Fetch just the ranges the kernel asks for")
+      ->group(group);
+  app->add_option("--watchdog", options->watchdog,
+                  "Restart a process that has not served for so long (default: 30s; 0: never)")
+      ->type_name("TIME")
       ->group(group);
   app->add_option("--daemon-flag", options->daemon_flags, "A flag for holdfastd; repeatable")
       ->type_name("FLAG")

@@ -8,12 +8,14 @@ nlohmann::json Settings::ToJson() const {
   return {{"version", 1},
           {"cache_dir", cache_dir},
           {"daemon_flags", daemon_flags},
-          {"fetcher_flags", fetcher_flags}};
+          {"fetcher_flags", fetcher_flags},
+          {"watchdog_ms", watchdog.count()}};
 }
 
 Settings Settings::FromJson(const nlohmann::json& value) {
   return {JsonString(value, "cache_dir"), JsonStrings(value, "daemon_flags"),
-          JsonStrings(value, "fetcher_flags")};
+          JsonStrings(value, "fetcher_flags"),
+          std::chrono::milliseconds(JsonInt(value, "watchdog_ms", kDefaultWatchdog.count()))};
 }
 
 }  // namespace cli

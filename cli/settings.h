@@ -6,6 +6,7 @@
 #ifndef CLI_SETTINGS_H_
 #define CLI_SETTINGS_H_
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -19,9 +20,13 @@ struct Settings {
   std::string cache_dir;  // "": the instance's own.
   std::vector<std::string> daemon_flags;
   std::vector<std::string> fetcher_flags;
+  // How long a service may go without a sign of serving; 0: for ever.
+  std::chrono::milliseconds watchdog = kDefaultWatchdog;
 
+  static constexpr std::chrono::milliseconds kDefaultWatchdog{30000};
   bool IsDefault() const {
-    return cache_dir.empty() && daemon_flags.empty() && fetcher_flags.empty();
+    return cache_dir.empty() && daemon_flags.empty() && fetcher_flags.empty() &&
+           watchdog == kDefaultWatchdog;
   }
   std::string CacheDirFor(const Instance& instance) const {
     return cache_dir.empty() ? instance.CacheDir() : cache_dir;

@@ -16,6 +16,8 @@ using cachecore::UniqueFd;
 
 // The FUSE connection, the device's listening socket and connection, and room for what comes.
 constexpr size_t kDaemonFdStoreMax = 64;
+// The fetcher's connection to the daemon, and for a moment the next one beside it.
+constexpr size_t kFetcherFdStoreMax = 4;
 
 Result<SupervisorOptions> ServicesOf(const Instance& instance) {
   Settings settings;  // Without a settings file: the default ones.
@@ -39,6 +41,8 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance) {
                           "--sources_dir=" + instance.SourcesDir()};
   fetcher_service.argv.insert(fetcher_service.argv.end(), settings.fetcher_flags.begin(),
                               settings.fetcher_flags.end());
+  fetcher_service.fd_store_max = kFetcherFdStoreMax;
+  // Not required_ready: one that has no daemon to attach to is no worse for it.
 
   SupervisorOptions options;
   options.run_dir = instance.RunDir();
@@ -47,6 +51,7 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance) {
   for (ServiceSpec& service : options.services) {
     service.log_path = instance.LogFile(service.name);
     service.pid_path = instance.PidFile(service.name);
+    service.watchdog = settings.watchdog;
   }
   return options;
 }

@@ -5,7 +5,7 @@ _holdfast_options() {
   case $1 in
     mount) echo "--help --origin --as --ca-file --erofs-options --timeout --instance --root --cache-dir
                  --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
-                 --daemon-flag --fetcher-flag" ;;
+                 --watchdog --daemon-flag --fetcher-flag" ;;
     umount) echo "--help --keep --lazy --instance --root" ;;
     status) echo "--help --json --instance --root" ;;
     stop) echo "--help --instance --root" ;;

@@ -192,6 +192,8 @@ TEST(LastErrorLineTest, WithoutAnErrorTheLastLineCounts) {
 TEST(SettingsTest, ComeBackAsTheyWereWritten) {
   Settings settings;
   EXPECT_TRUE(settings.IsDefault());
+  settings.watchdog = std::chrono::milliseconds(1500);
+  EXPECT_FALSE(settings.IsDefault());
   settings.cache_dir = "/c";
   settings.daemon_flags = {"--a=1", "--b"};
   settings.fetcher_flags = {"--c"};

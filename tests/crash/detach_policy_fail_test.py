@@ -12,6 +12,8 @@ from harness.holdfast import NO_READ_AHEAD
 from harness.readers import Reader, pread, wait_all
 
 AT_ONCE_S = 1.0
+# The connection ends with the fetcher, as it does for one without a service manager.
+NOT_KEPT = "--fetcher-flag=--nokeep_connection"
 
 
 class DetachPolicyFailTest(Case):
@@ -30,7 +32,7 @@ class DetachPolicyFailTest(Case):
         return holdfast, path, readers
 
     def test_pending_reads_end_with_eio_at_once_and_a_new_fetcher_serves_new_reads(self):
-        holdfast, path, readers = self.mount_and_start_readers("--detach-policy=fail")
+        holdfast, path, readers = self.mount_and_start_readers("--detach-policy=fail", NOT_KEPT)
         holdfast.hold_supervisor()
         holdfast.kill_fetcher()
         killed = time.monotonic()
@@ -43,6 +45,27 @@ class DetachPolicyFailTest(Case):
         for offset in (2 << 20, 21 << 20):
             self.assertEqual(pread(path, offset, 4096), pread(self.truth, offset, 4096))
         self.assertEqual(holdfast.waiting(), 0)
+
+    def test_with_its_connection_in_the_store_the_death_of_a_fetcher_fails_nothing(self):
+        holdfast, path, readers = self.mount_and_start_readers("--detach-policy=fail")
+        generation = holdfast.status()["generation"]
+        for _ in range(3):  # An heir may die as well, before or after it has resumed.
+            holdfast.hold_supervisor()
+            holdfast.kill_fetcher()
+            late = self.keep(Reader(path, 30 << 20, 4096))
+            self.assertEqual(len(wait_all(readers + [late], AT_ONCE_S)), 9)
+            readers.append(late)
+            self.assertIsNone(holdfast.attached_pid())
+            holdfast.release_supervisor()
+            holdfast.wait_fetcher()
+            readers.pop().kill()
+        self.assertGreater(holdfast.status()["generation"], generation)
+        self.assertNotIn("fetcher detached", holdfast.log_text())
+        self.origin.restart()
+        self.assertEqual([r.what for r in wait_all(readers, 20)], [])
+        self.assertEqual({r.result for r in readers}, {0})
+        for offset in (2 << 20, 21 << 20):
+            self.assertEqual(pread(path, offset, 4096), pread(self.truth, offset, 4096))
 
     def test_with_hold_the_same_reads_go_on_waiting(self):
         holdfast, path, readers = self.mount_and_start_readers("--detach-policy=hold")

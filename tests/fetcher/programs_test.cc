@@ -150,6 +150,31 @@ TEST_F(ProgramsTest, ItSaysThatItIsReadyOnceAttached) {
                                          "FDSTORE=1\nFDNAME=device", "READY=1"));
 }
 
+// A fetcher without a daemon is not hung, and says so; else a service manager would end it.
+TEST_F(ProgramsTest, ItSaysThatItIsAliveWhileNoDaemonIsThere) {
+  const std::string path = daemon_.dir() + "/notify";
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+  const cachecore::UniqueFd notify(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(bind(notify.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  const timeval patience = {20, 0};
+  setsockopt(notify.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  for (const std::string& device : {daemon_.dir() + "/nobody", daemon_.path()}) {  // None, or mute.
+    Start({FETCHERD, "--device=" + device, "--sources_dir=" + daemon_.dir()},
+          {"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=200000"});
+    for (int i = 0; i < 5; ++i) {
+      char text[100];
+      const ssize_t size = recv(notify.get(), text, sizeof(text), 0);
+      ASSERT_GT(size, 0);
+      EXPECT_EQ(std::string_view(text, static_cast<size_t>(size)),
+                "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=200000");
+    }
+    kill(pid_, SIGKILL);
+    Wait();
+  }
+}
+
 // A core file would hold the origins' credentials.
 TEST_F(ProgramsTest, ACrashLeavesNoCoreFile) {
   rlimit limit = {};
