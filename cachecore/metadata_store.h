@@ -88,8 +88,9 @@ class MetadataStore {
  public:
   virtual ~MetadataStore() = default;
 
-  // Takes the next `count` values of a counter for this process, durably; returns the first. Values
-  // never recur: what a dead process took and did not use is skipped.
+  // Takes the next `count` values of a counter for this process; returns the first.  Values never
+  // recur in a boot: what a dead process took and did not use is skipped.  After a power cut those
+  // recur that no surviving record uses.
   virtual Result<uint64_t> Reserve(Counter counter, uint64_t count) = 0;
 
   virtual Status Commit(const MetadataBatch& batch, Sync sync) = 0;

@@ -99,6 +99,9 @@ rocksdb::Options MakeOptions(std::shared_ptr<std::atomic<bool>> met_bad_block) {
   options.compression = rocksdb::kNoCompression;
   options.info_log = std::make_shared<GlogLogger>();
   options.stats_dump_period_sec = 0;
+  // A start is a pause for every reader that waits: nothing is read that can be read later.
+  options.skip_stats_update_on_db_open = true;
+  options.skip_checking_sst_file_sizes_on_db_open = true;
   // Never let writes wait for compactions: one that meets a bad block does not end.
   options.level0_slowdown_writes_trigger = 1 << 30;
   options.level0_stop_writes_trigger = 1 << 30;

@@ -108,7 +108,8 @@ Status Store::Prepare(const std::string& directory) {
   const std::string this_boot = first + boot_id_;
   batch.DeleteRange(first, this_boot);
   batch.DeleteRange(schema::PrefixEnd(this_boot), schema::PrefixEnd(first));
-  return db_->Write(&batch, Sync::kYes);
+  // Unsynced: what a power cut undoes here, the next start does again.
+  return db_->Write(&batch, Sync::kNo);
 }
 
 Result<uint64_t> Store::Reserve(Counter counter, uint64_t count) {
@@ -130,7 +131,8 @@ Result<uint64_t> Store::Reserve(Counter counter, uint64_t count) {
     }
   }
   batch.Put(key, schema::EncodeCounter(counter, next + count));
-  RETURN_IF_ERROR(db_->Write(&batch, Sync::kYes));
+  // Unsynced: the log keeps its order, so a record that uses a number cannot outlive this one.
+  RETURN_IF_ERROR(db_->Write(&batch, Sync::kNo));
   return next;
 }
 
