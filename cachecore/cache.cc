@@ -92,13 +92,8 @@ void Cache::Seal(Work* work) {
   for (const MsgId id : work->effects.created) {
     const Request* request = engine_.FindRequest(id);
     if (request == nullptr || request->opcode == wire::Opcode::kClose) continue;
-    JournalRecord record{id,
-                         static_cast<uint32_t>(request->opcode),
-                         request->object,
-                         request->range,
-                         engine_.generation(),
-                         {}};
-    if (request->fuse_unique != 0) record.fuse_uniques.push_back(request->fuse_unique);
+    JournalRecord record{id, static_cast<uint32_t>(request->opcode), request->object,
+                         request->range, engine_.generation()};
     work->journal.push_back(std::move(record));
   }
   for (const ObjectNumber number : work->effects.changed) {
@@ -193,7 +188,7 @@ Result<std::optional<FileSlice>> Cache::TryRead(ObjectNumber number, ByteRange r
   return slice;
 }
 
-ReadTicket Cache::Read(ObjectNumber number, ByteRange range, uint64_t fuse_unique, SliceDone done) {
+ReadTicket Cache::Read(ObjectNumber number, ByteRange range, SliceDone done) {
   Status status = EnsureIds();
   if (status.ok()) status = EnsureLoaded(number);
   if (!status.ok()) {
@@ -215,7 +210,7 @@ ReadTicket Cache::Read(ObjectNumber number, ByteRange range, uint64_t fuse_uniqu
           status = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
         } else {
           ticket = engine_.Read(
-              object, slice.range, fuse_unique, DeadlineAfter(options_.request_timeout),
+              object, slice.range, DeadlineAfter(options_.request_timeout),
               [slice, done](const Status& ended) { done(ended, slice); }, &work.effects);
           engine_.NoteRead(object, slice.range, &work.effects);
         }

@@ -123,8 +123,7 @@ class Cache {
   Result<std::optional<FileSlice>> TryRead(ObjectNumber number, ByteRange range)
       EXCLUDES(mu_, load_mu_);
   // Calls `done` once, when the range is present or cannot be.  Null when it was called already.
-  ReadTicket Read(ObjectNumber number, ByteRange range, uint64_t fuse_unique, SliceDone done)
-      EXCLUDES(mu_, load_mu_);
+  ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done) EXCLUDES(mu_, load_mu_);
   // Ends a read or an acquisition with `why`; false when it has ended.
   bool Withdraw(const WaitTicket& ticket, const Status& why) EXCLUDES(mu_);
 

@@ -96,8 +96,8 @@ class Engine {
 
   // Waits for `range`, which lies inside the object and is not all present.  `deadline` zero is
   // never.
-  ReadTicket Read(Object* object, ByteRange range, uint64_t fuse_unique, Duration deadline,
-                  ReadDone done, Effects* effects);
+  ReadTicket Read(Object* object, ByteRange range, Duration deadline, ReadDone done,
+                  Effects* effects);
   // Notes that `range` is being read, present or not, and asks ahead for a sequential reader.
   void NoteRead(Object* object, ByteRange range, Effects* effects);
   // Asks for `range` with nobody waiting (a request of an earlier life).

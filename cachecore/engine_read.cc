@@ -22,14 +22,13 @@ uint64_t AlignUp(uint64_t value, uint64_t alignment) {
 
 }  // namespace
 
-ReadTicket Engine::Read(Object* object, ByteRange range, uint64_t fuse_unique, Duration deadline,
-                        ReadDone done, Effects* effects) {
+ReadTicket Engine::Read(Object* object, ByteRange range, Duration deadline, ReadDone done,
+                        Effects* effects) {
   CHECK(object->size_known && range.end <= object->size_bytes && !range.empty());
   auto read = std::make_shared<PendingRead>();
   read->object = object;
   read->range = range;
   read->position = range.begin;
-  read->fuse_unique = fuse_unique;
   read->started = clock_.Now();
   read->done = std::move(done);
   ++counters_.reads_waited;
@@ -111,7 +110,6 @@ void Engine::AskFor(Object* object, ByteRange wanted, const ReadTicket& read, By
       Request* request = NewRequest(object, wire::Opcode::kRead, part, effects);
       object->in_flight.emplace(part.begin, request->id);
       if (read != nullptr && part.Overlaps(needed)) {
-        request->fuse_unique = read->fuse_unique;
         Join(request, read);
       } else {
         request->background = true;

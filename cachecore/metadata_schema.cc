@@ -219,7 +219,6 @@ std::string EncodeJournal(const JournalRecord& request) {
   AppendInt(request.range.begin, &payload);
   AppendInt(request.range.end, &payload);
   AppendInt(request.generation.value, &payload);
-  for (const uint64_t unique : request.fuse_uniques) AppendInt(unique, &payload);
   return Seal(JournalKey(request.msg_id), std::move(payload));
 }
 
@@ -292,7 +291,8 @@ Result<JournalRecord> DecodeJournal(std::string_view key, std::string_view value
   request.range.begin = reader.Take<uint64_t>();
   request.range.end = reader.Take<uint64_t>();
   request.generation.value = reader.Take<uint64_t>();
-  while (reader.ok() && !reader.done()) request.fuse_uniques.push_back(reader.Take<uint64_t>());
+  // Schema 1 went on with the FUSE requests that waited.
+  while (reader.ok() && !reader.done()) (void)reader.Take<uint64_t>();
   if (!key_reader.done() || !reader.done()) return Damaged("journal", "wrong length");
   if (request.range.begin > request.range.end) return Damaged("journal", "range runs backwards");
   return request;
@@ -392,13 +392,9 @@ Result<std::string> DescribeObject(std::string_view key, std::string_view value)
 
 Result<std::string> DescribeJournal(std::string_view key, std::string_view value) {
   ASSIGN_OR_RETURN(const JournalRecord request, DecodeJournal(key, value));
-  std::string uniques;
-  for (const uint64_t unique : request.fuse_uniques) {
-    uniques += (uniques.empty() ? "" : ",") + std::to_string(unique);
-  }
   return "request" + Numbered("msg", request.msg_id.value) + Numbered("opcode", request.opcode) +
          Numbered("object", request.object.value) + " range=" + request.range.ToString() +
-         Numbered("generation", request.generation.value) + " uniques=" + uniques;
+         Numbered("generation", request.generation.value);
 }
 
 Result<std::string> DescribePresence(std::string_view key, std::string_view value) {

@@ -23,7 +23,8 @@
 
 namespace cachecore::schema {
 
-inline constexpr uint32_t kVersion = 1;
+// 1: journal records also listed FUSE requests.
+inline constexpr uint32_t kVersion = 2;
 
 // The kinds.
 inline constexpr char kBootPresence = 'B';

@@ -2,10 +2,11 @@
 //
 // Model    volumes and objects by number and by key; per object its presence, in two classes; the
 //          journal of pending requests; counters that only grow.
-// Errors   an object's record or presence that does not decode is EBADMSG from the call that read it:
-//          the caller quarantines the object and goes on.  Damaged volumes, requests and counters are
-//          repaired or left out by the store itself, and logged.  Any other error is the store's own
-//          (EIO, ENOSPC).
+// Errors   an object's record or presence that does not decode is EBADMSG from the call that read
+// it:
+//          the caller quarantines the object and goes on.  Damaged volumes, requests and counters
+//          are repaired or left out by the store itself, and logged.  Any other error is the
+//          store's own (EIO, ENOSPC).
 // Threads  thread-safe; every call may block on disk.  Never called with an engine lock held.
 // Crash    Commit returns after the write has reached the kernel, so it survives SIGKILL of any
 //          process; only Sync::kYes survives a power cut.  A batch is all or nothing.
@@ -48,7 +49,6 @@ struct JournalRecord {
   ObjectNumber object;
   ByteRange range;
   Generation generation;
-  std::vector<uint64_t> fuse_uniques;  // FUSE requests waiting on it.
 };
 
 enum class Presence : uint8_t {
@@ -61,8 +61,8 @@ enum class Counter : uint8_t { kObjectNumber, kMsgId, kObjectId, kGeneration };
 enum class Sync : bool { kNo, kYes };
 
 // Changes to be committed together.  Whatever their order here, they are applied as: erase objects,
-// put volumes and objects, add presence, put and then erase journal records.  So one batch can replace
-// an object by another of the same cookie.
+// put volumes and objects, add presence, put and then erase journal records.  So one batch can
+// replace an object by another of the same cookie.
 struct MetadataBatch {
   struct PresenceChange {
     ObjectNumber object;
@@ -121,9 +121,9 @@ class MetadataStore {
                              const std::function<bool(const ObjectRecord&)>& visit) = 0;
 
   // Takes every record of a damaged object (its own, its key, its presence) out of the way, keeping
-  // the damaged bytes under a quarantine key that `holdfast dump` shows.  What the caller cannot know
-  // is found by a scan: number 0 is whatever object has this volume and cookie, volume 0 whatever
-  // index record names this number.
+  // the damaged bytes under a quarantine key that `holdfast dump` shows.  What the caller cannot
+  // know is found by a scan: number 0 is whatever object has this volume and cookie, volume 0
+  // whatever index record names this number.
   virtual Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
                                   const std::string& cookie) = 0;
 };

@@ -40,7 +40,6 @@ struct PendingRead {
   Object* object = nullptr;  // Valid until `ended`.
   ByteRange range;
   uint64_t position = 0;  // First missing byte: its key in object->waiting.
-  uint64_t fuse_unique = 0;
   Duration started{0};
   std::vector<MsgId> requests;  // READs it holds a share in; some may have ended.
   ReadDone done;

@@ -39,7 +39,6 @@ struct Request {
   bool published = false;
   bool background = false;    // Goes on with nobody waiting: read-ahead, or taken from the journal.
   uint32_t waiters = 0;       // Reads that hold a share in it.
-  uint64_t fuse_unique = 0;   // The FUSE request that caused it; 0 for none.
   uint64_t filled_bytes = 0;  // Of its range, since it was made.
   Generation delivered;       // To which attachment it last went out; 0 for none.
   std::string cause;          // What the fetcher last said about it.

@@ -29,6 +29,7 @@ using cachecore::UniqueFd;
 namespace {
 
 constexpr char kFuseName[] = "fuse";
+constexpr char kRequestsName[] = "fuse.requests";
 
 Status MakeDirectory(const std::string& path, mode_t mode) {
   if (mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return Status();
@@ -76,7 +77,9 @@ Status Daemon::Open() {
   bool resumed = false;
   ASSIGN_OR_RETURN(UniqueFd fuse, ObtainFuse(&resumed));
   housekeeper_ = std::make_unique<Housekeeper>(config_.housekeeper, cache_.get());
-  fuse_ = std::make_unique<FuseServer>(config_.fuse, config_.run_dir + "/fuse.init", cache_.get());
+  ASSIGN_OR_RETURN(std::unique_ptr<RequestLog> requests, ObtainRequestLog(resumed));
+  fuse_ = std::make_unique<FuseServer>(config_.fuse, config_.run_dir + "/fuse.init",
+                                       std::move(requests), cache_.get());
   RETURN_IF_ERROR(fuse_->Start(std::move(fuse), resumed));
   if (!resumed) RaiseKernelReadAhead(config_.fuse_dir, config_.kernel_read_ahead_kb);
 
@@ -120,7 +123,7 @@ Result<UniqueFd> Daemon::ObtainFuse(bool* resumed) {
     }
     fd_store_.Remove(kFuseName);
   }
-  RETURN_IF_ERROR(FuseConnection(config_.run_dir + "/fuse.init").Reset());
+  RETURN_IF_ERROR(FuseConnection(config_.run_dir + "/fuse.init", nullptr, true).Reset());
   RETURN_IF_ERROR(DetachDeadMount(config_.fuse_dir));
   ASSIGN_OR_RETURN(fuse, OpenFuse());
   // Stored before it is mounted: from the first moment that the kernel could ask us for something.
@@ -130,6 +133,19 @@ Result<UniqueFd> Daemon::ObtainFuse(bool* resumed) {
   }
   RETURN_IF_ERROR(MountFuse(config_.fuse_dir, fuse.get()));
   return fuse;
+}
+
+Result<std::unique_ptr<RequestLog>> Daemon::ObtainRequestLog(bool resumed) {
+  UniqueFd memory = fd_store_.Take(kRequestsName);
+  if (memory.valid() && resumed) {
+    Result<std::unique_ptr<RequestLog>> log = RequestLog::Open(std::move(memory));
+    if (log.ok()) return log;
+    LOG(ERROR) << log.status().message();
+  }
+  fd_store_.Remove(kRequestsName);
+  ASSIGN_OR_RETURN(std::unique_ptr<RequestLog> log, RequestLog::Open(UniqueFd()));
+  if (fd_store_.available()) RETURN_IF_ERROR(fd_store_.Store(kRequestsName, log->memory()));
+  return log;
 }
 
 std::unique_ptr<Watchdog> Daemon::StartWatchdog() {
@@ -147,7 +163,10 @@ std::unique_ptr<Watchdog> Daemon::StartWatchdog() {
 
 int Daemon::Unmount() {
   const Status unmounted = UnmountFuse(config_.fuse_dir);
-  if (stored_) fd_store_.Remove(kFuseName);
+  if (stored_) {
+    fd_store_.Remove(kFuseName);
+    fd_store_.Remove(kRequestsName);
+  }
   if (unmounted.ok()) return 0;
   LOG(ERROR) << unmounted.message() << "; what is mounted on top of it will fail";
   umount2(config_.fuse_dir.c_str(), MNT_DETACH);

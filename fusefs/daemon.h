@@ -56,6 +56,8 @@ class Daemon {
                                                         uid_t uid);
   // The connection of the daemon before us, or a new mount.
   cachecore::Result<cachecore::UniqueFd> ObtainFuse(bool* resumed);
+  // The requests that the daemon before us has not answered, or an empty log.
+  cachecore::Result<std::unique_ptr<RequestLog>> ObtainRequestLog(bool resumed);
   // Pings the service manager, if it wants that.
   std::unique_ptr<Watchdog> StartWatchdog();
   // Ends the mount.

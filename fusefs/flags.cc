@@ -23,6 +23,9 @@ DEFINE_bool(fetch_exact, false,
 DEFINE_string(sync_interval, "5s", "how often what was fetched is made durable");
 DEFINE_string(sync_bytes, "256M", "make it durable earlier when this much waits");
 DEFINE_int32(fuse_threads, 4, "threads that read requests from the kernel");
+DEFINE_bool(fuse_resend, true,
+            "ask the kernel to send again what a dead daemon had taken; off: do as on a kernel "
+            "before 6.9, which cannot (for tests)");
 DEFINE_int32(kernel_readahead_kb, 2048, "read-ahead of the kernel on our mount");
 DEFINE_uint32(fetcher_uid, 0, "user that may attach as fetcher, beside root and our own");
 DEFINE_string(boot_id, "", "take this for the machine's boot id (for tests of power cuts)");
@@ -75,6 +78,7 @@ Result<DaemonConfig> ConfigFromFlags() {
     return Status(EINVAL, "--fuse_threads is from 1 to 64");
   }
   config.fuse.threads = FLAGS_fuse_threads;
+  config.fuse.may_resend = FLAGS_fuse_resend;
   return config;
 }
 

@@ -3,7 +3,8 @@
 // Model    sits under libfuse by fuse_session_custom_io.  The kernel's INIT is saved before it is
 //          answered; a later daemon feeds the saved bytes to its fresh session, keeps the answer to
 //          itself, and asks the kernel to send again what the dead daemon had read and not
-//          answered.
+//          answered.  Where the kernel cannot do that, taken requests are kept in a RequestLog
+//          until they are answered, and the later daemon reads them from there first.
 // Errors   as read(2) and writev(2): -1 and errno.
 // Threads  Read, Write and Splice: any, at once.  Replay: before any of them.
 // Owns     the saved INIT at `state_path`; not the descriptor.
@@ -18,9 +19,14 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <atomic>
+#include <deque>
 #include <string>
+#include <vector>
 
+#include "cachecore/mutex.h"
 #include "cachecore/status.h"
+#include "fusefs/request_log.h"
 
 namespace fusefs {
 
@@ -29,15 +35,21 @@ inline constexpr uint64_t kResentBit = 1ull << 63;
 
 class FuseConnection {
  public:
-  explicit FuseConnection(std::string state_path) : state_path_(std::move(state_path)) {}
+  // `log` may be null, and is used only if the kernel cannot resend.  Without `may_resend` the
+  // kernel is not asked to, whatever it can.
+  FuseConnection(std::string state_path, RequestLog* log, bool may_resend)
+      : state_path_(std::move(state_path)), log_(log), may_resend_(may_resend) {}
 
   // Forgets an earlier connection's INIT.  For a new mount.
   cachecore::Status Reset();
   // The next Read gives the saved INIT, whose answer Write keeps.  False when there is none: the
   // kernel's INIT has not been read yet, or not been saved, and will come (again) by itself.
   bool Replay();
-  // Asks the kernel to send again what was read and not answered.  EINVAL: it cannot (before 6.9).
-  cachecore::Status RequestResend(int fd);
+  // Asks the kernel to send again what was read and not answered; or, where it cannot, has Read
+  // give what the log has kept of that.
+  cachecore::Status TakeUp(int fd);
+  // Whether this thread's last Read gave a request that an earlier daemon had taken.
+  static bool Resent();
 
   // The next reply of this thread must carry exactly `size` bytes: a shorter one, as libfuse sends
   // after an error in the middle of a file, would be the end of the file to the kernel.  It becomes
@@ -51,9 +63,19 @@ class FuseConnection {
 
  private:
   ssize_t AnswerInit(int fd, const void* request);
+  // What the kernel offers in its INIT decides whether requests are logged.
+  void NoteOffer(const char* init, size_t size);
+  ssize_t ReadKept(void* buffer, size_t size) EXCLUDES(mu_);
+  void Answered(uint64_t unique);
   cachecore::Status Save(const void* request, size_t size);
 
   const std::string state_path_;
+  RequestLog* const log_;
+  const bool may_resend_;
+  std::atomic<bool> logging_{false};
+  std::atomic<bool> has_kept_{false};  // kept_ is not empty.
+  cachecore::Mutex mu_;
+  std::deque<std::string> kept_ GUARDED_BY(mu_);
   std::string replay_;  // Non-empty: to be read next.
   bool keep_answer_ = false;
   std::string init_answer_;  // Written before the reader threads start, constant from then on.

@@ -235,9 +235,8 @@ struct FuseOps {
 
 // Must come before the request is handed on: whoever completes it may reply, and end it, at once.
 std::shared_ptr<FuseServer::Watched> FuseServer::Watch(fuse_req_t req) {
-  const bool resent = (current_unique_ & kResentBit) != 0;
-  auto watched =
-      std::make_shared<Watched>(&interrupts_, interrupts_.Watch(fuse_req_ctx(req)->pid, resent));
+  auto watched = std::make_shared<Watched>(
+      &interrupts_, interrupts_.Watch(fuse_req_ctx(req)->pid, FuseConnection::Resent()));
   fuse_req_interrupt_func(req, FuseOps::Interrupted, watched.get());
   return watched;
 }
@@ -250,7 +249,7 @@ void FuseServer::Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched
 void FuseServer::ReadMissing(fuse_req_t req, ObjectNumber number, ByteRange range) {
   const auto watched = Watch(req);
   cachecore::ReadTicket ticket =
-      cache_->Read(number, range, current_unique_,
+      cache_->Read(number, range,
                    [this, req, watched, unique = current_unique_](
                        const Status& status, const cachecore::FileSlice& slice) {
                      Unwatch(req, watched);

@@ -3,7 +3,6 @@
 #include <glog/logging.h>
 #include <linux/fuse.h>
 #include <pthread.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -25,39 +24,15 @@ namespace {
 // Interrupts a blocking read of /dev/fuse; its handler does nothing.
 constexpr int kWakeSignal = SIGUSR2;
 
-// A request but the largest (a batch of forgets) is far below this.
-constexpr size_t kLockedBytes = 64 << 10;
-
-// A receive buffer whose pages are there already.  Were the daemon killed while the kernel faults
-// one in during read(), that request would be answered EIO instead of going to the next daemon.
-class ReceiveBuffer {
- public:
-  explicit ReceiveBuffer(size_t size) : size_(size) {
-    memory_ = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    PCHECK(memory_ != MAP_FAILED);
-    if (mlock(memory_, kLockedBytes) != 0) {
-      PLOG(WARNING) << "mlock of a receive buffer; raise RLIMIT_MEMLOCK";
-      PCHECK(madvise(memory_, kLockedBytes, MADV_POPULATE_WRITE) == 0);
-    }
-  }
-  ReceiveBuffer(const ReceiveBuffer&) = delete;
-  ReceiveBuffer& operator=(const ReceiveBuffer&) = delete;
-  ~ReceiveBuffer() { munmap(memory_, size_); }
-  void* get() { return memory_; }
-
- private:
-  const size_t size_;
-  void* memory_;
-};
-
-// What libfuse may read before INIT has settled the size.
-constexpr size_t kReceiveBytes = (1 << 20) + (64 << 10);
-
 }  // namespace
 
 FuseServer::FuseServer(FuseServerOptions options, const std::string& state_path,
-                       cachecore::Cache* cache)
-    : options_(options), cache_(cache), connection_(state_path), interrupts_(cache) {}
+                       std::unique_ptr<RequestLog> log, cachecore::Cache* cache)
+    : options_(options),
+      cache_(cache),
+      log_(std::move(log)),
+      connection_(state_path, log_.get(), options.may_resend),
+      interrupts_(cache) {}
 
 FuseServer::~FuseServer() {
   Stop();
@@ -95,33 +70,30 @@ Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
   serving_ = options_.threads;
   // Before any thread reads: what we have read ourselves must not be sent to us twice.
   if (resumed) {
-    const Status asked = connection_.RequestResend(device);
-    LOG_IF(ERROR, !asked.ok()) << "reads that the last daemon had taken are lost: "
-                               << asked.message();
+    const Status taken_up = connection_.TakeUp(device);
+    LOG_IF(ERROR, !taken_up.ok()) << "reads that the last daemon had taken are lost: "
+                                  << taken_up.message();
   }
   for (int i = 0; i < options_.threads; ++i) {
     WorkMark* mark = &marks_.emplace_back();
-    threads_.emplace_back([this, mark] { Serve(mark); });
+    threads_.emplace_back([this, mark, area = log_->Area(i)] { Serve(mark, area); });
   }
   return Status();
 }
 
 Status FuseServer::ReplayInit() {
-  ReceiveBuffer memory(kReceiveBytes);
   fuse_buf buffer = {};
-  buffer.mem = memory.get();
+  buffer.mem = log_->Area(0);
   const int got = fuse_session_receive_buf(session_, &buffer);
   if (got <= 0) return Status(EPROTO, "libfuse does not take the saved INIT");
   fuse_session_process_buf(session_, &buffer);
   return Status();
 }
 
-void FuseServer::Serve(WorkMark* mark) {
-  ReceiveBuffer memory((1 << 20) +
-                       (64 << 10));  // What libfuse may read before INIT has settled it.
+void FuseServer::Serve(WorkMark* mark, void* area) {
   fuse_buf buffer = {};
   while (!stopping_.load() && !fuse_session_exited(session_)) {
-    buffer.mem = memory.get();
+    buffer.mem = area;
     buffer.flags = static_cast<fuse_buf_flags>(0);
     const int got = fuse_session_receive_buf(session_, &buffer);
     if (got == -EINTR || got == -EAGAIN) continue;
@@ -129,7 +101,7 @@ void FuseServer::Serve(WorkMark* mark) {
       if (got < 0) LOG(ERROR) << "reading /dev/fuse: " << strerror(-got);
       break;  // 0: the kernel has ended the connection.
     }
-    current_unique_ = static_cast<const fuse_in_header*>(memory.get())->unique;
+    current_unique_ = static_cast<const fuse_in_header*>(area)->unique;
     mark->Begin();
     fuse_session_process_buf(session_, &buffer);
     mark->End();

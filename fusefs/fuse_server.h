@@ -33,6 +33,7 @@
 #include "cachecore/unique_fd.h"
 #include "fusefs/fuse_connection.h"
 #include "fusefs/interrupts.h"
+#include "fusefs/request_log.h"
 #include "fusefs/watchdog.h"
 
 namespace fusefs {
@@ -41,16 +42,20 @@ struct FuseServerOptions {
   int threads = 4;
   // Largest reply.  With its header it must fit the splice pipe (1 MiB), or the reply is copied.
   uint32_t max_read = 512 << 10;
+  // Whether the kernel is asked to resend, if it can.  Off: as on a kernel that cannot.
+  bool may_resend = true;
 };
 
 class FuseServer {
  public:
-  // `state_path`: where the connection's INIT is kept for the next daemon.
-  FuseServer(FuseServerOptions options, const std::string& state_path, cachecore::Cache* cache);
+  // `state_path`: where the connection's INIT is kept for the next daemon; `log`: where the
+  // requests are that we have not answered.
+  FuseServer(FuseServerOptions options, const std::string& state_path,
+             std::unique_ptr<RequestLog> log, cachecore::Cache* cache);
   ~FuseServer();
 
   // Takes over a mounted /dev/fuse descriptor and starts to serve it.  `resumed`: an earlier daemon
-  // has served it before us, and the kernel is asked to send its unanswered requests again.
+  // has served it before us, and its unanswered requests are taken up.
   cachecore::Status Start(cachecore::UniqueFd fd, bool resumed);
   // Waits until the kernel has ended the connection (the file system was unmounted).
   void WaitForUnmount();
@@ -67,7 +72,7 @@ class FuseServer {
   // A watch and who keeps it; what libfuse hands back to us when a request is interrupted.
   using Watched = std::pair<Interrupts*, uint64_t>;
 
-  void Serve(WorkMark* mark);
+  void Serve(WorkMark* mark, void* area);
   // A request that may wait is watched for its caller being killed, until it is answered.
   std::shared_ptr<Watched> Watch(fuse_req_t req);
   void Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched);
@@ -80,6 +85,7 @@ class FuseServer {
 
   const FuseServerOptions options_;
   cachecore::Cache* const cache_;
+  const std::unique_ptr<RequestLog> log_;
   FuseConnection connection_;
   Interrupts interrupts_;
   fuse_session* session_ = nullptr;

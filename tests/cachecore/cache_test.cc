@@ -19,7 +19,7 @@ struct Waiting {
 std::unique_ptr<Waiting> StartRead(CacheRig* rig, ObjectNumber number, ByteRange range) {
   auto waiting = std::make_unique<Waiting>();
   waiting->ticket = rig->cache->Read(
-      number, range, 0,
+      number, range,
       [raw = waiting.get()](const Status& status, const FileSlice&) { raw->ended = status; });
   return waiting;
 }

@@ -65,7 +65,7 @@ class EngineRig {
     Effects effects;
     const Duration deadline = timeout == Duration::zero() ? timeout : clock.now + timeout;
     read->ticket = engine.Read(
-        object, range, 7, deadline,
+        object, range, deadline,
         [read](const Status& status) {
           ++read->times_ended;
           read->status = status;

@@ -32,12 +32,7 @@ ObjectRecord SampleObject() {
 }
 
 JournalRecord SampleRequest() {
-  return {.msg_id = {9},
-          .opcode = 2,
-          .object = {17},
-          .range = {4096, 8192},
-          .generation = {3},
-          .fuse_uniques = {5, 7}};
+  return {.msg_id = {9}, .opcode = 2, .object = {17}, .range = {4096, 8192}, .generation = {3}};
 }
 
 // A record of each kind with a checksum, and whether a key and value decode as that kind.
@@ -101,9 +96,7 @@ TEST(MetadataSchemaTest, EveryRecordSurvivesItsEncoding) {
                           .opcode = static_cast<uint32_t>(random()),
                           .object = {random()},
                           .range = ByteRange::At(random() >> 1, random() >> 1),
-                          .generation = {random()},
-                          .fuse_uniques = {}};
-    for (uint64_t n = random() % 5; n > 0; --n) request.fuse_uniques.push_back(random());
+                          .generation = {random()}};
     const auto request_again = DecodeJournal(JournalKey(request.msg_id), EncodeJournal(request));
     ASSERT_TRUE(request_again.ok()) << request_again.status().message();
     EXPECT_EQ(request_again->msg_id, request.msg_id);
@@ -111,7 +104,6 @@ TEST(MetadataSchemaTest, EveryRecordSurvivesItsEncoding) {
     EXPECT_EQ(request_again->object, request.object);
     EXPECT_EQ(request_again->range, request.range);
     EXPECT_EQ(request_again->generation, request.generation);
-    EXPECT_EQ(request_again->fuse_uniques, request.fuse_uniques);
   }
 }
 
@@ -160,21 +152,16 @@ TEST(MetadataSchemaTest, TheBytesAreThoseOfTheFormatDocumentsExample) {
   EXPECT_EQ(Hex(EncodeVolume({{16}, "images"})), "696d616765732b754daeef467101");
   EXPECT_EQ(Hex(EncodeVolumeIndex({{16}, "images"})), "00000000000000101032aad995501be9");
   EXPECT_EQ(Hex(EncodeCounter(Counter::kObjectNumber, 80)), "0000000000000050ae807f494c6d5dab");
-  EXPECT_EQ(Hex(EncodeVersion(1)), "00000001468fdbc5192ced18");
-  const JournalRecord request{.msg_id = {5},
-                              .opcode = 2,
-                              .object = {17},
-                              .range = {4096, 8192},
-                              .generation = {1},
-                              .fuse_uniques = {42}};
+  EXPECT_EQ(Hex(EncodeVersion(2)), "00000002027968334ba35c01");
+  const JournalRecord request{
+      .msg_id = {5}, .opcode = 2, .object = {17}, .range = {4096, 8192}, .generation = {1}};
   EXPECT_EQ(Hex(EncodeJournal(request)),
             "00000002"
             "0000000000000011"
             "0000000000001000"
             "0000000000002000"
             "0000000000000001"
-            "000000000000002a"
-            "06119432089fdb97");
+            "5b55f755e827d244");
   const std::string boot_id = *ParseBootId(kBootText);
   EXPECT_EQ(Hex(PresenceKey(BootPresencePrefix(boot_id, {17}), 0)),
             "420123456789abcdef0123456789abcdef000000000000001100000000");
@@ -274,7 +261,7 @@ TEST(MetadataSchemaTest, EveryKindOfRecordIsDescribedOnOneLine) {
             "object number=17 volume=16 size=9000 stale=1 cookie=\"c\\x22\\x00\\x0a\\x5c\" "
             "attr=\"etag=\\x01\"");
   EXPECT_EQ(Describe(JournalKey({9}), EncodeJournal(SampleRequest())),
-            "request msg=9 opcode=2 object=17 range=[4096, 8192) generation=3 uniques=5,7");
+            "request msg=9 opcode=2 object=17 range=[4096, 8192) generation=3");
   PresenceLeaf leaf;
   leaf.Add(0, 1);
   leaf.Add(3, 5);

@@ -51,8 +51,7 @@ JournalRecord Request(uint32_t msg_id) {
           .opcode = 2,
           .object = kObjectNumber,
           .range = {0, 65536},
-          .generation = {3},
-          .fuse_uniques = {8, 10}};
+          .generation = {3}};
 }
 
 MetadataBatch VolumeBatch(uint64_t number) {
@@ -255,7 +254,6 @@ TEST_F(RocksDbMetadataStoreTest, TheJournalKeepsWhatWasNotErased) {
   EXPECT_EQ(journal[1].object, kObjectNumber);
   EXPECT_EQ(journal[1].range, (ByteRange{0, 65536}));
   EXPECT_EQ(journal[1].generation.value, 3u);
-  EXPECT_EQ(journal[1].fuse_uniques, (std::vector<uint64_t>{8, 10}));
 }
 
 TEST_F(RocksDbMetadataStoreTest, PresenceOfThisBootIsTrustedUntilTheNext) {
@@ -603,8 +601,29 @@ TEST_F(RocksDbMetadataStoreTest, ANewerSchemaIsRefusedWithAReason) {
   const Status status = OpenError();
   EXPECT_EQ(status.error(), EPROTO);
   EXPECT_EQ(status.message(), directory_ +
-                                  " was written by a newer Holdfast (schema 2, this program knows "
-                                  "up to 1): use that Holdfast, or another --cache-dir");
+                                  " was written by a newer Holdfast (schema 3, this program knows "
+                                  "up to 2): use that Holdfast, or another --cache-dir");
+}
+
+// The journal's record is as schema 1 wrote it: it goes on with FUSE request 42.
+TEST_F(RocksDbMetadataStoreTest, StateOfThePreviousSchemaIsReadAndBecomesCurrent) {
+  Reopen();
+  PutObject(Object());
+  const unsigned char request[] = {
+      0,    0, 0, 2, 0, 0, 0, 0,    0,    0,    0,    0x11, 0,    0,    0,    0,   0, 0,
+      0x10, 0, 0, 0, 0, 0, 0, 0,    0x20, 0,    0,    0,    0,    0,    0,    0,   0, 1,
+      0,    0, 0, 0, 0, 0, 0, 0x2a, 0x06, 0x11, 0x94, 0x32, 0x08, 0x9f, 0xdb, 0x97};
+  PutRaw(schema::JournalKey({5}),
+         std::string(reinterpret_cast<const char*>(request), sizeof(request)));
+  PutRaw(schema::VersionKey(), schema::EncodeVersion(1));
+  Reopen();
+  EXPECT_TRUE(store_->LoadObject(kObjectNumber)->has_value());
+  const std::vector<JournalRecord> journal = *store_->LoadJournal();
+  ASSERT_EQ(journal.size(), 1u);
+  EXPECT_EQ(journal[0].object.value, 17u);
+  EXPECT_EQ(journal[0].range, (ByteRange{4096, 8192}));
+  EXPECT_EQ(journal[0].generation.value, 1u);
+  EXPECT_NE(Dump().find("\nschema version=2\n"), std::string::npos);
 }
 
 TEST_F(RocksDbMetadataStoreTest, ADamagedSchemaRecordIsWrittenAnew) {
@@ -613,7 +632,7 @@ TEST_F(RocksDbMetadataStoreTest, ADamagedSchemaRecordIsWrittenAnew) {
   PutRaw(schema::VersionKey(), "garbage");
   Reopen();
   EXPECT_TRUE(store_->LoadObject(kObjectNumber)->has_value());
-  EXPECT_NE(Dump().find("\nschema version=1\n"), std::string::npos);
+  EXPECT_NE(Dump().find("\nschema version=2\n"), std::string::npos);
 }
 
 TEST_F(RocksDbMetadataStoreTest, ASecondOpeningInTheSameProcessIsBusy) {
@@ -714,8 +733,8 @@ object_key volume=16 cookie="\x01\xff" number=18
 object_key volume=16 cookie="layer" number=17
 object number=17 volume=16 size=268435556 stale=0 cookie="layer" attr="etag"
 object number=18 volume=16 size=268435556 stale=0 cookie="\x01\xff" attr="etag"
-request msg=9 opcode=2 object=17 range=[0, 65536) generation=3 uniques=8,10
-schema version=1
+request msg=9 opcode=2 object=17 range=[0, 65536) generation=3
+schema version=2
 volume number=16 key="images"
 )";
   EXPECT_EQ(Dump(), expected);

@@ -79,6 +79,7 @@ class Soak:
     def __init__(self, box, options):
         self.box = box
         self.options = options
+        self.settings = SETTINGS + (("--daemon-flag=--nofuse_resend",) if options.no_resend else ())
         self.faults, self.stalls, self.events = [], {}, []
         self.reads = self.bytes = self.runs = self.rounds = self.longest_ns = 0
         self.filled_twice = self.failed = 0
@@ -120,7 +121,7 @@ class Soak:
         """Returns the new mount point, which the next round unmounts: without a mount the daemons would end."""
         name = f"{self.rounds}.erofs"
         os.link(self.image, os.path.join(self.served, name))
-        point = holdfast.mount(self.origin.url(name), "--as=erofs", *(() if last_point else SETTINGS))
+        point = holdfast.mount(self.origin.url(name), "--as=erofs", *(() if last_point else self.settings))
         if last_point:
             holdfast.umount(last_point)
         file = mounted_from(point)
@@ -187,6 +188,7 @@ def main():
     parser.add_argument("--kills", type=int, help="end after so many SIGKILLs (300)")
     parser.add_argument("--minutes", type=float, help="end after so long instead")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("HOLDFAST_TEST_SEED") or time.time()))
+    parser.add_argument("--no-resend", action="store_true", help="as on a kernel that cannot resend (before 6.9)")
     parser.add_argument("--verbose", action="store_true", help="a line after each object")
     options = parser.parse_args()
     if not options.minutes:

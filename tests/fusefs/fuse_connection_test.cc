@@ -70,7 +70,7 @@ class FuseConnectionTest : public testing::Test {
 };
 
 TEST_F(FuseConnectionTest, InitIsSavedBeforeItCanBeAnswered) {
-  FuseConnection connection(StatePath());
+  FuseConnection connection(StatePath(), nullptr, true);
   KernelSends(FUSE_INIT, 1, "flags");
   const std::string init = Reads(&connection);
   EXPECT_EQ(std::filesystem::file_size(StatePath()), init.size());
@@ -79,13 +79,13 @@ TEST_F(FuseConnectionTest, InitIsSavedBeforeItCanBeAnswered) {
 }
 
 TEST_F(FuseConnectionTest, TheNextDaemonReplaysInitAndTheKernelHearsNothingOfIt) {
-  FuseConnection first(StatePath());
+  FuseConnection first(StatePath(), nullptr, true);
   KernelSends(FUSE_INIT, 1, "flags");
   const std::string init = Reads(&first);
   Answers(&first, 1, "agreed");
   KernelReceives();
 
-  FuseConnection second(StatePath());
+  FuseConnection second(StatePath(), nullptr, true);
   ASSERT_TRUE(second.Replay());
   EXPECT_EQ(Reads(&second), init);
   Answers(&second, 1, "agreed again");
@@ -97,11 +97,11 @@ TEST_F(FuseConnectionTest, TheNextDaemonReplaysInitAndTheKernelHearsNothingOfIt)
 }
 
 TEST_F(FuseConnectionTest, AnInitThatWasSavedAndNeverAnsweredIsAnsweredWhenTheKernelSendsItAgain) {
-  FuseConnection first(StatePath());
+  FuseConnection first(StatePath(), nullptr, true);
   KernelSends(FUSE_INIT, 1, "flags");
   Reads(&first);  // And dies.
 
-  FuseConnection second(StatePath());
+  FuseConnection second(StatePath(), nullptr, true);
   ASSERT_TRUE(second.Replay());
   Reads(&second);
   Answers(&second, 1, "agreed");
@@ -114,31 +114,94 @@ TEST_F(FuseConnectionTest, AnInitThatWasSavedAndNeverAnsweredIsAnsweredWhenTheKe
 }
 
 TEST_F(FuseConnectionTest, WithoutASavedInitThereIsNothingToReplay) {
-  FuseConnection connection(StatePath());
+  FuseConnection connection(StatePath(), nullptr, true);
   EXPECT_FALSE(connection.Replay());
 }
 
 TEST_F(FuseConnectionTest, ATornOrForeignStateFileIsNotReplayed) {
-  FuseConnection first(StatePath());
+  FuseConnection first(StatePath(), nullptr, true);
   KernelSends(FUSE_INIT, 1, "flags");
   Reads(&first);
   std::filesystem::resize_file(StatePath(), std::filesystem::file_size(StatePath()) - 1);
-  FuseConnection second(StatePath());
+  FuseConnection second(StatePath(), nullptr, true);
   EXPECT_FALSE(second.Replay());
 }
 
 TEST_F(FuseConnectionTest, ANewMountForgetsTheOldInit) {
-  FuseConnection first(StatePath());
+  FuseConnection first(StatePath(), nullptr, true);
   KernelSends(FUSE_INIT, 1, "flags");
   Reads(&first);
   EXPECT_TRUE(first.Reset().ok());
-  EXPECT_FALSE(FuseConnection(StatePath()).Replay());
+  EXPECT_FALSE(FuseConnection(StatePath(), nullptr, true).Replay());
   EXPECT_TRUE(first.Reset().ok());  // Nothing there is fine.
 }
 
+// INIT of a kernel that offers, or not, to send requests again.
+std::string Init(bool resends) {
+  fuse_init_in init = {};
+  init.major = FUSE_KERNEL_VERSION;
+  init.flags = FUSE_INIT_EXT;
+  init.flags2 = resends ? 1u << 7 : 0;
+  return std::string(reinterpret_cast<const char*>(&init), sizeof(init));
+}
+
+TEST_F(FuseConnectionTest, WhatAKernelCannotResendComesFromTheLogUntilItIsAnswered) {
+  auto log = RequestLog::Open({}).value();
+  FuseConnection first(StatePath(), log.get(), true);
+  KernelSends(FUSE_INIT, 1, Init(false));
+  Reads(&first);
+  Answers(&first, 1, "agreed");
+  KernelSends(FUSE_READ, 4, "answered");
+  KernelSends(FUSE_READ, 6, "waiting");
+  KernelSends(FUSE_LOOKUP, 8, "too");
+  for (int i = 0; i < 3; ++i) Reads(&first);
+  EXPECT_FALSE(FuseConnection::Resent());
+  Answers(&first, 4, "data");  // And dies.
+  while (!KernelReceives().empty()) {
+  }
+
+  log = RequestLog::Open(cachecore::UniqueFd(dup(log->memory()))).value();
+  FuseConnection second(StatePath(), log.get(), true);
+  ASSERT_TRUE(second.Replay());
+  Reads(&second);
+  Answers(&second, 1, "agreed");
+  ASSERT_TRUE(second.TakeUp(device_.get()).ok());
+  EXPECT_EQ(KernelReceives(), "");
+  KernelSends(FUSE_READ, 10, "new");
+  EXPECT_EQ(Reads(&second).substr(sizeof(fuse_in_header)), "waiting");
+  EXPECT_TRUE(FuseConnection::Resent());
+  EXPECT_EQ(Reads(&second).substr(sizeof(fuse_in_header)), "too");
+  EXPECT_EQ(Reads(&second).substr(sizeof(fuse_in_header)), "new");
+  EXPECT_FALSE(FuseConnection::Resent());
+  Answers(&second, 6, "data");
+  Answers(&second, 10, "data");  // And dies; the log has been handed on twice now.
+
+  log = RequestLog::Open(cachecore::UniqueFd(dup(log->memory()))).value();
+  const std::vector<std::string> left = log->TakeUnanswered();
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0].substr(sizeof(fuse_in_header)), "too");
+}
+
+TEST_F(FuseConnectionTest, NothingIsLoggedWhereTheKernelResendsUnlessItMustNotBeAsked) {
+  for (const bool may_resend : {true, false}) {
+    const auto log = RequestLog::Open({}).value();
+    FuseConnection connection(StatePath(), log.get(), may_resend);
+    KernelSends(FUSE_INIT, 1, Init(true));
+    Reads(&connection);
+    Answers(&connection, 1, "agreed");
+    KernelSends(FUSE_READ, 4, "waiting");
+    Reads(&connection);
+    const auto next = RequestLog::Open(cachecore::UniqueFd(dup(log->memory()))).value();
+    EXPECT_EQ(next->TakeUnanswered().size(), may_resend ? 0u : 1u);
+    ASSERT_TRUE(connection.Reset().ok());
+    while (!KernelReceives().empty()) {
+    }
+  }
+}
+
 TEST_F(FuseConnectionTest, TheResendNoticeIsTheKernels) {
-  FuseConnection connection(StatePath());
-  ASSERT_TRUE(connection.RequestResend(device_.get()).ok());
+  FuseConnection connection(StatePath(), nullptr, true);
+  ASSERT_TRUE(connection.TakeUp(device_.get()).ok());
   const std::string notice = KernelReceives();
   fuse_out_header header;
   ASSERT_EQ(notice.size(), sizeof(header));
