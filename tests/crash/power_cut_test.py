@@ -19,8 +19,8 @@ import time
 import _path  # noqa: F401
 from harness import disk, images
 from harness.case import Case, main
+from harness.machine import Machine, Workload, read_ranges
 from harness.readers import RIGHT, WRONG_BYTES, Child
-from power_machine import Machine, Workload, read_ranges
 
 MB = 1 << 20
 TRUTHS = {"big": 80 * MB, "mid": 11 * MB + 123, "odd": 3 * MB + 4097}

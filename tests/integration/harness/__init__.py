@@ -5,6 +5,8 @@ nginx         an origin that can be slow, stopped and started, and whose log can
 misbehaving   an origin that lies
 images        trees, EROFS images and plain files to serve, made once and kept
 holdfast      the programs under test
+disk          a small file system whose power can be cut
+machine       the daemons alone, on such a disk, one boot after another
 readers       processes that read, and can be killed while they wait
 case          the unittest base class, and main()
 """
