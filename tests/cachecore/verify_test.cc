@@ -60,7 +60,13 @@ class VerifyTest : public testing::Test {
     return {kObject, kVolume, "layer", kSize, /*stale=*/false, "etag"};
   }
   static JournalRecord Request() {
-    return {{5}, static_cast<uint32_t>(wire::Opcode::kRead), kObject, {0, 100}, {1}, {}};
+    JournalRecord request;
+    request.msg_id = {5};
+    request.opcode = static_cast<uint32_t>(wire::Opcode::kRead);
+    request.object = kObject;
+    request.range = {0, 100};
+    request.generation = {1};
+    return request;
   }
   std::string DataFile(ObjectNumber number = kObject) const {
     return DataStore::PathIn(directory_ + "/data", number);
