@@ -208,6 +208,8 @@ ReadTicket Cache::Read(ObjectNumber number, ByteRange range, SliceDone done) {
       if (!object->presence.Covers(slice.range)) {
         if (refusing_) {
           status = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
+        } else if (shut_.contains(number)) {
+          status = Status(EIO, "its mount was taken away by force");
         } else {
           ticket = engine_.Read(
               object, slice.range, DeadlineAfter(options_.request_timeout),
@@ -238,6 +240,25 @@ bool Cache::Withdraw(const WaitTicket& ticket, const Status& why) {
   }
   Run(std::move(work));
   return withdrawn;
+}
+
+void Cache::SetShut(ObjectNumber number, bool shut) {
+  Work work;
+  {
+    MutexLock lock(&mu_);
+    if (!shut) {
+      shut_.erase(number);
+      return;
+    }
+    shut_.insert(number);
+    const Object* object = engine_.Find(number);
+    while (object != nullptr && !object->waiting.empty()) {
+      const ReadTicket read = object->waiting.begin()->second;
+      CHECK(engine_.Withdraw(read, Status(EIO, "its mount is taken away by force"), &work.effects));
+    }
+    Seal(&work);
+  }
+  Run(std::move(work));
 }
 
 void Cache::Expire() {

@@ -27,6 +27,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <variant>
 #include <vector>
 
@@ -127,6 +128,10 @@ class Cache {
   // Ends a read or an acquisition with `why`; false when it has ended.
   bool Withdraw(const WaitTicket& ticket, const Status& why) EXCLUDES(mu_);
 
+  // Shut: ends every read that waits for the object with EIO, and each later one that would have to
+  // wait, until it is opened up again.  Not remembered by the next life.
+  void SetShut(ObjectNumber number, bool shut) EXCLUDES(mu_);
+
   // The device.
   Result<Generation> Attach() EXCLUDES(mu_);
   void Detach() EXCLUDES(mu_);
@@ -224,6 +229,7 @@ class Cache {
   std::unordered_map<std::string, ObjectNumber> by_name_ GUARDED_BY(mu_);  // See NameOf.
   bool attached_ GUARDED_BY(mu_) = false;
   bool refusing_ GUARDED_BY(mu_) = false;  // Policy `fail`, and the fetcher is gone.
+  std::unordered_set<ObjectNumber> shut_ GUARDED_BY(mu_);
   bool store_failing_ GUARDED_BY(mu_) = false;
   SyncCounters sync_counters_ GUARDED_BY(mu_);
   bool adopted_ = false;  // Sync's thread only.

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -103,19 +104,39 @@ std::vector<std::string> ListDirectory(const std::string& path) {
   return names;
 }
 
-Result<UniqueFd> LockDirectory(const std::string& path, mode_t mode) {
+namespace {
+
+// `lock` takes the lock of an open directory.
+Result<UniqueFd> LockDirectoryBy(const std::function<Status(int fd)>& lock, const std::string& path,
+                                 mode_t mode) {
   for (;;) {
     RETURN_IF_ERROR(MakeDirectories(path, mode));
     UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!fd.valid() && errno == ENOENT) continue;  // Its last holder has just removed it.
     if (!fd.valid()) return Status::FromErrno(errno, "open " + path);
-    if (flock(fd.get(), LOCK_EX) != 0) return Status::FromErrno(errno, "lock " + path);
+    RETURN_IF_ERROR(lock(fd.get()).WithContext("lock " + path));
     struct stat locked, named;
     if (fstat(fd.get(), &locked) == 0 && stat(path.c_str(), &named) == 0 &&
         locked.st_ino == named.st_ino && locked.st_dev == named.st_dev) {
       return fd;
     }
   }
+}
+
+}  // namespace
+
+Result<UniqueFd> LockDirectory(const std::string& path, mode_t mode) {
+  const auto wait = [](int fd) {
+    return flock(fd, LOCK_EX) == 0 ? Status() : Status::FromErrno(errno, "flock");
+  };
+  return LockDirectoryBy(wait, path, mode);
+}
+
+Result<UniqueFd> LockDirectory(const std::string& path, mode_t mode, const Deadline& deadline) {
+  const auto wait = [&deadline](int fd) {
+    return WaitUntil([fd] { return flock(fd, LOCK_EX | LOCK_NB) == 0; }, deadline);
+  };
+  return LockDirectoryBy(wait, path, mode);
 }
 
 const json& JsonField(const json& object, const char* key) {

@@ -16,6 +16,7 @@
 
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
+#include "cli/deadline.h"
 
 namespace cli {
 
@@ -35,6 +36,9 @@ std::vector<std::string> ListDirectory(const std::string& path);
 // Creates `path` if need be and holds an exclusive flock(2) on it until the result is closed.  The
 // holder may remove the directory: whoever waited for it then makes a new one.
 cachecore::Result<cachecore::UniqueFd> LockDirectory(const std::string& path, mode_t mode);
+// The same, ETIMEDOUT when another process holds it for too long.
+cachecore::Result<cachecore::UniqueFd> LockDirectory(const std::string& path, mode_t mode,
+                                                     const Deadline& deadline);
 
 // A field of a JSON object, or `fallback` when it is absent or of another type: what another
 // process wrote is never trusted to have the right shape.

@@ -14,6 +14,7 @@
 #include "cli/control_client.h"
 #include "cli/deadline.h"
 #include "cli/files.h"
+#include "cli/fuse_abort.h"
 #include "cli/image_mount.h"
 #include "cli/process.h"
 
@@ -33,6 +34,13 @@ constexpr milliseconds kAttachTimeout{5000};
 constexpr milliseconds kStopTimeout{30000};
 constexpr milliseconds kOrphanTermTimeout{5000};
 constexpr milliseconds kOrphanKillTimeout{2000};
+
+// Whether somebody has the control socket open, were it only the store of a daemon that is dead.
+bool IsListening(const Instance& instance) {
+  const Status ping =
+      CallControl(instance.ControlSocket(), {{"op", "ping"}}, Deadline(kPingTimeout)).status();
+  return ping.error() != ENOENT && ping.error() != ECONNREFUSED;
+}
 
 struct LogMark {
   const char* service;
@@ -72,21 +80,10 @@ Status DiedAtStart(const Instance& instance, const LogMark& mark) {
                             " (log: " + mark.path + ")");
 }
 
-// Clears what an earlier life left.  Claims of other `holdfast mount`s stay: they wait for the
-// lock. Pid files stay too: the supervisor ends by them what it finds still running.
+// Clears what an earlier life left.  Pid files stay: the supervisor ends by them what it finds
+// still running.
 void CleanStart(const Instance& instance) {
-  const Result<std::vector<MountEntry>> table = ReadMountTable();
-  for (const MountRecord& record : ListMountRecords(instance)) {
-    if (!table.ok() || (!record.mounted && record.IsAlive(*table))) continue;
-    const MountEntry* entry = FindMount(*table, record.mount_point);
-    if (entry != nullptr && IsOwnMount(*entry)) {
-      DetachAll(record.mount_point);
-      std::cerr << "holdfast: " << record.mount_point
-                << " had lost its daemons and is no longer mounted\n";
-    }
-    RemoveMountRecord(instance, record.mount_point);
-  }
-  DetachAll(instance.FuseDir());
+  DetachLostMounts(instance);
   for (const std::string& stale : {instance.ControlSocket(), instance.DeviceSocket(),
                                    instance.SuperviseStatus(), instance.SettingsFile()}) {
     unlink(stale.c_str());
@@ -162,15 +159,10 @@ Status Start(const Instance& instance, const Settings& settings) {
   return WaitForFetcher(instance, marks);
 }
 
-// A daemon whose supervisor was killed; 0 when there is none.
-pid_t OrphanPid(const Instance& instance, const char* service) {
-  const pid_t pid = ReadPidFile(instance.PidFile(service));
-  return pid > 0 && RunsWith(pid, instance.RunDir()) ? pid : 0;
-}
-
+// Daemons whose supervisor was killed.
 Status EndOrphans(const Instance& instance) {
   for (const char* service : {kFetcher, kDaemon}) {
-    const pid_t pid = OrphanPid(instance, service);
+    const pid_t pid = ServicePid(instance, service);
     if (pid == 0 || EndProcess(pid, SIGTERM, kOrphanTermTimeout).ok()) continue;
     RETURN_IF_ERROR(EndProcess(pid, SIGKILL, kOrphanKillTimeout));
   }
@@ -184,6 +176,11 @@ Result<UniqueFd> LockInstance(const Instance& instance) {
   return LockDirectory(instance.RunDir(), 0755);
 }
 
+Result<UniqueFd> LockInstance(const Instance& instance, const Deadline& deadline) {
+  RETURN_IF_ERROR(MakeDirectories(RunRoot(instance.root()), 0755));
+  return LockDirectory(instance.RunDir(), 0755, deadline);
+}
+
 bool AnswersPing(const Instance& instance) {
   return CallControl(instance.ControlSocket(), {{"op", "ping"}}, Deadline(kPingTimeout)).ok();
 }
@@ -193,17 +190,62 @@ json ReadSuperviseStatus(const Instance& instance) {
   return status.ok() ? *status : json::object();
 }
 
+pid_t ServicePid(const Instance& instance, const char* service) {
+  const pid_t pid = ReadPidFile(instance.PidFile(service));
+  return pid > 0 && RunsWith(pid, instance.RunDir()) ? pid : 0;
+}
+
+// Claims of other `holdfast mount`s stay: they wait for the lock.
+std::vector<std::string> DetachMounts(const Instance& instance) {
+  std::vector<std::string> detached;
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  if (!table.ok()) return detached;
+  for (const MountEntry& entry : *table) {
+    // First of all: a mount that is detached while pages of it are being read waits for them.
+    if (entry.mount_point != instance.FuseDir() || !IsFuse(entry)) continue;
+    const Status aborted = AbortFuseConnection(entry);
+    if (!aborted.ok()) std::cerr << "holdfast: " << aborted.message() << "\n";
+  }
+  for (const MountRecord& record : ListMountRecords(instance)) {
+    if (!record.mounted && record.IsAlive(*table)) continue;
+    const MountEntry* entry = FindMount(*table, record.mount_point);
+    if (entry != nullptr && IsOwnMount(*entry)) {
+      DetachAll(record.mount_point);
+      detached.push_back(record.mount_point);
+    }
+    RemoveMountRecord(instance, record.mount_point);
+  }
+  DetachAll(instance.FuseDir());
+  return detached;
+}
+
+void DetachLostMounts(const Instance& instance) {
+  for (const std::string& mount_point : DetachMounts(instance)) {
+    std::cerr << "holdfast: " << mount_point << " had lost its daemons and is no longer mounted\n";
+  }
+}
+
+void DetachDeadMounts(const Instance& instance) {
+  if (SupervisorPid(instance) == 0 && ServicePid(instance, kDaemon) == 0 &&
+      !IsListening(instance)) {
+    DetachLostMounts(instance);
+  }
+}
+
 Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
   // A supervised daemon that doesn't answer is being restarted, or about to be.
   const auto answers_or_stopped = [&] {
-    return AnswersPing(instance) || SupervisorPid(instance) == 0;
+    if (AnswersPing(instance)) return true;
+    return SupervisorPid(instance) == 0 &&
+           (ServicePid(instance, kDaemon) > 0 || !IsListening(instance));
   };
   const Status waited = WaitUntil(answers_or_stopped, Deadline(kStartTimeout));
   if (waited.error() == ETIMEDOUT) {
-    return Status(ETIMEDOUT, "instance " + instance.name() +
-                                 " does not answer; its supervisor is "
-                                 "process " +
-                                 std::to_string(SupervisorPid(instance)) +
+    const pid_t supervisor = SupervisorPid(instance);
+    const std::string who = supervisor > 0
+                                ? "its supervisor is process " + std::to_string(supervisor)
+                                : "it was not started by holdfast mount";
+    return Status(ETIMEDOUT, "instance " + instance.name() + " does not answer; " + who +
                                  " (log: " + instance.LogFile(kDaemon) + ")");
   }
   RETURN_IF_ERROR(waited);
@@ -222,7 +264,8 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
 }
 
 bool IsRunElsewhere(const Instance& instance) {
-  return SupervisorPid(instance) == 0 && OrphanPid(instance, kDaemon) == 0 && AnswersPing(instance);
+  return SupervisorPid(instance) == 0 && ServicePid(instance, kDaemon) == 0 &&
+         AnswersPing(instance);
 }
 
 Status StopInstance(const Instance& instance) {
@@ -233,6 +276,11 @@ Status StopInstance(const Instance& instance) {
   const pid_t supervisor = SupervisorPid(instance);
   if (supervisor > 0) RETURN_IF_ERROR(EndProcess(supervisor, SIGTERM, kStopTimeout));
   RETURN_IF_ERROR(EndOrphans(instance));
+  ClearRunDirectory(instance);
+  return {};
+}
+
+void ClearRunDirectory(const Instance& instance) {
   CleanStart(instance);
   for (const std::string& name : ListDirectory(instance.RunDir())) {
     unlink((instance.RunDir() + "/" + name).c_str());  // Fails on the directories, rightly.
@@ -240,7 +288,6 @@ Status StopInstance(const Instance& instance) {
   // A directory that still has something in it, such as another mount's claim, stays.
   rmdir(instance.FuseDir().c_str());
   if (rmdir(instance.MountsDir().c_str()) == 0) rmdir(instance.RunDir().c_str());
-  return {};
 }
 
 Result<std::vector<MountRecord>> LiveMounts(const Instance& instance) {

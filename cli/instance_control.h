@@ -18,6 +18,7 @@
 
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
+#include "cli/deadline.h"
 #include "cli/instance.h"
 #include "cli/mount_record.h"
 #include "cli/settings.h"
@@ -26,10 +27,15 @@ namespace cli {
 
 // Makes the run directory and holds it until the result is closed.
 cachecore::Result<cachecore::UniqueFd> LockInstance(const Instance& instance);
+// The same, ETIMEDOUT when another command holds it for too long.
+cachecore::Result<cachecore::UniqueFd> LockInstance(const Instance& instance,
+                                                    const Deadline& deadline);
 
 bool AnswersPing(const Instance& instance);
 // The supervisor's status file; an empty object without one.
 nlohmann::json ReadSuperviseStatus(const Instance& instance);
+// The daemon or the fetcher, by its pid file; 0 when no process of this instance has that pid.
+pid_t ServicePid(const Instance& instance, const char* service);
 
 // REQUIRES: LockInstance for each of the following.
 //
@@ -40,6 +46,16 @@ bool IsRunElsewhere(const Instance& instance);
 // Ends every process of the instance and removes its run directory; EBUSY when it IsRunElsewhere.
 // REQUIRES: no mounts.
 cachecore::Status StopInstance(const Instance& instance);
+// Ends the FUSE connection, so that nothing waits for it any more, and takes away all that is
+// mounted from it, and its records.  Returns the mount points.  REQUIRES: its daemon is gone, or is
+// to go.
+std::vector<std::string> DetachMounts(const Instance& instance);
+// The same for mounts of an earlier life; says so on stderr.
+void DetachLostMounts(const Instance& instance);
+// DetachLostMounts when nothing of the instance runs.
+void DetachDeadMounts(const Instance& instance);
+// Removes what a life leaves in the run directory.  REQUIRES: nothing of the instance runs.
+void ClearRunDirectory(const Instance& instance);
 // Records of mounts that exist or are just being made; removes the stale ones.
 cachecore::Result<std::vector<MountRecord>> LiveMounts(const Instance& instance);
 

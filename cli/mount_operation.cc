@@ -37,6 +37,7 @@ Status MountOperation::Run() {
 
 Status MountOperation::ClaimAndStart() {
   ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance()));
+  DetachDeadMounts(instance());  // One of them may be on our mount point.
   const Status claim = Claim();
   if (!claim.ok()) {
     rmdir(instance().RunDir().c_str());  // In case it was made for the lock alone.

@@ -50,6 +50,7 @@ std::vector<MountEntry> ParseMountTable(const std::string& mountinfo) {
     }
     MountEntry entry;
     if (!(fields >> entry.type >> entry.source)) continue;
+    entry.device = std::move(device);
     entry.root = Unescaped(root);
     entry.mount_point = Unescaped(mount_point);
     entry.source = Unescaped(entry.source);

@@ -15,6 +15,7 @@
 namespace cli {
 
 struct MountEntry {
+  std::string device;  // "MAJOR:MINOR".
   std::string mount_point;
   std::string root;  // The directory of the file system that is shown; "/" but for bind mounts.
   std::string type;

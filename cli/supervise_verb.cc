@@ -4,6 +4,7 @@
 #include "cachecore/unique_fd.h"
 #include "cli/command.h"
 #include "cli/files.h"
+#include "cli/instance_control.h"
 #include "cli/process.h"
 #include "cli/settings.h"
 #include "cli/supervisor.h"
@@ -63,6 +64,7 @@ Result<int> Supervise(const Instance& instance) {
   RETURN_IF_ERROR(MakeDirectories(instance.SourcesDir(), 0700));
   ASSIGN_OR_RETURN(const UniqueFd pid_file, HoldSupervisorPidFile(instance));
   ASSIGN_OR_RETURN(const SupervisorOptions options, ServicesOf(instance));
+  DetachLostMounts(instance);  // Their daemon is gone, or is about to be ended by its pid file.
   return RunSupervisor(options);
 }
 

@@ -1,13 +1,16 @@
 #include <sys/mount.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "cli/bounded_call.h"
 #include "cli/command.h"
+#include "cli/forced_umount.h"
 #include "cli/image_mount.h"
 #include "cli/instance_control.h"
 #include "cli/mount_point.h"
@@ -25,7 +28,12 @@ struct UmountOptions {
   std::string mount_point;
   bool keep = false;
   bool lazy = false;
+  bool force = false;
 };
+
+// For what may hang.
+constexpr std::chrono::milliseconds kRealPathTimeout{1000};
+constexpr std::chrono::milliseconds kForcedLockTimeout{500};
 
 // The real path is asked last: realpath(3) may wait on, or fail at, a file system that is dead.
 std::optional<OwnedRecord> FindByPath(const std::string& root, const std::string& path) {
@@ -34,8 +42,13 @@ std::optional<OwnedRecord> FindByPath(const std::string& root, const std::string
   const Result<std::string> outside = PathWithoutEntering(path);
   if (outside.ok()) owned = FindRecord(root, *outside);
   if (owned) return owned;
-  const std::unique_ptr<char, void (*)(void*)> real(realpath(path.c_str(), nullptr), std::free);
-  return real ? FindRecord(root, real.get()) : std::nullopt;
+  const auto real_path = [&path]() -> Result<std::string> {
+    const std::unique_ptr<char, void (*)(void*)> real(realpath(path.c_str(), nullptr), std::free);
+    if (!real) return Status::FromErrno(errno, path);
+    return std::string(real.get());
+  };
+  const Result<std::string> real = CallInChild(real_path, Deadline(kRealPathTimeout));
+  return real.ok() ? FindRecord(root, *real) : std::nullopt;
 }
 
 Status NotOurs(const UmountOptions& options) {
@@ -85,9 +98,10 @@ Status RunUmountLocked(const UmountOptions& options, const OwnedRecord& owned) {
   } else if (!IsOwnMount(*entry)) {
     return Status(EBUSY, entry->type + " from " + entry->source + " is mounted over " +
                              record.mount_point + "; umount that first");
-  } else {
+  } else if (!options.force) {
     RETURN_IF_ERROR(Unmount(record, options.lazy, &still_used));
   }
+  if (options.force) return ForceUmount(owned);
   RemoveMountRecord(instance, record.mount_point);
   ASSIGN_OR_RETURN(const std::vector<MountRecord> others, LiveMounts(instance));
   if (options.keep || !others.empty() || IsRunElsewhere(instance)) return {};
@@ -110,8 +124,13 @@ int RunUmount(const UmountOptions& options) {
   if (!found || (!options.instance.empty() && found->instance.name() != options.instance)) {
     return Fail(NotOurs(options));
   }
-  const Result<UniqueFd> lock = LockInstance(found->instance);
-  if (!lock.ok()) return Fail(lock.status());
+  const Result<UniqueFd> lock = options.force
+                                    ? LockInstance(found->instance, Deadline(kForcedLockTimeout))
+                                    : LockInstance(found->instance);
+  // A command that waits for this very instance may hold it; what it waits for is to end.
+  if (!lock.ok() && !(options.force && lock.status().error() == ETIMEDOUT)) {
+    return Fail(lock.status());
+  }
   // Somebody else may have unmounted it while we waited for the lock.
   const std::optional<OwnedRecord> owned = FindRecord(options.root, found->record.mount_point);
   if (!owned || owned->instance.name() != found->instance.name()) return Fail(NotOurs(options));
@@ -128,6 +147,10 @@ void AddUmount(CLI::App* app, int* exit_code) {
       ->type_name("");
   app->add_flag("--keep", options->keep, "Leave the instance running without its last mount");
   app->add_flag("--lazy", options->lazy, "Detach a busy mount now; its users go on with it");
+  app->add_flag("--force", options->force,
+                "Detach it even when its daemons are dead or hang; who waits for it gets EIO")
+      ->excludes("--keep")
+      ->excludes("--lazy");
   app->add_option("--instance", options->instance, "Only a mount of this instance")
       ->type_name("NAME");
   app->add_option("--root", options->root,

@@ -74,11 +74,13 @@ std::string ControlOps::Handle(const std::string& line) {
     answer = Status();
   } else if (request["op"] == "acquire") {
     answer = Acquire(request);
+  } else if (request["op"] == "shut") {
+    answer = Shut(request);
   } else if (request["op"] == "stop") {
     parts_.stop();
     answer = {{"ok", true}};
   } else {
-    answer = Failure(EOPNOTSUPP, "unknown op; there are ping, status, acquire, stop");
+    answer = Failure(EOPNOTSUPP, "unknown op; there are ping, status, acquire, shut, stop");
   }
   // Names and causes may hold any bytes; JSON may not.
   return answer.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -128,7 +130,7 @@ json ControlOps::Status() {
             {"sync_ms_max", Milliseconds(syncs.longest)}}}};
 }
 
-json ControlOps::Acquire(const json& request) {
+Result<ObjectInfo> ControlOps::AcquireObject(const json& request) {
   const auto text = [&](const char* field) -> std::string {
     return request.contains(field) && request[field].is_string() ? request[field] : "";
   };
@@ -139,21 +141,32 @@ json ControlOps::Acquire(const json& request) {
     timeout_ms = request["timeout_ms"];
   }
   const bool replace = request.contains("replace_stale") && request["replace_stale"] == true;
-  const Result<ObjectNumber> volume = parts_.cache->AddVolume(key);
-  if (!volume.ok()) return Failure(volume.status().error(), volume.status().message());
+  ASSIGN_OR_RETURN(const ObjectNumber volume, parts_.cache->AddVolume(key));
 
   std::promise<Result<ObjectInfo>> answered;
-  parts_.cache->Acquire({*volume, key}, name,
+  parts_.cache->Acquire({volume, key}, name,
                         std::chrono::milliseconds(std::max<int64_t>(timeout_ms, 1)), replace,
                         [&](const Result<ObjectInfo>& info) { answered.set_value(info); });
-  const Result<ObjectInfo> info = answered.get_future().get();
+  return answered.get_future().get();
+}
+
+json ControlOps::Acquire(const json& request) {
+  const Result<ObjectInfo> info = AcquireObject(request);
   if (!info.ok()) return Failure(info.status().error(), info.status().message());
+  parts_.cache->SetShut(info->number, false);
   return {{"ok", true},
           {"number", info->number.value},
           {"size", info->size_bytes},
           {"present", info->present_bytes},
           {"stale", info->stale},
-          {"path", parts_.fuse_dir + "/" + key + "/" + name}};
+          {"path", parts_.fuse_dir + "/" + info->volume_key + "/" + info->cookie_key}};
+}
+
+json ControlOps::Shut(const json& request) {
+  const Result<ObjectInfo> info = AcquireObject(request);
+  if (!info.ok()) return Failure(info.status().error(), info.status().message());
+  parts_.cache->SetShut(info->number, true);
+  return {{"ok", true}, {"number", info->number.value}};
 }
 
 }  // namespace fusefs

@@ -6,7 +6,7 @@ _holdfast_options() {
     mount) echo "--help --origin --as --ca-file --erofs-options --timeout --instance --root --cache-dir
                  --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
                  --watchdog --daemon-flag --fetcher-flag" ;;
-    umount) echo "--help --keep --lazy --instance --root" ;;
+    umount) echo "--help --keep --lazy --force --instance --root" ;;
     status) echo "--help --json --instance --root" ;;
     stop) echo "--help --instance --root" ;;
     dump) echo "--help --cache-dir --instance --root" ;;

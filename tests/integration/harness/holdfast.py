@@ -151,9 +151,13 @@ class Holdfast:
         return wait_until(lambda: (lambda pid: pid if pid != other_than else None)(self.attached_pid()),
                           seconds, "a fetcher attached")
 
-    def supervisor_pid(self):
+    def supervise_status(self):
+        """What the supervisor sees."""
         with open(self.run_path("supervise.status")) as f:
-            return json.load(f)["pid"]
+            return json.load(f)
+
+    def supervisor_pid(self):
+        return self.supervise_status()["pid"]
 
     def hold_supervisor(self):
         """From now on nobody restarts what dies, until release_supervisor()."""
