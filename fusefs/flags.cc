@@ -1,9 +1,11 @@
 #include "fusefs/flags.h"
 
 #include <gflags/gflags.h>
+#include <pwd.h>
 
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <limits>
 #include <string>
 
@@ -27,13 +29,27 @@ DEFINE_bool(fuse_resend, true,
             "ask the kernel to send again what a dead daemon had taken; off: do as on a kernel "
             "before 6.9, which cannot (for tests)");
 DEFINE_int32(kernel_readahead_kb, 2048, "read-ahead of the kernel on our mount");
-DEFINE_uint32(fetcher_uid, 0, "user that may attach as fetcher, beside root and our own");
+DEFINE_string(fetcher_uid, "0",
+              "user, number or name, that may attach as fetcher, beside root and our own");
 DEFINE_string(boot_id, "", "take this for the machine's boot id (for tests of power cuts)");
 
 namespace fusefs {
 
 using cachecore::Result;
 using cachecore::Status;
+
+namespace {
+
+Result<uid_t> ParseUser(const std::string& text) {
+  uid_t uid = 0;
+  const char* end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, uid);
+  if (error == std::errc() && stopped == end) return uid;
+  if (const passwd* user = getpwnam(text.c_str())) return user->pw_uid;
+  return Status(EINVAL, "--fetcher_uid: there is no user \"" + text + "\"");
+}
+
+}  // namespace
 
 Result<DaemonConfig> ConfigFromFlags() {
   DaemonConfig config;
@@ -43,7 +59,7 @@ Result<DaemonConfig> ConfigFromFlags() {
   config.run_dir = FLAGS_run_dir;
   config.fuse_dir = FLAGS_fuse_dir.empty() ? FLAGS_run_dir + "/fuse" : FLAGS_fuse_dir;
   config.boot_id = FLAGS_boot_id;
-  config.fetcher_uid = FLAGS_fetcher_uid;
+  ASSIGN_OR_RETURN(config.fetcher_uid, ParseUser(FLAGS_fetcher_uid));
   config.kernel_read_ahead_kb = FLAGS_kernel_readahead_kb;
   if (FLAGS_detach_policy != "hold" && FLAGS_detach_policy != "fail") {
     return Status(EINVAL, "--detach_policy is hold or fail, not \"" + FLAGS_detach_policy + "\"");

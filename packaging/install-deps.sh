@@ -13,7 +13,8 @@ build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-d
   libgoogle-glog-dev librocksdb-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
   perl pkg-config fuse3'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
-test="$demo clang clang-format clang-tidy fio git libbenchmark-dev libgtest-dev openssl"
+test="$demo clang clang-format clang-tidy fio git libbenchmark-dev libgtest-dev openssl
+  systemd"
 bench="$demo curl rclone s3fs"
 
 wanted=
