@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
 from harness.holdfast import BIN, NO_READ_AHEAD
+from harness.programs import Programs
 from harness.readers import RIGHT, Reader, drop_page_cache, wait_all
 from harness.sandbox import mounts_below, processes_of, wait_gone, wait_until
 
@@ -199,41 +199,25 @@ class UmountForceTest(Case):
         self.signal(signal.SIGSTOP, self.instance.daemon_pid())
         self.force_and_check_all()
 
-    def break_the_daemon(self):
-        """From the next start on the daemon exits at once; returns what mends it."""
-        programs = self.box.make_directory("bin")
-        for name in ("holdfast", "holdfastd", "holdfast-fetcherd"):
-            shutil.copy(os.path.join(BIN, name), programs)
-        self.box.environment["HOLDFAST_BIN_DIR"] = programs
-        program = os.path.join(programs, "holdfastd")
-
-        def put(source):
-            shutil.copy(source, program + ".new")
-            os.rename(program + ".new", program)
-        return (lambda: put("/bin/false")), (lambda: put(os.path.join(BIN, "holdfastd")))
-
     def wait_crash_loop(self):
-        def restarts():
-            report = self.instance.supervise_status()
-            return next(s["restarts"] for s in report["services"] if s["name"] == "holdfastd")
-        before = restarts()
-        wait_until(lambda: restarts() > before + 4, 20, "the daemon dying at each start")
+        before = self.instance.service("holdfastd")["restarts"]
+        wait_until(lambda: self.instance.service("holdfastd")["restarts"] > before + 4, 20, "the daemon dying at each start")
 
     def test_the_daemon_dies_at_each_start(self):
-        spoil, mend = self.break_the_daemon()
+        programs = Programs(self.box)
         self.mount_and_wait()
-        spoil()
+        programs.replace("holdfastd", "/bin/false")
         self.signal(signal.SIGKILL, self.instance.daemon_pid())
         self.wait_crash_loop()
         self.force()
         self.assert_nothing_is_left()
-        mend()
+        programs.replace("holdfastd")
         self.assert_the_cache_is_kept()
 
     def test_another_command_waits_for_the_daemon_that_dies_at_each_start(self):
-        spoil, mend = self.break_the_daemon()
+        programs = Programs(self.box)
         self.mount_and_wait()
-        spoil()
+        programs.replace("holdfastd", "/bin/false")
         self.signal(signal.SIGKILL, self.instance.daemon_pid())
         self.wait_crash_loop()
         other = self.box.start([os.path.join(BIN, "holdfast"), *self.instance.mount_arguments(
@@ -244,7 +228,7 @@ class UmountForceTest(Case):
         other.send_signal(signal.SIGTERM)
         self.assertTrue(wait_gone(other.pid, 20))
         self.assertEqual(mounts_below(self.box.directory), [], claim)
-        mend()
+        programs.replace("holdfastd")
         self.assert_the_cache_is_kept()
 
     def lock_is_held(self):

@@ -156,6 +156,10 @@ class Holdfast:
         with open(self.run_path("supervise.status")) as f:
             return json.load(f)
 
+    def service(self, name):
+        """What the supervisor sees of one service: holdfastd or fetcherd."""
+        return next(service for service in self.supervise_status()["services"] if service["name"] == name)
+
     def supervisor_pid(self):
         return self.supervise_status()["pid"]
 
