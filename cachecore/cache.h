@@ -202,6 +202,7 @@ class Cache {
   };
   void AdoptUnsynced() EXCLUDES(mu_, load_mu_);
   void SyncOne(const SyncItem& item) EXCLUDES(mu_, load_mu_);
+  void EraseStray(ObjectNumber number) EXCLUDES(mu_);
   Status RecordDurable(const SyncItem& item) EXCLUDES(mu_);
 
   // cache_device.cc

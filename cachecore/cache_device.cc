@@ -174,6 +174,7 @@ void Cache::ExecuteFills(const std::vector<const wire::Command*>& commands,
     Seal(&work);
   }
   Run(std::move(work));
+  for (const MetadataBatch::PresenceChange& change : batch.add_presence) EraseStray(change.object);
 }
 
 int32_t Cache::ExecuteOne(const wire::Command& command) {

@@ -80,13 +80,28 @@ void Cache::AdoptUnsynced() {
                               << status.message();
 }
 
+// Presence that was recorded while its object was being dropped would outlive it.
+void Cache::EraseStray(ObjectNumber number) {
+  {
+    MutexLock lock(&mu_);
+    if (engine_.Find(number) != nullptr) return;
+  }
+  MetadataBatch batch;
+  batch.erase_objects.push_back({});
+  batch.erase_objects.back().number = number;
+  CommitOrLog(batch);
+}
+
 Status Cache::RecordDurable(const SyncItem& item) {
   MetadataBatch batch;
   for (const ByteRange range : item.ranges) {
     batch.add_presence.push_back({item.number, range, Presence::kDurable});
   }
   Status status = store_->Commit(batch, Sync::kYes);
-  if (status.ok()) return status;
+  if (status.ok()) {
+    EraseStray(item.number);
+    return status;
+  }
   LOG(ERROR) << "not durable yet, will be tried again: " << status.message();
   MutexLock lock(&mu_);
   if (Object* object = engine_.Find(item.number); object != nullptr) {

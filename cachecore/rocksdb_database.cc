@@ -14,6 +14,8 @@
 #include <cstdarg>
 #include <cstdio>
 #include <deque>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -150,6 +152,25 @@ bool IsLockHeld(const rocksdb::Status& status) {
          text.find("lock hold by current process") != std::string::npos;
 }
 
+bool IsDamage(const rocksdb::Status& status) {
+  const bool file_is_gone = status.IsIOError() && !IsLockHeld(status) &&
+                            status.ToString().find("No such file") != std::string::npos;
+  return status.IsCorruption() || status.IsPathNotFound() || file_is_gone;
+}
+
+// Without CURRENT the database would be taken for a new one and its tables for rubbish, but its
+// logs would be replayed: presence without the objects and counters that it belongs to.
+bool LosesItsCurrent(const std::string& directory) {
+  std::error_code error;
+  if (std::filesystem::exists(directory + "/CURRENT", error)) return false;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    const std::string extension = entry.path().extension();
+    if (extension == ".sst") return true;
+    if (extension == ".log" && entry.file_size(error) > 0) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const std::string& directory) {
@@ -158,16 +179,33 @@ Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const std::string
   rocksdb::Options options = MakeOptions(met_bad_block);
   options.create_if_missing = true;
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(options, directory, &db);
-  if (status.ok()) return std::unique_ptr<RocksDbDatabase>(new RocksDbDatabase(db, met_bad_block));
+  rocksdb::Status status = LosesItsCurrent(directory)
+                               ? rocksdb::Status::Corruption(directory + "/CURRENT is missing")
+                               : rocksdb::DB::Open(options, directory, &db);
+  const bool repair = IsDamage(status);
+  if (repair) {
+    LOG(ERROR) << "metadata in " << directory << " is damaged (" << status.ToString()
+               << "): repairing it; what its remaining files hold is kept, the rest will be "
+                  "fetched again";
+    status = rocksdb::RepairDB(directory, options);
+    if (status.ok()) status = rocksdb::DB::Open(options, directory, &db);
+  }
+  if (status.ok()) {
+    std::unique_ptr<RocksDbDatabase> database(new RocksDbDatabase(db, met_bad_block));
+    database->repaired_ = repair;
+    return database;
+  }
   if (IsLockHeld(status)) {
     return Status(EBUSY, directory +
                              " is in use by another holdfastd: stop it, or use another "
                              "--cache-dir");
   }
-  Status error = FromRocksDb(status, "open metadata in " + directory);
-  if (error.error() != EBADMSG) return error;
-  return Status(EBADMSG, error.message() + ": remove the cache directory to start empty");
+  const Status error = FromRocksDb(status, "open metadata in " + directory);
+  const bool damaged = repair || error.error() == EBADMSG;
+  return Status(damaged ? EBADMSG : error.error(),
+                error.message() + (damaged ? ": remove the cache directory to start empty"
+                                           : ": mend the disk or its permissions, or choose "
+                                             "another --cache-dir"));
 }
 
 Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::OpenReadOnly(
@@ -183,6 +221,17 @@ Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::OpenReadOnly(
   const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, directory, &db);
   if (!status.ok()) return FromRocksDb(status, "read metadata in " + directory);
   return std::unique_ptr<RocksDbDatabase>(new RocksDbDatabase(db, met_bad_block));
+}
+
+std::optional<std::string> RocksDbDatabase::LastKey(const std::string& prefix) const {
+  const std::string end = schema::PrefixEnd(prefix);
+  const rocksdb::Slice end_slice(end);
+  rocksdb::ReadOptions options;
+  options.iterate_upper_bound = &end_slice;
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
+  it->SeekToLast();
+  if (!it->Valid() || !it->key().starts_with(prefix)) return std::nullopt;
+  return it->key().ToString();
 }
 
 Result<std::optional<std::string>> RocksDbDatabase::Get(const std::string& key) const {

@@ -2,14 +2,17 @@
 // that includes rocksdb/.
 //
 // Model    ordered byte keys and values.  Merge() joins presence values (schema::MergePresence).
-// Errors   Open: EBUSY (another process has it open), EBADMSG (a table file or the manifest cannot
-//          be read at all), else what the disk said; each message names the directory and the cure.
+// Errors   Open: EBUSY (another process has it open), EBADMSG (damaged beyond repair), else what
+// the
+//          disk said; each message names the directory and the cure.
 //          Later: EBADMSG when RocksDB's own checksums fail, which costs the records of one block,
 //          ENOSPC, else EIO.  A failed Write does not end the database: once the disk takes writes
 //          again, so does it.
 // Threads  thread-safe; every call may block on disk.
 // Cost     tuned small: two 4 MiB memtables, 4 MiB block cache; every table file held open.
-// Crash    a torn log tail is cut off; a log damaged in its middle loses what came after.
+// Crash    a torn log tail is cut off; a log damaged in its middle loses what came after.  When a
+//          table file, the manifest or CURRENT is damaged or gone, Open repairs: what the files
+//          that are left hold is kept, and records of different ages may stand side by side.
 
 #ifndef CACHECORE_ROCKSDB_DATABASE_H_
 #define CACHECORE_ROCKSDB_DATABASE_H_
@@ -40,6 +43,11 @@ class RocksDbDatabase {
   // As it is on disk now, log included; works beside a process that has it open.
   static Result<std::unique_ptr<RocksDbDatabase>> OpenReadOnly(const std::string& directory);
 
+  // Open had to repair it: see Crash.
+  bool repaired() const { return repaired_; }
+  // The last key that starts with `prefix`; nullopt if there is none, or it cannot be read.
+  std::optional<std::string> LastKey(const std::string& prefix) const;
+
   Result<std::optional<std::string>> Get(const std::string& key) const;
   // Every record whose key starts with `prefix` ("" for all), in order, until visit returns false.
   Status Scan(const std::string& prefix, const Visit& visit) const;
@@ -50,6 +58,7 @@ class RocksDbDatabase {
   RocksDbDatabase(rocksdb::DB* db, std::shared_ptr<std::atomic<bool>> met_bad_block)
       : met_bad_block_(std::move(met_bad_block)), db_(db) {}
 
+  bool repaired_ = false;  // Set before anybody else has it.
   // Set by RocksDB's threads: a compaction met a bad block.
   const std::shared_ptr<std::atomic<bool>> met_bad_block_;
   const std::unique_ptr<rocksdb::DB> db_;

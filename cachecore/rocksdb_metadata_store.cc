@@ -11,6 +11,7 @@
 #include "cachecore/metadata_schema.h"
 #include "cachecore/mutex.h"
 #include "cachecore/rocksdb_database.h"
+#include "cachecore/rocksdb_mend.h"
 
 namespace cachecore {
 namespace {
@@ -86,6 +87,14 @@ class Store : public MetadataStore {
   Mutex object_mu_;   // Held over an index record's check and its batch.
 };
 
+Status CheckVersion(const std::string& directory, uint32_t version) {
+  if (version <= schema::kVersion) return Status();
+  return Status(EPROTO, directory + " was written by a newer Holdfast (schema " +
+                            std::to_string(version) + ", this program knows up to " +
+                            std::to_string(schema::kVersion) +
+                            "): use that Holdfast, or another --cache-dir");
+}
+
 Status Store::Prepare(const std::string& directory) {
   rocksdb::WriteBatch batch;
   Result<std::optional<std::string>> value = db_->Get(schema::VersionKey());
@@ -93,15 +102,11 @@ Status Store::Prepare(const std::string& directory) {
   bool current = false;
   if (value.ok() && value->has_value()) {
     const Result<uint32_t> version = schema::DecodeVersion(**value);
-    if (version.ok() && *version > schema::kVersion) {
-      return Status(EPROTO, directory + " was written by a newer Holdfast (schema " +
-                                std::to_string(*version) + ", this program knows up to " +
-                                std::to_string(schema::kVersion) +
-                                "): use that Holdfast, or another --cache-dir");
-    }
+    if (version.ok()) RETURN_IF_ERROR(CheckVersion(directory, *version));
     current = version.ok() && *version == schema::kVersion;
     if (!version.ok()) KeepDamaged({}, schema::VersionKey(), **value, &batch);
   }
+  if (db_->repaired() || HasLostAPart(*db_)) RETURN_IF_ERROR(MendRecords(db_.get()));
   if (!current) batch.Put(schema::VersionKey(), schema::EncodeVersion(schema::kVersion));
   // Everything that is of a boot, except of this one.
   const std::string first = {schema::kBootPresence};
@@ -455,6 +460,17 @@ Result<std::string> ReadBootId() {
   if (!(file >> boot_id))
     return Status(EIO, std::string(kPath) + " cannot be read: is /proc mounted?");
   return boot_id;
+}
+
+Result<uint32_t> CheckRocksDbSchema(const std::string& directory) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<RocksDbDatabase> db,
+                   RocksDbDatabase::OpenReadOnly(directory));
+  ASSIGN_OR_RETURN(const std::optional<std::string> value, db->Get(schema::VersionKey()));
+  if (!value) return schema::kVersion;  // It has none yet, and is given ours.
+  const Result<uint32_t> version = schema::DecodeVersion(*value);
+  if (!version.ok()) return schema::kVersion;  // A damaged record is mended at the start.
+  RETURN_IF_ERROR(CheckVersion(directory, *version));
+  return *version;
 }
 
 Status DumpRocksDbMetadata(const std::string& directory, std::ostream& out) {

@@ -342,7 +342,6 @@ void Verifier::NoteDataFile(const std::filesystem::path& path) {
     Note(path, "is none of ours");
     return;
   }
-  See(Counter::kObjectNumber, number.value, path);
   if (objects_.contains(number.value)) return;
   Note(path, info.st_size == 0
                  ? "is empty and has no object: a crash between making it and recording its object "

@@ -176,7 +176,7 @@ class PowerCutTest(Case):
               f"{totals['filled'] / MB:.0f} MB filled, {totals['lost'] / MB:.0f} MB lost; "
               f"a cut: median {losses[len(losses) // 2] / MB:.1f}, at most {losses[-1] / MB:.1f} MB; "
               f"age of the oldest lost byte: median {ages[len(ages) // 2]:.2f}, at most {ages[-1]:.2f} s; "
-              f"longest sync {sync_s:.2f} s; {totals['bounded']} cuts after which something had to be there; no wrong byte")
+              f"longest sync {sync_s:.2f} s; {totals['bounded']} cuts after which some had to be there; no wrong byte")
 
     def test_a_cut_while_the_cache_is_made_leaves_one_that_starts_or_says_what_to_do(self):
         if OPTIONS.must_find:

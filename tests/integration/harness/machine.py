@@ -99,9 +99,12 @@ class Machine:
     def path_of(self, volume, cookie):
         return os.path.join(self.run, "fuse", volume, cookie)
 
-    def last_words(self):
+    def all_words(self):
         with open(self.log, errors="replace") as f:
-            return f.read()[-2000:]
+            return f.read()
+
+    def last_words(self):
+        return self.all_words()[-2000:]
 
     # Offline.
     def known(self):
