@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "cachecore/fault_point.h"
+
 namespace cachecore {
 namespace {
 
@@ -77,6 +79,7 @@ Status Cache::EnsureIds() {
   }
   for (const Refill* refill : wanted) {
     const Result<uint64_t> first = store_->Reserve(refill->counter, refill->count);
+    FaultPoint(Fault::kIdsReserved);
     MutexLock lock(&mu_);
     if (first.ok()) {
       refill->block->Add(*first, refill->count);

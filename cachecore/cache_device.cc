@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cachecore/cache.h"
+#include "cachecore/fault_point.h"
 
 namespace cachecore {
 
@@ -17,6 +18,7 @@ Result<Generation> Cache::Attach() {
   engine_.Attach(Generation{next});
   attached_ = true;
   refusing_ = false;
+  FaultPoint(Fault::kFetcherAttached);
   return Generation{next};
 }
 
@@ -42,6 +44,7 @@ Result<Generation> Cache::Resume() {
     Seal(&work);
   }
   Run(std::move(work));
+  FaultPoint(Fault::kFetcherResumed);
   return Generation{next};
 }
 
@@ -94,6 +97,7 @@ Result<UniqueFd> Cache::PrepareDataFile(ObjectNumber number) {
     if (object->file != nullptr) return data_.OpenForFetcher(number);
   }
   ASSIGN_OR_RETURN(UniqueFd file, data_.Create(number, 0));
+  RETURN_IF_ERROR(PassFaultPoint(Fault::kDataCreated));
   {
     MutexLock lock(&mu_);
     Object* object = engine_.Find(number);
@@ -221,6 +225,7 @@ int32_t Cache::ExecuteCopen(wire::CopenCommand command) {
       status = Status::FromErrno(errno, "making " + data_.PathOf(fresh->number) + " " +
                                             std::to_string(command.size) + " bytes long");
     } else {
+      FaultPoint(Fault::kDataSized);
       MetadataBatch batch;
       batch.put_objects.push_back(*fresh);
       status = store_->Commit(batch, Sync::kNo);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cachecore/cache.h"
+#include "cachecore/fault_point.h"
 #include "cachecore/names.h"
 
 namespace cachecore {
@@ -106,7 +107,8 @@ Status Cache::Forget(const ObjectRecord& record) {
   MetadataBatch batch;
   batch.erase_objects.push_back(record);
   RETURN_IF_ERROR(store_->Commit(batch, Sync::kNo));
-  return data_.Remove(record.number);
+  RETURN_IF_ERROR(data_.Remove(record.number));
+  return PassFaultPoint(Fault::kDataRemoved);
 }
 
 // Brings an object into memory.  Success without the object there means that nothing is known of
@@ -317,6 +319,7 @@ Status Cache::ResumeJournal() {
               << work.effects.created.size() << " to be fetched";
   }
   Run(std::move(work));
+  FaultPoint(Fault::kJournalTakenUp);
   CommitOrLog(done);
   return Status();
 }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cachecore/cache.h"
+#include "cachecore/fault_point.h"
 
 namespace cachecore {
 namespace {
@@ -116,7 +117,8 @@ Status Cache::RecordDurable(const SyncItem& item) {
 void Cache::SyncOne(const SyncItem& item) {
   if (!kDataFirst) (void)RecordDurable(item);
   // Data first: a durable record must never be of bytes that a power cut can take.
-  const Status written = WriteOut(item.file->get(), item.ranges);
+  Status written = WriteOut(item.file->get(), item.ranges);
+  if (written.ok()) written = PassFaultPoint(Fault::kDataSynced);
   if (!written.ok()) {
     // The kernel has thrown away pages that it could not write; which, nobody can say.
     MutexLock load_lock(&load_mu_);

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "cachecore/fault_point.h"
 #include "cachecore/metadata_schema.h"
 #include "cachecore/mutex.h"
 #include "cachecore/rocksdb_database.h"
@@ -19,6 +20,25 @@ namespace {
 // How far a counter whose record was damaged jumps past every number still seen, so that what was
 // reserved and not recorded does not recur either.
 constexpr uint64_t kCounterRecoverySkip = uint64_t{1} << 24;
+
+// The fault points that a commit passes before and after it, by what is in it.
+std::vector<std::pair<Fault, Fault>> FaultPointsOf(const MetadataBatch& batch) {
+  std::vector<std::pair<Fault, Fault>> points;
+  const auto note = [&](bool applies, Fault before, Fault after) {
+    if (applies) points.emplace_back(before, after);
+  };
+  const auto adds = [&](Presence kind) {
+    return !batch.add_presence.empty() && batch.add_presence.front().presence == kind;
+  };
+  note(!batch.erase_objects.empty(), Fault::kBeforeCommitErase, Fault::kCommittedErase);
+  note(!batch.put_volumes.empty(), Fault::kBeforeCommitVolume, Fault::kCommittedVolume);
+  note(!batch.put_objects.empty(), Fault::kBeforeCommitObject, Fault::kCommittedObject);
+  note(adds(Presence::kThisBoot), Fault::kBeforeCommitPresence, Fault::kCommittedPresence);
+  note(adds(Presence::kDurable), Fault::kBeforeCommitDurable, Fault::kCommittedDurable);
+  note(!batch.put_journal.empty(), Fault::kBeforeCommitRequest, Fault::kCommittedRequest);
+  note(!batch.erase_journal.empty(), Fault::kBeforeCommitRequestEnd, Fault::kCommittedRequestEnd);
+  return points;
+}
 
 std::string KindPrefix(char kind) { return std::string(1, kind); }
 
@@ -188,7 +208,11 @@ Status Store::Commit(const MetadataBatch& changes, Sync sync) {
     batch.Put(schema::JournalKey(request.msg_id), schema::EncodeJournal(request));
   }
   for (const MsgId msg_id : changes.erase_journal) batch.Delete(schema::JournalKey(msg_id));
-  return db_->Write(&batch, sync);
+  const auto points = FaultPointsArmed() ? FaultPointsOf(changes) : decltype(FaultPointsOf({})){};
+  for (const auto& [before, after] : points) RETURN_IF_ERROR(PassFaultPoint(before));
+  RETURN_IF_ERROR(db_->Write(&batch, sync));
+  for (const auto& [before, after] : points) FaultPoint(after);
+  return Status();
 }
 
 Status Store::EraseObject(const ObjectRecord& object, rocksdb::WriteBatch* batch) const {
@@ -448,8 +472,10 @@ Result<std::unique_ptr<MetadataStore>> OpenRocksDbMetadataStore(const std::strin
                                                                 const std::string& boot_id) {
   ASSIGN_OR_RETURN(std::string boot_id_bytes, schema::ParseBootId(boot_id));
   ASSIGN_OR_RETURN(std::unique_ptr<RocksDbDatabase> db, RocksDbDatabase::Open(directory));
+  FaultPoint(Fault::kDatabaseOpen);
   auto store = std::make_unique<Store>(std::move(db), std::move(boot_id_bytes));
   RETURN_IF_ERROR(store->Prepare(directory));
+  FaultPoint(Fault::kDatabasePrepared);
   return std::unique_ptr<MetadataStore>(std::move(store));
 }
 

@@ -11,6 +11,8 @@
 #include <random>
 #include <utility>
 
+#include "cachecore/fault_point.h"
+
 namespace fetcher {
 namespace wire = cachecore::wire;
 
@@ -104,7 +106,9 @@ Status DeviceClient::Introduce(uint32_t credits) {
   caps_ = wanted;
   Queue({wire::RestoreCommand{}});
   Queue({wire::CreditCommand{credits}});
-  return Flush();
+  RETURN_IF_ERROR(Flush());
+  cachecore::FaultPoint(cachecore::Fault::kAttached);
+  return Status();
 }
 
 // With a token: asks for the HELLO that bears it, and drops everything that comes before.
@@ -162,6 +166,7 @@ Status DeviceClient::ReadMessages(DeviceHandler* handler) {
       if (received.status().error() == EAGAIN) break;
       return std::move(received).status();
     }
+    cachecore::FaultPoint(cachecore::Fault::kMessageReceived);
     if (received->truncated || received->extra_fd) {
       return Status(EBADMSG, "holdfastd sent an oversized message");
     }
@@ -283,11 +288,13 @@ Status DeviceClient::Flush() {
   Seal();
   while (!packets_.empty()) {
     Packet& packet = packets_.front();
+    cachecore::FaultPoint(cachecore::Fault::kBeforeCommands);
     const ssize_t sent =
         send(socket_.get(), packet.text.data(), packet.text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS)) return Status();
     if (sent < 0) return Status::FromErrno(errno, "send to holdfastd");
+    cachecore::FaultPoint(cachecore::Fault::kCommandsSent);
     packet.text = {};
     sent_.push_back(std::move(packet));
     packets_.pop_front();

@@ -10,10 +10,12 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <iostream>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "cachecore/fault_point.h"
 #include "cachecore/parse_text.h"
 #include "cachecore/program_help.h"
 #include "cachecore/unique_fd.h"
@@ -30,6 +32,9 @@ DEFINE_string(low_speed_time, "10s", "... if it goes on for so long");
 DEFINE_string(connect_timeout, "10s", "give a connection up when it takes longer");
 DEFINE_int32(max_redirects, 5, "redirects followed per request");
 DEFINE_uint32(credits, 256, "messages that the daemon may send ahead, at most 4096");
+DEFINE_string(fault_file, "",
+              "file that arms a fault point once: NAME N exit|block|error (for tests)");
+DEFINE_bool(list_fault_points, false, "print the names of the fault points and exit (for tests)");
 DEFINE_bool(keep_connection, true,
             "leave the connection with the service manager, for the fetcher after this one");
 
@@ -94,6 +99,7 @@ void KeepConnection(int connection) {
   sd_notify(0, (std::string("FDSTOREREMOVE=1\nFDNAME=") + kKeptName).c_str());
   sd_pid_notify_with_fds(0, 0, (std::string("FDSTORE=1\nFDNAME=") + kKeptName).c_str(), &connection,
                          1);
+  cachecore::FaultPoint(cachecore::Fault::kConnectionStored);
 }
 
 fetcher::FetcherHooks ManagerHooks() {
@@ -122,9 +128,16 @@ int main(int argc, char** argv) {
   gflags::SetVersionString(HOLDFAST_VERSION);
   gflags::ParseCommandLineNonHelpFlags(&argc, &argv, true);
   if (cachecore::PrintHelpIfAsked("fetcher/")) return 0;
+  if (FLAGS_list_fault_points) {
+    cachecore::ListFaultPoints(cachecore::FaultProgram::kFetcher, std::cout);
+    return 0;
+  }
   if (argc > 1) return Usage(Status(EINVAL, std::string("unexpected argument ") + argv[1]));
   fetcher::FetcherOptions options;
   if (const Status status = ReadFlags(&options); !status.ok()) return Usage(status);
+  if (const Status armed = cachecore::ArmFaultPoint(FLAGS_fault_file); !armed.ok()) {
+    return Usage(armed);
+  }
 
   prctl(PR_SET_DUMPABLE, 0);  // Origins' credentials must not end up in a core file.
   sigset_t signals;

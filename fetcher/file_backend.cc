@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "cachecore/fault_point.h"
 #include "cachecore/unique_fd.h"
 #include "fetcher/source_config.h"
 
@@ -160,6 +161,7 @@ class FileFetch : public FileTransfer {
     const auto& now = std::get<ObjectVersion>(again);
     if (now.pin != request_.version.pin) return End(Changed(url(), request_.version, now));
     position_ = piece.end;
+    cachecore::FaultPoint(cachecore::Fault::kBytesStored);
     sink_->OnStored(piece);
     if (position_ == request_.range.end) End(std::nullopt);
   }

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "cachecore/fault_point.h"
 #include "fetcher/http_answer.h"
 #include "fetcher/http_range.h"
 #include "fetcher/source_config.h"
@@ -315,6 +316,7 @@ bool HttpFetch::Store() {
   const ByteRange stored = ByteRange::At(stored_, gathered_);
   stored_ = stored.end;
   gathered_ = 0;
+  cachecore::FaultPoint(cachecore::Fault::kBytesStored);
   sink_->OnStored(stored);
   return true;
 }

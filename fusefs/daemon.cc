@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "cachecore/data_store.h"
+#include "cachecore/fault_point.h"
 #include "cachecore/rocksdb_metadata_store.h"
 #include "fusefs/fuse_mount.h"
 #include "fusefs/unix_listener.h"
@@ -71,6 +72,7 @@ Status Daemon::Open() {
   ASSIGN_OR_RETURN(device_, DeviceServer::Make(std::move(device), config_.fetcher_uid));
   ASSIGN_OR_RETURN(UniqueFd control, ObtainListener("control.sock", SOCK_STREAM, geteuid()));
   ASSIGN_OR_RETURN(control_, ControlServer::Make(std::move(control)));
+  cachecore::FaultPoint(cachecore::Fault::kListening);
   ASSIGN_OR_RETURN(cache_, cachecore::Cache::Open(config_.cache, cachecore::Clock::Monotonic(),
                                                   std::move(store), std::move(data),
                                                   [device = device_.get()] { device->Wake(); }));
@@ -131,7 +133,9 @@ Result<UniqueFd> Daemon::ObtainFuse(bool* resumed) {
     RETURN_IF_ERROR(fd_store_.Store(kFuseName, fuse.get()));
     stored_ = true;
   }
+  cachecore::FaultPoint(cachecore::Fault::kFuseStored);
   RETURN_IF_ERROR(MountFuse(config_.fuse_dir, fuse.get()));
+  cachecore::FaultPoint(cachecore::Fault::kFuseMounted);
   return fuse;
 }
 
@@ -145,6 +149,7 @@ Result<std::unique_ptr<RequestLog>> Daemon::ObtainRequestLog(bool resumed) {
   fd_store_.Remove(kRequestsName);
   ASSIGN_OR_RETURN(std::unique_ptr<RequestLog> log, RequestLog::Open(UniqueFd()));
   if (fd_store_.available()) RETURN_IF_ERROR(fd_store_.Store(kRequestsName, log->memory()));
+  cachecore::FaultPoint(cachecore::Fault::kRequestLogStored);
   return log;
 }
 
@@ -163,10 +168,12 @@ std::unique_ptr<Watchdog> Daemon::StartWatchdog() {
 
 int Daemon::Unmount() {
   const Status unmounted = UnmountFuse(config_.fuse_dir);
+  cachecore::FaultPoint(cachecore::Fault::kUnmounted);
   if (stored_) {
     fd_store_.Remove(kFuseName);
     fd_store_.Remove(kRequestsName);
   }
+  cachecore::FaultPoint(cachecore::Fault::kStoreEmptied);
   if (unmounted.ok()) return 0;
   LOG(ERROR) << unmounted.message() << "; what is mounted on top of it will fail";
   umount2(config_.fuse_dir.c_str(), MNT_DETACH);

@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "cachecore/fault_point.h"
 namespace fusefs {
 
 using cachecore::Result;
@@ -122,6 +123,7 @@ bool DeviceSession::Receive() {
     }
     if (got < 0 && errno == EAGAIN) return !deaf_;
     if (got <= 0) return false;  // An empty packet looks like the end of the connection, and is.
+    cachecore::FaultPoint(cachecore::Fault::kCommandsReceived);
     const auto size = static_cast<size_t>(got);
     const bool fits = size <= wire::kMaxCommandPacket;
     const std::string_view packet(buffer_.data(), fits ? size : 0);
@@ -132,6 +134,7 @@ bool DeviceSession::Receive() {
     wire::ReplyMessage reply;
     reply.packet = packets_++;
     reply.results = fits ? Handle(packet) : std::vector<int32_t>{-E2BIG};
+    cachecore::FaultPoint(cachecore::Fault::kCommandsDone);
     outgoing_.push_back({wire::EncodeMessage(reply, caps_), {}});
     Flush();
   }
@@ -223,6 +226,7 @@ bool DeviceSession::Pump() {
     outgoing_.push_back(
         {wire::EncodeMessage(message->message, caps_), std::move(message->data_fd)});
     Flush();
+    cachecore::FaultPoint(cachecore::Fault::kMessageSent);
   }
   // What it may still have said is read before it is given up.
   return !deaf_ || Receive();

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "cachecore/fault_point.h"
 #include "cachecore/unique_fd.h"
 
 namespace fusefs {
@@ -61,7 +62,9 @@ ssize_t FuseConnection::Splice(int in, off_t* in_offset, int out, off_t* out_off
     errno = EIO;  // libfuse empties its pipe and lets the request go.
     return -1;
   }
+  cachecore::FaultPoint(cachecore::Fault::kBeforeReply);
   const ssize_t sent = splice(in, in_offset, out, out_offset, size, flags);
+  cachecore::FaultPoint(cachecore::Fault::kReplied);
   if (sent >= 0) Answered(expected.unique);
   return sent;
 }
@@ -121,7 +124,7 @@ Status FuseConnection::Save(const void* request, size_t size) {
       rename(fresh.c_str(), state_path_.c_str()) != 0) {
     return Status::FromErrno(errno, "saving the kernel's INIT in " + state_path_);
   }
-  return Status();
+  return cachecore::PassFaultPoint(cachecore::Fault::kInitSaved);
 }
 
 bool FuseConnection::Resent() { return resent; }
@@ -160,7 +163,10 @@ ssize_t FuseConnection::Read(int fd, void* buffer, size_t size) {
     const auto* header = static_cast<const fuse_in_header*>(buffer);
     if (header->opcode != FUSE_INIT) {
       resent = (header->unique & kResentBit) != 0;
-      if (logging_) log_->Add(buffer, static_cast<size_t>(got));
+      if (logging_) {
+        log_->Add(buffer, static_cast<size_t>(got));
+        cachecore::FaultPoint(cachecore::Fault::kRequestKept);
+      }
       return got;
     }
     if (init_answer_.empty()) {
@@ -186,7 +192,9 @@ ssize_t FuseConnection::Write(int fd, const iovec* iov, int count) {
     size_t size = 0;
     for (int i = 0; i < count; ++i) size += iov[i].iov_len;
     const uint64_t unique = static_cast<const fuse_out_header*>(iov[0].iov_base)->unique;
+    cachecore::FaultPoint(cachecore::Fault::kBeforeReply);
     const ssize_t sent = Refused(fd, size) ? static_cast<ssize_t>(size) : writev(fd, iov, count);
+    cachecore::FaultPoint(cachecore::Fault::kReplied);
     // Also after ENOENT: the kernel no longer waits for it.
     if (sent >= 0 || errno == ENOENT) {
       const int error = errno;

@@ -25,8 +25,9 @@ namespace {
 
 // An object never changes under its number, so what the kernel knows of one stays true.
 constexpr double kForever = 1e9;
-// A name may come to mean another object: one that was dropped and is fetched anew.
-constexpr double kNameSeconds = 1.0;
+// A name may come to mean another object, one that was dropped and is fetched anew, and nobody
+// could tell the kernel if the daemon that dropped it died.  So it asks each time.
+constexpr double kNameSeconds = 0;
 // A name that the origin does not have may appear there.
 constexpr double kAbsentSeconds = 1.0;
 

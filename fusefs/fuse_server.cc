@@ -11,6 +11,7 @@
 #include <csignal>
 #include <utility>
 
+#include "cachecore/fault_point.h"
 #include "fusefs/fuse_ops.h"
 
 namespace fusefs {
@@ -73,6 +74,7 @@ Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
     const Status taken_up = connection_.TakeUp(device);
     LOG_IF(ERROR, !taken_up.ok()) << "reads that the last daemon had taken are lost: "
                                   << taken_up.message();
+    cachecore::FaultPoint(cachecore::Fault::kTakenUp);
   }
   for (int i = 0; i < options_.threads; ++i) {
     WorkMark* mark = &marks_.emplace_back();
@@ -87,6 +89,7 @@ Status FuseServer::ReplayInit() {
   const int got = fuse_session_receive_buf(session_, &buffer);
   if (got <= 0) return Status(EPROTO, "libfuse does not take the saved INIT");
   fuse_session_process_buf(session_, &buffer);
+  cachecore::FaultPoint(cachecore::Fault::kInitReplayed);
   return Status();
 }
 
@@ -102,6 +105,7 @@ void FuseServer::Serve(WorkMark* mark, void* area) {
       break;  // 0: the kernel has ended the connection.
     }
     current_unique_ = static_cast<const fuse_in_header*>(area)->unique;
+    cachecore::FaultPoint(cachecore::Fault::kRequestReceived);
     mark->Begin();
     fuse_session_process_buf(session_, &buffer);
     mark->End();

@@ -5,11 +5,16 @@
 #include <sys/resource.h>
 
 #include <cstdio>
+#include <iostream>
 #include <string>
 
+#include "cachecore/fault_point.h"
 #include "cachecore/program_help.h"
 #include "fusefs/daemon.h"
 #include "fusefs/flags.h"
+
+DECLARE_bool(list_fault_points);
+DECLARE_string(fault_file);
 
 int main(int argc, char** argv) {
   gflags::SetUsageMessage(
@@ -20,6 +25,10 @@ int main(int argc, char** argv) {
   FLAGS_logtostderr = true;
   gflags::ParseCommandLineNonHelpFlags(&argc, &argv, true);
   if (cachecore::PrintHelpIfAsked("fusefs/")) return 0;
+  if (FLAGS_list_fault_points) {
+    cachecore::ListFaultPoints(cachecore::FaultProgram::kDaemon, std::cout);
+    return 0;
+  }
   google::InitGoogleLogging(argv[0]);
   if (argc > 1) {
     std::fprintf(stderr, "holdfastd: unexpected argument \"%s\"; see --help\n", argv[1]);
@@ -33,6 +42,11 @@ int main(int argc, char** argv) {
   const auto config = fusefs::ConfigFromFlags();
   if (!config.ok()) {
     std::fprintf(stderr, "holdfastd: %s\n", config.status().message().c_str());
+    return 2;
+  }
+  const cachecore::Status armed = cachecore::ArmFaultPoint(FLAGS_fault_file);
+  if (!armed.ok()) {
+    std::fprintf(stderr, "holdfastd: %s\n", armed.message().c_str());
     return 2;
   }
   auto daemon = fusefs::Daemon::Start(*config);
