@@ -29,15 +29,11 @@ DEFINE_bool(fuse_resend, true,
             "ask the kernel to send again what a dead daemon had taken; off: do as on a kernel "
             "before 6.9, which cannot (for tests)");
 DEFINE_int32(kernel_readahead_kb, 2048, "read-ahead of the kernel on our mount");
-<<<<<<< HEAD
 DEFINE_string(fetcher_uid, "0",
               "user, number or name, that may attach as fetcher, beside root and our own");
-=======
-DEFINE_uint32(fetcher_uid, 0, "user that may attach as fetcher, beside root and our own");
 DEFINE_string(fault_file, "",
               "file that arms a fault point once: NAME N exit|block|error (for tests)");
 DEFINE_bool(list_fault_points, false, "print the names of the fault points and exit (for tests)");
->>>>>>> d775def (Give every step that outlives a process a fault point, and end at each of them)
 DEFINE_string(boot_id, "", "take this for the machine's boot id (for tests of power cuts)");
 
 namespace fusefs {
