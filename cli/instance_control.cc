@@ -17,6 +17,7 @@
 #include "cli/fuse_abort.h"
 #include "cli/image_mount.h"
 #include "cli/process.h"
+#include "cli/systemd_unit.h"
 
 namespace cli {
 namespace {
@@ -249,8 +250,20 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
                                  " (log: " + instance.LogFile(kDaemon) + ")");
   }
   RETURN_IF_ERROR(waited);
-  if (AnswersPing(instance)) {
+  bool runs = AnswersPing(instance);
+  if (!runs && SystemdRuns(instance)) {  // Its first start: there is no socket yet.
+    const auto answers = [&] { return AnswersPing(instance); };
+    RETURN_IF_ERROR(WaitUntil(answers, Deadline(kStartTimeout)).WithContext(DaemonUnit(instance)));
+    runs = true;
+  }
+  if (runs) {
     if (settings.IsDefault()) return false;
+    if (IsRunElsewhere(instance)) {
+      return Status(EBUSY, "instance " + instance.name() +
+                               " was not started by holdfast mount; give it its settings where it "
+                               "is started (for systemd: /etc/holdfast/" +
+                               instance.name() + ".env)");
+    }
     return Status(EBUSY, "instance " + instance.name() +
                              " is running; settings can only be given when it starts (holdfast "
                              "stop --instance " +
@@ -264,14 +277,17 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
 }
 
 bool IsRunElsewhere(const Instance& instance) {
+  // Of one that is being restarted the service manager keeps the sockets.
   return SupervisorPid(instance) == 0 && ServicePid(instance, kDaemon) == 0 &&
-         AnswersPing(instance);
+         (IsListening(instance) || SystemdRuns(instance));
 }
 
 Status StopInstance(const Instance& instance) {
   if (IsRunElsewhere(instance)) {
     return Status(EBUSY, "instance " + instance.name() +
-                             " was not started by holdfast mount; stop it where it was started");
+                             " was not started by holdfast mount; stop it where it was started "
+                             "(for systemd: systemctl stop " +
+                             DaemonUnit(instance) + ")");
   }
   const pid_t supervisor = SupervisorPid(instance);
   if (supervisor > 0) RETURN_IF_ERROR(EndProcess(supervisor, SIGTERM, kStopTimeout));

@@ -13,6 +13,7 @@
 #include "cli/image_mount.h"
 #include "cli/instance_control.h"
 #include "cli/mount_point.h"
+#include "cli/source_access.h"
 
 namespace cli {
 namespace {
@@ -72,7 +73,9 @@ Status MountOperation::WriteSource() {
   RETURN_IF_ERROR(MakeDirectories(instance().SourcesDir(), 0700));
   Result<std::string> before = ReadFile(path);
   if (before.ok()) source_before_ = *before;
-  RETURN_IF_ERROR(WriteFileAtomically(path, JsonText(request_.source.ToJson()) + "\n", 0600));
+  RETURN_IF_ERROR(ShareSources(instance()));
+  RETURN_IF_ERROR(
+      WriteFileAtomically(path, JsonText(request_.source.ToJson()) + "\n", kSourceMode));
   wrote_source_ = true;
   return {};
 }
@@ -155,7 +158,7 @@ void MountOperation::Undo() {
   if (wrote_source_) {
     const std::string path = instance().SourceFile(record_.volume);
     if (source_before_) {
-      (void)WriteFileAtomically(path, *source_before_, 0600).ok();
+      (void)WriteFileAtomically(path, *source_before_, kSourceMode).ok();
     } else {
       unlink(path.c_str());
     }

@@ -6,6 +6,7 @@
 #include "cli/files.h"
 #include "cli/instance_control.h"
 #include "cli/process.h"
+#include "cli/systemd_unit.h"
 
 namespace cli {
 namespace {
@@ -28,6 +29,9 @@ StatusReport GatherStatus(const Instance& instance) {
   StatusReport report;
   report.instance = instance.name();
   report.supervisor_pid = SupervisorPid(instance);
+  if (report.supervisor_pid == 0 && SystemdRuns(instance)) {
+    report.systemd_unit = DaemonUnit(instance);
+  }
   report.supervise = ReadSuperviseStatus(instance);
   report.daemon = json::object();
   Result<json> daemon =
@@ -52,6 +56,7 @@ json StatusToJson(const std::vector<StatusReport>& reports) {
     instances.push_back({{"name", report.instance},
                          {"running", report.IsRunning()},
                          {"supervisor_pid", report.supervisor_pid},
+                         {"systemd_unit", report.systemd_unit},
                          {"supervise", report.supervise},
                          {"daemon", report.daemon},
                          {"daemon_error", report.daemon_error},

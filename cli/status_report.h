@@ -29,12 +29,13 @@ struct MountStatus {
 struct StatusReport {
   std::string instance;
   pid_t supervisor_pid = 0;  // 0: none.
+  std::string systemd_unit;  // "": systemd does not run it.
   nlohmann::json supervise;  // The supervisor's status file; empty without one.
   nlohmann::json daemon;     // The answer to {"op":"status"}; empty when there is none.
   std::string daemon_error;  // Why there is none.
   std::vector<MountStatus> mounts;
 
-  bool IsRunning() const { return supervisor_pid > 0 || !daemon.empty(); }
+  bool IsRunning() const { return supervisor_pid > 0 || !systemd_unit.empty() || !daemon.empty(); }
 };
 
 StatusReport GatherStatus(const Instance& instance);

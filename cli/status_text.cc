@@ -166,6 +166,8 @@ std::string InstanceText(const StatusReport& report, int64_t now_unix_s) {
   if (!report.IsRunning()) return text + "not running\n" + MountLines(report);
   text += report.supervisor_pid > 0
               ? "running, supervisor pid " + std::to_string(report.supervisor_pid) + "\n"
+          : !report.systemd_unit.empty()
+              ? "running, kept by systemd as " + report.systemd_unit + "\n"
               : "running without holdfast supervise: a daemon that dies may not come back\n";
   return text + DaemonLine(report, now_unix_s) + FetcherLine(report, now_unix_s) +
          MountLines(report) + ObjectLines(report) + RequestLines(report);

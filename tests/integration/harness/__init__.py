@@ -7,6 +7,7 @@ images        trees, EROFS images and plain files to serve, made once and kept
 holdfast      the programs under test
 disk          a small file system whose power can be cut
 machine       the daemons alone, on such a disk, one boot after another
+systemd       a real systemd that runs the shipped units
 readers       processes that read, and can be killed while they wait
 programs      copies of those programs, to be replaced while they run
 case          the unittest base class, and main()
