@@ -231,6 +231,14 @@ Result<uint32_t> DecodeVersion(std::string_view value) {
   return version;
 }
 
+Status CheckVersion(const std::string& directory, uint32_t version) {
+  if (version <= kVersion) return Status();
+  return Status(EPROTO, directory + " was written by a newer Holdfast (schema " +
+                            std::to_string(version) + ", this program knows up to " +
+                            std::to_string(kVersion) +
+                            "): use that Holdfast, or another --cache-dir");
+}
+
 Result<uint64_t> DecodeCounter(Counter counter, std::string_view value) {
   return UnsealNumber("counter", CounterKey(counter), value);
 }

@@ -68,6 +68,8 @@ std::string EncodeObjectIndex(const ObjectRecord& object);
 std::string EncodeJournal(const JournalRecord& request);
 
 Result<uint32_t> DecodeVersion(std::string_view value);
+// EPROTO, naming the directory and the cure, for a version that is newer than ours.
+Status CheckVersion(const std::string& directory, uint32_t version);
 Result<uint64_t> DecodeCounter(Counter counter, std::string_view value);
 Result<VolumeRecord> DecodeVolume(std::string_view key, std::string_view value);
 Result<VolumeRecord> DecodeVolumeIndex(std::string_view key, std::string_view value);

@@ -107,14 +107,6 @@ class Store : public MetadataStore {
   Mutex object_mu_;   // Held over an index record's check and its batch.
 };
 
-Status CheckVersion(const std::string& directory, uint32_t version) {
-  if (version <= schema::kVersion) return Status();
-  return Status(EPROTO, directory + " was written by a newer Holdfast (schema " +
-                            std::to_string(version) + ", this program knows up to " +
-                            std::to_string(schema::kVersion) +
-                            "): use that Holdfast, or another --cache-dir");
-}
-
 Status Store::Prepare(const std::string& directory) {
   rocksdb::WriteBatch batch;
   Result<std::optional<std::string>> value = db_->Get(schema::VersionKey());
@@ -122,7 +114,7 @@ Status Store::Prepare(const std::string& directory) {
   bool current = false;
   if (value.ok() && value->has_value()) {
     const Result<uint32_t> version = schema::DecodeVersion(**value);
-    if (version.ok()) RETURN_IF_ERROR(CheckVersion(directory, *version));
+    if (version.ok()) RETURN_IF_ERROR(schema::CheckVersion(directory, *version));
     current = version.ok() && *version == schema::kVersion;
     if (!version.ok()) KeepDamaged({}, schema::VersionKey(), **value, &batch);
   }
@@ -486,28 +478,6 @@ Result<std::string> ReadBootId() {
   if (!(file >> boot_id))
     return Status(EIO, std::string(kPath) + " cannot be read: is /proc mounted?");
   return boot_id;
-}
-
-Result<uint32_t> CheckRocksDbSchema(const std::string& directory) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<RocksDbDatabase> db,
-                   RocksDbDatabase::OpenReadOnly(directory));
-  ASSIGN_OR_RETURN(const std::optional<std::string> value, db->Get(schema::VersionKey()));
-  if (!value) return schema::kVersion;  // It has none yet, and is given ours.
-  const Result<uint32_t> version = schema::DecodeVersion(*value);
-  if (!version.ok()) return schema::kVersion;  // A damaged record is mended at the start.
-  RETURN_IF_ERROR(CheckVersion(directory, *version));
-  return *version;
-}
-
-Status DumpRocksDbMetadata(const std::string& directory, std::ostream& out) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<RocksDbDatabase> db,
-                   RocksDbDatabase::OpenReadOnly(directory));
-  RETURN_IF_ERROR(db->Scan("", [&](std::string_view key, std::string_view value) {
-    out << schema::Describe(key, value) << '\n';
-    return out.good();
-  }));
-  if (!out.good()) return Status(EIO, "write the dump");
-  return Status();
 }
 
 }  // namespace cachecore

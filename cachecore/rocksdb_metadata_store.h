@@ -27,6 +27,10 @@ namespace cachecore {
 Result<std::unique_ptr<MetadataStore>> OpenRocksDbMetadataStore(const std::string& directory,
                                                                 const std::string& boot_id);
 
+// The schema version of a database that this program could open.  EPROTO when a newer one has
+// written it.  Opened read-only: works beside a running daemon.
+Result<uint32_t> CheckRocksDbSchema(const std::string& directory);
+
 // The machine's boot id.
 Result<std::string> ReadBootId();
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 extern "C" {  // glibc 2.36's header forgets to say so itself.
@@ -25,6 +26,8 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
+constexpr size_t kOutputBytesMax = 64 << 10;
+
 bool IsProgram(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && access(path.c_str(), X_OK) == 0;
@@ -43,6 +46,14 @@ struct flock WholeFileLock() {
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   return lock;
+}
+
+// What execv(2) takes.
+std::vector<char*> PointersTo(std::vector<std::string>* strings) {
+  std::vector<char*> pointers;
+  for (std::string& string : *strings) pointers.push_back(string.data());
+  pointers.push_back(nullptr);
+  return pointers;
 }
 
 // Runs in the child between fork and exec.
@@ -112,13 +123,44 @@ Result<pid_t> SpawnDetached(const std::vector<std::string>& argv, const std::str
   if (!null_fd.valid()) return Status::FromErrno(errno, "/dev/null");
   if (!log_fd.valid()) return Status::FromErrno(errno, "open the log " + log);
   std::vector<std::string> copies = argv;
-  std::vector<char*> pointers;
-  for (std::string& argument : copies) pointers.push_back(argument.data());
-  pointers.push_back(nullptr);
+  const std::vector<char*> pointers = PointersTo(&copies);
   const pid_t child = fork();
   if (child < 0) return Status::FromErrno(errno, "fork");
   if (child == 0) ExecDetached(pointers, null_fd.get(), log_fd.get());
   return child;
+}
+
+Result<ProgramEnd> RunProgram(const std::vector<std::string>& argv, const Deadline& deadline) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "pipe");
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  const UniqueFd null_fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  std::vector<std::string> copies = argv;
+  const std::vector<char*> pointers = PointersTo(&copies);
+  const pid_t child = fork();
+  if (child < 0) return Status::FromErrno(errno, "fork");
+  if (child == 0) ExecDetached(pointers, null_fd.get(), writer.get());
+  writer.Reset();
+
+  ProgramEnd end;
+  Status status;
+  char buffer[4096];
+  ssize_t got = 1;
+  while (status.ok() && got > 0 && end.output.size() < kOutputBytesMax) {
+    status = WaitForFd(reader.get(), POLLIN, deadline);
+    if (!status.ok()) break;
+    got = read(reader.get(), buffer, sizeof buffer);
+    if (got > 0) end.output.append(buffer, static_cast<size_t>(got));
+  }
+  // One that has closed its output may run on, and one that says too much is not listened to.
+  if (!status.ok() || got > 0) kill(child, SIGKILL);
+  int wait_status = 0;
+  while (waitpid(child, &wait_status, 0) < 0 && errno == EINTR) {
+  }
+  RETURN_IF_ERROR(status);
+  end.exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+  return end;
 }
 
 bool RunsWith(pid_t pid, const std::string& argument_part) {

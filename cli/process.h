@@ -17,6 +17,7 @@
 
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
+#include "cli/deadline.h"
 #include "cli/instance.h"
 
 namespace cli {
@@ -39,6 +40,14 @@ pid_t SupervisorPid(const Instance& instance);
 // descriptors.
 cachecore::Result<pid_t> SpawnDetached(const std::vector<std::string>& argv,
                                        const std::string& log);
+
+struct ProgramEnd {
+  int exit_code = 0;   // 128 and the signal's number when one has killed it.
+  std::string output;  // stdout and stderr, as they came.
+};
+// Runs `argv` to its end; ETIMEDOUT or EINTR, and it is killed, when that does not come.
+cachecore::Result<ProgramEnd> RunProgram(const std::vector<std::string>& argv,
+                                         const Deadline& deadline);
 
 // Whether `pid` runs a program that was given `argument_part` in one of its arguments.
 bool RunsWith(pid_t pid, const std::string& argument_part);

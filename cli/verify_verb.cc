@@ -60,13 +60,13 @@ void PrintText(const VerifyReport& report) {
 }
 
 void PrintJson(const VerifyReport& report) {
-  const nlohmann::json json = {{"faults", ToJson(report.faults)},
-                               {"notes", ToJson(report.notes)},
-                               {"objects", report.objects},
-                               {"present_bytes", report.present_bytes},
-                               {"durable_bytes", report.durable_bytes},
-                               {"compared_bytes", report.compared_bytes}};
-  std::cout << JsonText(json, 2) << '\n';
+  const nlohmann::json printed = {{"faults", ToJson(report.faults)},
+                                  {"notes", ToJson(report.notes)},
+                                  {"objects", report.objects},
+                                  {"present_bytes", report.present_bytes},
+                                  {"durable_bytes", report.durable_bytes},
+                                  {"compared_bytes", report.compared_bytes}};
+  std::cout << JsonText(printed, 2) << '\n';
 }
 
 int RunVerify(const VerifyVerbOptions& given) {

@@ -188,9 +188,11 @@ int Daemon::Run() {
   while (poll(fds, 2, -1) < 0) PCHECK(errno == EINTR);
   sd_notify(0, "STOPPING=1");
   watchdog.reset();
-  control_->Stop();
   // A signal asks this process to end, and the mount only if nobody can go on with it.
   const bool keep_mount = stored_ && fds[1].revents == 0;
+  // The sync that ends its work is made while we still serve, so that nobody waits for it.
+  if (keep_mount) housekeeper_.reset();
+  control_->Stop();
   LOG(INFO) << (keep_mount ? "stopping; the mount waits for the next daemon" : "stopping");
   const int exit_code = keep_mount ? 0 : Unmount();
   fuse_->Stop();

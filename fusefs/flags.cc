@@ -31,6 +31,9 @@ DEFINE_bool(fuse_resend, true,
 DEFINE_int32(kernel_readahead_kb, 2048, "read-ahead of the kernel on our mount");
 DEFINE_string(fetcher_uid, "0",
               "user, number or name, that may attach as fetcher, beside root and our own");
+DEFINE_bool(check_state, false,
+            "say whether this program could take over what a running one has in --cache_dir and "
+            "--run_dir, and end; touches nothing");
 DEFINE_string(fault_file, "",
               "file that arms a fault point once: NAME N exit|block|error (for tests)");
 DEFINE_bool(list_fault_points, false, "print the names of the fault points and exit (for tests)");
@@ -53,6 +56,8 @@ Result<uid_t> ParseUser(const std::string& text) {
 }
 
 }  // namespace
+
+bool IsStateCheckAsked() { return FLAGS_check_state; }
 
 Result<DaemonConfig> ConfigFromFlags() {
   DaemonConfig config;

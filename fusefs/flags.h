@@ -12,6 +12,8 @@ namespace fusefs {
 
 // REQUIRES: gflags has parsed the command line.
 cachecore::Result<DaemonConfig> ConfigFromFlags();
+// --check_state: not to serve, but to say whether we could.
+bool IsStateCheckAsked();
 
 }  // namespace fusefs
 

@@ -34,6 +34,40 @@ struct Expected {
 };
 thread_local Expected expected;
 
+std::string ReadAll(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// Atomic, and complete before the kernel can have been answered.  It need not survive a power cut:
+// nor does the mount.
+Status Save(const std::string& path, const void* bytes, size_t size) {
+  const std::string fresh = path + ".new";
+  const cachecore::UniqueFd file(
+      open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file.valid() || write(file.get(), bytes, size) != static_cast<ssize_t>(size) ||
+      rename(fresh.c_str(), path.c_str()) != 0) {
+    return Status::FromErrno(errno, "saving the kernel's INIT in " + path);
+  }
+  return cachecore::PassFaultPoint(cachecore::Fault::kInitSaved);
+}
+
+std::string Joined(const iovec* iov, int count) {
+  std::string bytes;
+  for (int i = 0; i < count; ++i) {
+    bytes.append(static_cast<const char*>(iov[i].iov_base), iov[i].iov_len);
+  }
+  return bytes;
+}
+
+// Older kernels take a shorter one.
+fuse_init_out InitOf(const std::string& answer) {
+  fuse_init_out init = {};
+  const std::string body = answer.substr(std::min(answer.size(), sizeof(fuse_out_header)));
+  std::memcpy(&init, body.data(), std::min(body.size(), sizeof(init)));
+  return init;
+}
+
 // Answers EIO in place of a reply of the wrong size.
 bool Refused(int fd, size_t size) {
   if (expected.size == 0 || size == expected.size) return false;
@@ -70,13 +104,16 @@ ssize_t FuseConnection::Splice(int in, off_t* in_offset, int out, off_t* out_off
 }
 
 Status FuseConnection::Reset() {
-  if (unlink(state_path_.c_str()) == 0 || errno == ENOENT) return Status();
-  return Status::FromErrno(errno, "removing " + state_path_);
+  for (const std::string& path : {state_path_, AnswerPath()}) {
+    if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+      return Status::FromErrno(errno, "removing " + path);
+    }
+  }
+  return Status();
 }
 
 bool FuseConnection::Replay() {
-  std::ifstream file(state_path_, std::ios::binary);
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  const std::string bytes = ReadAll(state_path_);
   fuse_in_header header;
   if (bytes.size() < sizeof(header)) return false;
   std::memcpy(&header, bytes.data(), sizeof(header));
@@ -114,17 +151,26 @@ Status FuseConnection::TakeUp(int fd) {
   return Status::FromErrno(errno, "FUSE_NOTIFY_RESEND");
 }
 
-// Atomic, and complete before the kernel can have been answered.  It need not survive a power cut:
-// nor does the mount.
-Status FuseConnection::Save(const void* request, size_t size) {
-  const std::string fresh = state_path_ + ".new";
-  const cachecore::UniqueFd file(
-      open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!file.valid() || write(file.get(), request, size) != static_cast<ssize_t>(size) ||
-      rename(fresh.c_str(), state_path_.c_str()) != 0) {
-    return Status::FromErrno(errno, "saving the kernel's INIT in " + state_path_);
-  }
-  return cachecore::PassFaultPoint(cachecore::Fault::kInitSaved);
+Status FuseConnection::CheckAnswer() const {
+  const std::string given = ReadAll(AnswerPath());
+  if (given.size() < sizeof(fuse_out_header) || init_answer_.empty()) return Status();
+  const fuse_init_out theirs = InitOf(given);
+  const fuse_init_out ours = InitOf(init_answer_);
+  std::string differs;
+  const auto compare = [&differs](const char* what, uint64_t agreed, uint64_t now) {
+    if (agreed == now) return;
+    differs += std::string(differs.empty() ? "" : ", ") + what + " " + std::to_string(agreed) +
+               " and not " + std::to_string(now);
+  };
+  compare("protocol minor", theirs.minor, ours.minor);
+  compare("flags", theirs.flags | uint64_t{theirs.flags2} << 32,
+          ours.flags | uint64_t{ours.flags2} << 32);
+  compare("max_write", theirs.max_write, ours.max_write);
+  compare("max_pages", theirs.max_pages, ours.max_pages);
+  if (differs.empty()) return Status();
+  return Status(EPROTO,
+                "the kernel was promised " + differs +
+                    ", for as long as the mount lasts: unmount, then start the new program");
 }
 
 bool FuseConnection::Resent() { return resent; }
@@ -171,8 +217,9 @@ ssize_t FuseConnection::Read(int fd, void* buffer, size_t size) {
     }
     if (init_answer_.empty()) {
       NoteOffer(static_cast<const char*>(buffer), static_cast<size_t>(got));
-      const Status saved = Save(buffer, static_cast<size_t>(got));
+      const Status saved = Save(state_path_, buffer, static_cast<size_t>(got));
       if (!saved.ok()) LOG(ERROR) << saved.message() << "; a restart will lose this mount";
+      unanswered_init_ = header->unique;
       return got;
     }
     // Sent again: the dead daemon had saved it and not answered.
@@ -184,7 +231,14 @@ ssize_t FuseConnection::AnswerInit(int fd, const void* request) {
   std::string answer = init_answer_;
   const uint64_t unique = static_cast<const fuse_in_header*>(request)->unique;
   std::memcpy(answer.data() + offsetof(fuse_out_header, unique), &unique, sizeof(unique));
+  SaveAnswer(answer);
   return write(fd, answer.data(), answer.size());
+}
+
+// Only an upgrade asks for it, so a mount without is not lost.
+void FuseConnection::SaveAnswer(const std::string& answer) {
+  const Status saved = Save(AnswerPath(), answer.data(), answer.size());
+  LOG_IF(WARNING, !saved.ok()) << saved.message();
 }
 
 ssize_t FuseConnection::Write(int fd, const iovec* iov, int count) {
@@ -192,6 +246,10 @@ ssize_t FuseConnection::Write(int fd, const iovec* iov, int count) {
     size_t size = 0;
     for (int i = 0; i < count; ++i) size += iov[i].iov_len;
     const uint64_t unique = static_cast<const fuse_out_header*>(iov[0].iov_base)->unique;
+    if (unique == unanswered_init_ && unique != 0) {
+      unanswered_init_ = 0;
+      SaveAnswer(Joined(iov, count));
+    }
     cachecore::FaultPoint(cachecore::Fault::kBeforeReply);
     const ssize_t sent = Refused(fd, size) ? static_cast<ssize_t>(size) : writev(fd, iov, count);
     cachecore::FaultPoint(cachecore::Fault::kReplied);
@@ -204,9 +262,7 @@ ssize_t FuseConnection::Write(int fd, const iovec* iov, int count) {
     return sent;
   }
   keep_answer_ = false;
-  for (int i = 0; i < count; ++i) {
-    init_answer_.append(static_cast<const char*>(iov[i].iov_base), iov[i].iov_len);
-  }
+  init_answer_ = Joined(iov, count);
   return static_cast<ssize_t>(init_answer_.size());
 }
 

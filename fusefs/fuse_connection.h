@@ -45,6 +45,9 @@ class FuseConnection {
   // The next Read gives the saved INIT, whose answer Write keeps.  False when there is none: the
   // kernel's INIT has not been read yet, or not been saved, and will come (again) by itself.
   bool Replay();
+  // Whether the answer that Replay has kept agrees with the one that the kernel was given.  EPROTO
+  // when the kernel would be served in another way than was agreed; fine when none is known.
+  cachecore::Status CheckAnswer() const;
   // Asks the kernel to send again what was read and not answered; or, where it cannot, has Read
   // give what the log has kept of that.
   cachecore::Status TakeUp(int fd);
@@ -67,7 +70,8 @@ class FuseConnection {
   void NoteOffer(const char* init, size_t size);
   ssize_t ReadKept(void* buffer, size_t size) EXCLUDES(mu_);
   void Answered(uint64_t unique);
-  cachecore::Status Save(const void* request, size_t size);
+  void SaveAnswer(const std::string& answer);
+  std::string AnswerPath() const { return state_path_ + ".answer"; }
 
   const std::string state_path_;
   RequestLog* const log_;
@@ -76,6 +80,8 @@ class FuseConnection {
   std::atomic<bool> has_kept_{false};  // kept_ is not empty.
   cachecore::Mutex mu_;
   std::deque<std::string> kept_ GUARDED_BY(mu_);
+  // The kernel's INIT while it is not answered; 0: none.
+  std::atomic<uint64_t> unanswered_init_{0};
   std::string replay_;  // Non-empty: to be read next.
   bool keep_answer_ = false;
   std::string init_answer_;  // Written before the reader threads start, constant from then on.

@@ -1,5 +1,6 @@
 #include "fusefs/fuse_server.h"
 
+#include <fcntl.h>
 #include <glog/logging.h>
 #include <linux/fuse.h>
 #include <pthread.h>
@@ -40,7 +41,7 @@ FuseServer::~FuseServer() {
   if (session_ != nullptr) fuse_session_destroy(session_);  // Closes the descriptor.
 }
 
-Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
+Status FuseServer::OpenSession(cachecore::UniqueFd fd) {
   static char program[] = "holdfastd";
   char* argv[] = {program, nullptr};
   fuse_args args = FUSE_ARGS_INIT(1, argv);
@@ -62,7 +63,23 @@ Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
       }};
   const int error = fuse_session_custom_io(session_, &io, fd.get());
   if (error != 0) return Status(-error, "libfuse refuses the /dev/fuse descriptor");
-  const int device = fd.Release();
+  fd.Release();  // The session's now.
+  return Status();
+}
+
+Status FuseServer::CheckReplay() {
+  cachecore::UniqueFd nowhere(open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!nowhere.valid()) return Status::FromErrno(errno, "/dev/null");
+  RETURN_IF_ERROR(OpenSession(std::move(nowhere)));
+  if (!connection_.Replay()) return Status();
+  RETURN_IF_ERROR(ReplayInit());
+  if (fuse_session_exited(session_) != 0) return Status(EPROTO, "libfuse refuses the saved INIT");
+  return connection_.CheckAnswer();
+}
+
+Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
+  const int device = fd.get();
+  RETURN_IF_ERROR(OpenSession(std::move(fd)));
   if (resumed && connection_.Replay()) RETURN_IF_ERROR(ReplayInit());
 
   struct sigaction action = {};

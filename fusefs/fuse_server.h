@@ -57,6 +57,9 @@ class FuseServer {
   // Takes over a mounted /dev/fuse descriptor and starts to serve it.  `resumed`: an earlier daemon
   // has served it before us, and its unanswered requests are taken up.
   cachecore::Status Start(cachecore::UniqueFd fd, bool resumed);
+  // Whether this program could go on with the connection whose INIT is at `state_path`: EPROTO
+  // names what speaks against it.  Serves nothing and touches nothing.  Instead of Start.
+  cachecore::Status CheckReplay();
   // Waits until the kernel has ended the connection (the file system was unmounted).
   void WaitForUnmount();
   // Stops serving: no request is taken any more.  The mount stays.
@@ -76,6 +79,7 @@ class FuseServer {
   // A request that may wait is watched for its caller being killed, until it is answered.
   std::shared_ptr<Watched> Watch(fuse_req_t req);
   void Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched);
+  cachecore::Status OpenSession(cachecore::UniqueFd fd);
   // Runs the saved INIT through the fresh session, before any thread serves.
   cachecore::Status ReplayInit();
   void ReadMissing(fuse_req_t req, cachecore::ObjectNumber number, cachecore::ByteRange range);

@@ -12,6 +12,7 @@
 #include "cachecore/program_help.h"
 #include "fusefs/daemon.h"
 #include "fusefs/flags.h"
+#include "fusefs/state_check.h"
 
 DECLARE_bool(list_fault_points);
 DECLARE_string(fault_file);
@@ -43,6 +44,13 @@ int main(int argc, char** argv) {
   if (!config.ok()) {
     std::fprintf(stderr, "holdfastd: %s\n", config.status().message().c_str());
     return 2;
+  }
+  if (fusefs::IsStateCheckAsked()) {
+    const auto checked = fusefs::CheckState(*config);
+    std::FILE* const out = checked.ok() ? stdout : stderr;
+    const std::string& text = checked.ok() ? *checked : checked.status().message();
+    std::fprintf(out, "holdfastd %s: %s\n", HOLDFAST_VERSION, text.c_str());
+    return checked.ok() ? 0 : 1;
   }
   const cachecore::Status armed = cachecore::ArmFaultPoint(FLAGS_fault_file);
   if (!armed.ok()) {

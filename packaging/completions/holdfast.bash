@@ -11,6 +11,7 @@ _holdfast_options() {
     stop) echo "--help --instance --root" ;;
     dump) echo "--help --cache-dir --instance --root" ;;
     verify) echo "--help --cache-dir --content --as-new-boot --boot-id --json --instance --root" ;;
+    upgrade) echo "--help --timeout --instance --root" ;;
     supervise) echo "--help --instance --root" ;;
     version) echo "--help" ;;
     *) echo "--help --version" ;;
@@ -47,7 +48,7 @@ _holdfast() {
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount umount status stop dump verify supervise version' -- "$cur"))
+    COMPREPLY=($(compgen -W 'mount umount status stop dump verify upgrade supervise version' -- "$cur"))
   elif [[ $verb == umount ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_mounts)" -- "$cur"))
   elif [[ $verb == mount ]]; then

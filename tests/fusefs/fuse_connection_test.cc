@@ -69,6 +69,16 @@ class FuseConnectionTest : public testing::Test {
   cachecore::UniqueFd device_;
 };
 
+// What a daemon answers to INIT, and what the next program would.
+std::string InitAnswer(uint32_t flags, uint32_t max_write) {
+  fuse_init_out init = {};
+  init.major = FUSE_KERNEL_VERSION;
+  init.minor = FUSE_KERNEL_MINOR_VERSION;
+  init.flags = flags;
+  init.max_write = max_write;
+  return {reinterpret_cast<const char*>(&init), sizeof(init)};
+}
+
 TEST_F(FuseConnectionTest, InitIsSavedBeforeItCanBeAnswered) {
   FuseConnection connection(StatePath(), nullptr, true);
   KernelSends(FUSE_INIT, 1, "flags");
@@ -209,6 +219,44 @@ TEST_F(FuseConnectionTest, TheResendNoticeIsTheKernels) {
   EXPECT_EQ(header.len, sizeof(header));
   EXPECT_EQ(header.error, 7);  // FUSE_NOTIFY_RESEND.
   EXPECT_EQ(header.unique, 0u);
+}
+
+TEST_F(FuseConnectionTest, AProgramThatWouldServeAsAgreedMayTakeOver) {
+  FuseConnection old_one(StatePath(), nullptr, true);
+  KernelSends(FUSE_INIT, 2, "flags");
+  Reads(&old_one);
+  Answers(&old_one, 2, InitAnswer(7, 4096));
+  EXPECT_NE(KernelReceives(), "");
+  FuseConnection new_one(StatePath(), nullptr, true);
+  ASSERT_TRUE(new_one.Replay());
+  Reads(&new_one);
+  Answers(&new_one, 2, InitAnswer(7, 4096));
+  EXPECT_TRUE(new_one.CheckAnswer().ok());
+}
+
+TEST_F(FuseConnectionTest, AProgramThatWouldServeInAnotherWayIsToldWhatDiffers) {
+  FuseConnection old_one(StatePath(), nullptr, true);
+  KernelSends(FUSE_INIT, 2, "flags");
+  Reads(&old_one);
+  Answers(&old_one, 2, InitAnswer(7, 4096));
+  FuseConnection new_one(StatePath(), nullptr, true);
+  ASSERT_TRUE(new_one.Replay());
+  Reads(&new_one);
+  Answers(&new_one, 2, InitAnswer(15, 8192));
+  const cachecore::Status checked = new_one.CheckAnswer();
+  EXPECT_EQ(checked.error(), EPROTO);
+  EXPECT_NE(checked.message().find("flags 7 and not 15, max_write 4096 and not 8192"),
+            std::string::npos)
+      << checked.message();
+}
+
+TEST_F(FuseConnectionTest, ANewMountForgetsWhatWasAgreedOnTheLastOne) {
+  FuseConnection connection(StatePath(), nullptr, true);
+  KernelSends(FUSE_INIT, 2, "flags");
+  Reads(&connection);
+  Answers(&connection, 2, InitAnswer(7, 4096));
+  ASSERT_TRUE(connection.Reset().ok());
+  EXPECT_TRUE(std::filesystem::is_empty(directory_));
 }
 
 }  // namespace

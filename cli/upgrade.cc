@@ -1,0 +1,181 @@
+#include "cli/upgrade.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <csignal>
+#include <optional>
+#include <sstream>
+#include <vector>
+
+#include "cachecore/clock.h"
+#include "cli/control_client.h"
+#include "cli/deadline.h"
+#include "cli/files.h"
+#include "cli/instance_control.h"
+#include "cli/process.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Duration;
+using cachecore::Result;
+using cachecore::Status;
+using nlohmann::json;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kPingTimeout{500};
+// So many lives in a row that never serve are no accident.
+constexpr int64_t kFailedStartsMax = 3;
+
+Duration Now() { return cachecore::Clock::Monotonic().Now(); }
+
+Result<json> Ask(const Instance& instance, const char* op, const Deadline& deadline) {
+  return CallControl(instance.ControlSocket(), {{"op", op}},
+                     Deadline(std::min(kPingTimeout, deadline.Remaining())));
+}
+
+UpgradeReport::Life LifeOf(const json& answer) {
+  return {static_cast<pid_t>(JsonInt(answer, "pid")), JsonString(answer, "version")};
+}
+
+// What a service of ours was started with: its program's path first, then its flags.
+Result<std::vector<std::string>> ArgumentsOf(const Instance& instance, pid_t pid) {
+  if (!RunsWith(pid, instance.RunDir())) {
+    return Status(ESRCH, "process " + std::to_string(pid) + " is none of instance " +
+                             instance.name() + "; try again");
+  }
+  ASSIGN_OR_RETURN(const std::string text, ReadFile("/proc/" + std::to_string(pid) + "/cmdline"));
+  std::vector<std::string> arguments;
+  std::istringstream stream(text);
+  for (std::string argument; std::getline(stream, argument, '\0');) arguments.push_back(argument);
+  return arguments;
+}
+
+// Runs the program that would take over, with one more flag.  EPROTO quotes why it says no.
+Status AskProgram(std::vector<std::string> arguments, const char* flag, const Deadline& deadline) {
+  const std::string program = arguments.front();
+  arguments.push_back(flag);
+  Result<ProgramEnd> end = RunProgram(arguments, deadline);
+  if (!end.ok()) return std::move(end).status().WithContext(program + " " + flag);
+  if (end->exit_code == 0) return {};
+  std::string why = end->output.substr(0, end->output.find('\n'));
+  if (why.empty()) why = "exit code " + std::to_string(end->exit_code);
+  return Status(EPROTO, program + " cannot take over: " + why);
+}
+
+json DaemonService(const Instance& instance) {
+  const json status = ReadSuperviseStatus(instance);
+  for (const json& service : JsonField(status, "services")) {
+    if (JsonString(service, "name") == kDaemon) return service;
+  }
+  return json::object();
+}
+
+Status DoesNotServe(const Instance& instance, const std::string& program, size_t log_mark) {
+  const std::string line = LastErrorLine(instance.LogFile(kDaemon), log_mark);
+  const std::string last_exit = JsonString(DaemonService(instance), "last_exit");
+  return Status(ECHILD,
+                "the new " + program + " does not serve (" + (line.empty() ? last_exit : line) +
+                    "); reads wait, nothing is lost: put the old program back at that path, "
+                    "and the supervisor's next start takes it (holdfast status)");
+}
+
+size_t SizeOf(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 ? static_cast<size_t>(info.st_size) : 0;
+}
+
+// Tells the old daemon to end and waits for the next one's answer.
+Status SwapDaemon(const Instance& instance, const std::string& program, const Deadline& deadline,
+                  UpgradeReport* report) {
+  const size_t log_mark = SizeOf(instance.LogFile(kDaemon));
+  const int64_t restarts = JsonInt(DaemonService(instance), "restarts");
+  if (kill(report->old_daemon.pid, SIGTERM) != 0) return Status::FromErrno(errno, "end holdfastd");
+  Duration last_answer = Now();
+  bool dies = false;
+  const auto served_or_dies = [&] {
+    const Duration asked = Now();
+    const Result<json> answer = Ask(instance, "ping", deadline);
+    if (answer.ok()) {
+      report->new_daemon = LifeOf(*answer);
+      if (report->new_daemon.pid != report->old_daemon.pid) return true;
+      last_answer = asked;
+    }
+    dies = JsonInt(DaemonService(instance), "restarts") > restarts + kFailedStartsMax;
+    return dies;
+  };
+  const Status waited = WaitUntil(served_or_dies, deadline);
+  if (dies || waited.error() == ETIMEDOUT) return DoesNotServe(instance, program, log_mark);
+  report->pause = std::chrono::ceil<milliseconds>(Now() - last_answer);
+  return waited;
+}
+
+pid_t AttachedFetcher(const Instance& instance, const Deadline& deadline) {
+  const Result<json> status = Ask(instance, "status", deadline);
+  return status.ok() ? static_cast<pid_t>(JsonInt(JsonField(*status, "fetcher"), "pid")) : 0;
+}
+
+Status SwapFetcher(const Instance& instance, const Deadline& deadline, UpgradeReport* report) {
+  if (kill(report->old_fetcher, SIGTERM) != 0 && errno != ESRCH) {
+    return Status::FromErrno(errno, "end the fetcher");
+  }
+  const auto attached = [&] {
+    report->new_fetcher = AttachedFetcher(instance, deadline);
+    return report->new_fetcher != 0 && report->new_fetcher != report->old_fetcher;
+  };
+  const Status waited = WaitUntil(attached, deadline);
+  if (waited.error() != ETIMEDOUT) return waited;
+  return Status(ETIMEDOUT, "holdfastd is upgraded, but the new fetcher does not attach (log: " +
+                               instance.LogFile(kFetcher) +
+                               "); put its old program back, and the next start takes it");
+}
+
+Status CheckSupervised(const Instance& instance, const Result<json>& ping) {
+  if (SupervisorPid(instance) > 0) return {};
+  if (!ping.ok()) {
+    return Status(ESRCH,
+                  "instance " + instance.name() +
+                      " does not run; its next start takes the programs that are there then");
+  }
+  return Status(EOPNOTSUPP,
+                "instance " + instance.name() +
+                    " is not run by holdfast supervise; under systemd restart its units: "
+                    "systemctl restart holdfastd@" +
+                    instance.name() + " holdfast-fetcherd@" + instance.name());
+}
+
+}  // namespace
+
+Result<UpgradeReport> Upgrade(const Instance& instance, milliseconds timeout) {
+  const Deadline deadline(timeout);
+  const Result<json> ping = Ask(instance, "ping", deadline);
+  RETURN_IF_ERROR(CheckSupervised(instance, ping));
+  if (!ping.ok()) {
+    return Status(ping.status().error(),
+                  "instance " + instance.name() +
+                      " does not serve (holdfast status): " + ping.status().message());
+  }
+  UpgradeReport report;
+  report.old_daemon = LifeOf(*ping);
+  report.old_fetcher = AttachedFetcher(instance, deadline);
+  ASSIGN_OR_RETURN(const std::vector<std::string> daemon,
+                   ArgumentsOf(instance, report.old_daemon.pid));
+  std::vector<std::string> fetcher;
+  if (report.old_fetcher > 0) {
+    ASSIGN_OR_RETURN(fetcher, ArgumentsOf(instance, report.old_fetcher));
+  }
+  Status able = AskProgram(daemon, "--check_state", deadline);
+  // That it runs at all; --version makes it look at nothing.
+  if (able.ok() && !fetcher.empty()) able = AskProgram({fetcher.front()}, "--version", deadline);
+  if (!able.ok()) {
+    return Status(able.error(), able.message() + "; the old one (pid " +
+                                    std::to_string(report.old_daemon.pid) + ", version " +
+                                    report.old_daemon.version + ") serves on");
+  }
+  RETURN_IF_ERROR(SwapDaemon(instance, daemon.front(), deadline, &report));
+  if (report.old_fetcher > 0) RETURN_IF_ERROR(SwapFetcher(instance, deadline, &report));
+  return report;
+}
+
+}  // namespace cli
