@@ -215,8 +215,8 @@ TEST_F(MountOperationTest, SettingsAreRefusedWhileTheInstanceRuns) {
   const Status status = MountOperation(request).Run();
   EXPECT_EQ(status.error(), EBUSY);
   EXPECT_EQ(status.message(),
-            "instance t is running; settings can only be given when it starts (holdfast stop "
-            "--instance t first)");
+            "instance t was not started by holdfast mount; give it its settings where it is "
+            "started (for systemd: /etc/holdfast/t.env)");
   ExpectNothingLeft();
 }
 

@@ -65,7 +65,9 @@ class BadPeerTest(Case):
         self.neighbour = Neighbour(self, self.instance)
         self.truth = images.random_file(8 << 20, seed=4)
         self.origin = self.serve(os.path.dirname(self.truth))
-        self.path = self.instance.mount_file(self.origin.url(os.path.basename(self.truth)))
+        # Else the connection of a dead fetcher would still be attached.
+        self.path = self.instance.mount_file(self.origin.url(os.path.basename(self.truth)),
+                                             "--fetcher-flag=--nokeep_connection")
 
     def tearDown(self):
         if not self.has_failed():
