@@ -62,12 +62,11 @@ class BadPeerTest(Case):
     def setUp(self):
         super().setUp()
         self.instance = self.holdfast()
-        self.neighbour = Neighbour(self, self.instance)
+        # Else the connection of a dead fetcher would still be attached.
+        self.neighbour = Neighbour(self, self.instance, "--fetcher-flag=--nokeep_connection")
         self.truth = images.random_file(8 << 20, seed=4)
         self.origin = self.serve(os.path.dirname(self.truth))
-        # Else the connection of a dead fetcher would still be attached.
-        self.path = self.instance.mount_file(self.origin.url(os.path.basename(self.truth)),
-                                             "--fetcher-flag=--nokeep_connection")
+        self.path = self.instance.mount_file(self.origin.url(os.path.basename(self.truth)))
 
     def tearDown(self):
         if not self.has_failed():

@@ -15,12 +15,12 @@ LENGTH = 4096
 class Neighbour:
     """Mounts a healthy file, reads all of it, and goes on reading with the page cache dropped now and then."""
 
-    def __init__(self, case, holdfast):
+    def __init__(self, case, holdfast, *flags):
         self._case = case
         truth = images.random_file(SIZE, seed=99)
         self.origin = case.serve(os.path.dirname(truth), name="neighbour")
         self._holdfast = holdfast
-        self._path = holdfast.mount_file(self.origin.url(os.path.basename(truth)))
+        self._path = holdfast.mount_file(self.origin.url(os.path.basename(truth)), *flags)
         with open(truth, "rb") as f:
             self._truth = f.read()
         case.assertEqual(pread(self._path, 0, SIZE), self._truth)
