@@ -30,11 +30,11 @@ TEST(InterruptsTest, AReaderThatWasSignalledAndLivesGoesOnWaiting) {
   const uint64_t dead = interrupts.Watch(0, /*resent=*/false);
   std::atomic<int> living_ended{0};
   std::atomic<int> dead_error{0};
-  interrupts.SetTicket(living,
-                       rig.cache->Read(object.number, {0, 1}, 0,
-                                       [&](const Status&, const auto&) { ++living_ended; }));
   interrupts.SetTicket(
-      dead, rig.cache->Read(object.number, {0, 1}, 0, [&](const Status& status, const auto&) {
+      living,
+      rig.cache->Read(object.number, {0, 1}, [&](const Status&, const auto&) { ++living_ended; }));
+  interrupts.SetTicket(
+      dead, rig.cache->Read(object.number, {0, 1}, [&](const Status& status, const auto&) {
         interrupts.Unwatch(dead);
         dead_error = status.error();
         dead_error.notify_all();
@@ -65,13 +65,13 @@ TEST(InterruptsTest, OfResentReadsThoseOfReadersThatAreGoneAreLetGoWithoutAnInte
   std::atomic<int> nameless_error{0};
   std::atomic<int> gone_error{0};
   interrupts.SetTicket(
-      nameless, rig.cache->Read(object.number, {0, 1}, 0, [&](const Status& status, const auto&) {
+      nameless, rig.cache->Read(object.number, {0, 1}, [&](const Status& status, const auto&) {
         interrupts.Unwatch(nameless);
         nameless_error = status.error();
         nameless_error.notify_all();
       }));
   interrupts.SetTicket(
-      gone, rig.cache->Read(object.number, {0, 1}, 0, [&](const Status& status, const auto&) {
+      gone, rig.cache->Read(object.number, {0, 1}, [&](const Status& status, const auto&) {
         interrupts.Unwatch(gone);
         gone_error = status.error();
         gone_error.notify_all();
