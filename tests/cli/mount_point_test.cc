@@ -72,7 +72,7 @@ TEST_F(MountPointTest, AFileIsRefused) {
 }
 
 TEST_F(MountPointTest, OneThatSomethingElseIsMountedOnIsRefused) {
-  const cachecore::Status status = Check(point_, {{point_, "/", "ext4", "/dev/sda1"}});
+  const cachecore::Status status = Check(point_, {{"0:1", point_, "/", "ext4", "/dev/sda1"}});
   EXPECT_EQ(status.error(), EBUSY);
   EXPECT_EQ(status.message(), "mount point " + point_ +
                                   " is busy: ext4 from /dev/sda1 is mounted there; use another "
@@ -82,7 +82,8 @@ TEST_F(MountPointTest, OneThatSomethingElseIsMountedOnIsRefused) {
 
 TEST_F(MountPointTest, OneThatHoldfastMountedIsRefusedWithItsUrl) {
   ASSERT_TRUE(ClaimMountPoint(instance_, Record(true, DeadPid())).ok());
-  const cachecore::Status status = Check(point_, {{point_, "/", "erofs", "/fuse/h-1/image"}});
+  const cachecore::Status status =
+      Check(point_, {{"0:1", point_, "/", "erofs", "/fuse/h-1/image"}});
   EXPECT_EQ(status.error(), EBUSY);
   EXPECT_EQ(status.message(), "mount point " + point_ +
                                   " already shows http://h/image; unmount it first: holdfast "
@@ -163,7 +164,8 @@ TEST(MountTableTest, ReadsMountinfoWithEscapesAndOptionalFields) {
 }
 
 TEST(MountTableTest, OfSeveralMountsOnOnePointTheLastIsFound) {
-  const std::vector<MountEntry> table = {{"/m", "/", "ext4", "a"}, {"/m", "/", "erofs", "b"}};
+  const std::vector<MountEntry> table = {{"0:1", "/m", "/", "ext4", "a"},
+                                         {"0:2", "/m", "/", "erofs", "b"}};
   EXPECT_EQ(FindMount(table, "/m")->type, "erofs");
   EXPECT_EQ(FindMount(table, "/n"), nullptr);
 }
