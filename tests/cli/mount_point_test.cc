@@ -161,6 +161,7 @@ TEST(MountTableTest, ReadsMountinfoWithEscapesAndOptionalFields) {
   EXPECT_EQ(table[0].type, "ext4");
   EXPECT_EQ(table[0].source, "/dev/root");
   EXPECT_EQ(table[1].root, "/sub\\dir");
+  EXPECT_EQ(table[1].device, "0:40");
 }
 
 TEST(MountTableTest, OfSeveralMountsOnOnePointTheLastIsFound) {
