@@ -1,4 +1,5 @@
-"""A daemon that dies at each start: damped, shown by `holdfast status`, and the read that waited all along finishes once it is mended."""
+"""A daemon that dies at each start: damped, shown by `holdfast status`; the read that waited all along finishes once
+it is mended."""
 
 import json
 import os
@@ -45,7 +46,8 @@ class CrashLoopTest(Case):
         self.assertTrue(wait_gone(pid, 5))
 
     def wait_deaths(self, count):
-        wait_until(lambda: self.instance.service("holdfastd")["restarts"] >= self.restarts + count, 30, f"{count} deaths")
+        wait_until(lambda: self.instance.service("holdfastd")["restarts"] >= self.restarts + count, 30,
+                   f"{count} deaths")
 
     def assert_damped_and_reported(self, last_exit):
         # 10 ms, doubled each time: ten deaths take five seconds, and no more come in the next second than one or two.

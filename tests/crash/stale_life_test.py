@@ -1,4 +1,4 @@
-"""What a life that was SIGKILLed as a whole has left behind is recognised and taken away by the next start; the cache is kept."""
+"""What a life that was SIGKILLed as a whole has left behind is taken away by the next start; the cache is kept."""
 
 import errno
 import os

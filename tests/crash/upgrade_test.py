@@ -1,5 +1,5 @@
-"""`holdfast upgrade` under load: no read fails, the programs on disk serve; one that cannot take over leaves the old one
-serving.  HOLDFAST_UPGRADES says how often (50)."""
+"""`holdfast upgrade` under load: no read fails, the programs on disk serve; one that cannot take over leaves the
+old one serving.  HOLDFAST_UPGRADES says how often (50)."""
 
 import os
 import select
