@@ -21,6 +21,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include "cli/instance_control.h"
 #include "cli/process.h"
 #include "cli/supervisor_setup.h"
+#include "cli/systemd_unit.h"
 
 namespace cli {
 namespace {
@@ -126,13 +127,20 @@ UniqueFd EndSupervisor(const Instance& instance) {
   return lock;
 }
 
+// Whether somebody else, such as systemd, runs the daemons.  The lock file outlives its supervisor.
+bool IsForeign(const Instance& instance) {
+  if (access((instance.RunDir() + "/supervise.lock").c_str(), F_OK) != 0) return true;
+  return SupervisorPid(instance) == 0 && SystemdRuns(instance);
+}
+
 // The supervisor first: it would start again what is ended.
 Status EndInstance(const Instance& instance) {
-  // The file outlives the supervisor; without it somebody else, such as systemd, runs the daemons.
-  if (access((instance.RunDir() + "/supervise.lock").c_str(), F_OK) != 0) {
+  if (IsForeign(instance)) {
     DetachMounts(instance);
     std::cerr << "holdfast: instance " << instance.name()
-              << " is not supervised by holdfast; its daemons were left to whoever started them\n";
+              << " is not supervised by holdfast; its daemons were left to whoever started them "
+                 "(for systemd: systemctl stop "
+              << DaemonUnit(instance) << ")\n";
     return {};
   }
   const UniqueFd lock = EndSupervisor(instance);

@@ -4,6 +4,7 @@ kept."""
 import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -269,6 +270,19 @@ class UmountForceTest(Case):
         holder = self.hold_the_mount()
         self.signal(signal.SIGSTOP, self.instance.daemon_pid())
         self.force_and_check_all()
+
+    def test_daemons_that_others_run_are_left_to_them(self):
+        for path in (self.instance.run_path(), self.instance.state_path("cache"), self.instance.state_path("sources")):
+            os.makedirs(path)
+        self.box.start([os.path.join(BIN, "holdfastd"), f"--cache_dir={self.instance.state_path('cache')}",
+                        f"--run_dir={self.instance.run_path()}", "--readahead_max=0"], stderr=subprocess.DEVNULL)
+        wait_until(lambda: os.path.exists(self.instance.run_path("control.sock")), 20, "the daemon's socket")
+        fetcher = self.box.start([os.path.join(BIN, "holdfast-fetcherd"),
+                                  f"--device={self.instance.run_path('device.sock')}",
+                                  f"--sources_dir={self.instance.state_path('sources')}"], stderr=subprocess.DEVNULL)
+        self.mount_and_wait(flags=())
+        self.assertIn("its daemons were left to whoever started them", self.force())
+        self.assertIsNone(fetcher.poll())
 
     def test_a_loop_device_carries_the_mount(self):
         """As on kernels that can't mount an image from a file."""
