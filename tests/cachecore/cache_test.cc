@@ -39,6 +39,23 @@ TEST(CacheTest, ABlockWrittenDeclaredAndReadIsTheFetchersBytes) {
   EXPECT_EQ(byte, 'x');
 }
 
+TEST(CacheTest, AShutObjectsReadsEndWithEioUntilItIsOpenedUpAgain) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  rig.Write({0, 65536}, 'x');
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 65536}}), 0);
+  const auto first = StartRead(&rig, object.number, {65536, 69632});
+  const auto second = StartRead(&rig, object.number, {500'000, 600'000});
+  rig.cache->SetShut(object.number, true);
+  EXPECT_EQ(first->ended->error(), EIO);
+  EXPECT_EQ(second->ended->error(), EIO);
+  EXPECT_EQ(StartRead(&rig, object.number, {131072, 135168})->ended->error(), EIO);
+  EXPECT_TRUE(rig.IsPresent(object.number, {0, 65536}));
+  rig.cache->SetShut(object.number, false);
+  const auto third = StartRead(&rig, object.number, {131072, 135168});
+  EXPECT_FALSE(third->ended.has_value());
+}
+
 TEST(CacheTest, WhatIsFilledIsThereInTheNextLifeWithoutAskingAnybody) {
   CacheRig rig;
   const ObjectInfo object = *rig.Acquire(kMiB);

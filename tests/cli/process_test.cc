@@ -123,6 +123,24 @@ TEST_F(ProcessTest, AProcessThatIgnoresTheSignalIsReported) {
   EXPECT_EQ(status.message(), "process " + std::to_string(child_) + " does not end");
 }
 
+TEST(RunProgramTest, GivesOutputAndExitCode) {
+  const auto end = RunProgram({"/bin/sh", "-c", "echo out; echo err >&2; exit 7"}, Deadline(kLong));
+  ASSERT_TRUE(end.ok());
+  EXPECT_EQ(end->output, "out\nerr\n");
+  EXPECT_EQ(end->exit_code, 7);
+}
+
+TEST(RunProgramTest, OneThatDoesNotEndIsKilledAtTheDeadline) {
+  const auto end = RunProgram({"/bin/sleep", "600"}, Deadline(milliseconds(50)));
+  EXPECT_EQ(end.status().error(), ETIMEDOUT);
+}
+
+TEST(RunProgramTest, ASignalIsNamedAsAShellDoes) {
+  const auto end = RunProgram({"/bin/sh", "-c", "kill -9 $$"}, Deadline(kLong));
+  ASSERT_TRUE(end.ok());
+  EXPECT_EQ(end->exit_code, 128 + SIGKILL);
+}
+
 TEST_F(ProcessTest, ASpawnedProgramHasItsOutputInTheLogAndNoneOfOurDescriptors) {
   const UniqueFd leak(open("/dev/null", O_RDONLY));  // Without O_CLOEXEC, as a shell leaves them.
   const auto child = SpawnDetached(
