@@ -44,7 +44,8 @@ Result<ObjectAttr> DecodeAttr(std::string_view text) {
     if (!entry.is_object() || entry.size() > 1) return bad;
     Pin& pin = attr.pins[origin];
     if (entry.empty()) continue;
-    if (!entry.begin()->is_string()) return bad;
+    // A validator without a kind would be written back as none at all.
+    if (entry.begin().key().empty() || !entry.begin()->is_string()) return bad;
     pin = {entry.begin().key(), entry.begin()->get<std::string>()};
   }
   return attr;

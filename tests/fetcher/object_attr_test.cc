@@ -36,5 +36,9 @@ TEST(ObjectAttrTest, WhatIsNotOursIsRefused) {
   }
 }
 
+TEST(ObjectAttrTest, AValidatorWithoutAKindIsNotThisFetchers) {
+  EXPECT_EQ(DecodeAttr(R"({"pins":{"http://a/":{"":"x"}},"size":1})").status().error(), EBADMSG);
+}
+
 }  // namespace
 }  // namespace fetcher
