@@ -21,9 +21,11 @@ namespace {
 // reserved and not recorded does not recur either.
 constexpr uint64_t kCounterRecoverySkip = uint64_t{1} << 24;
 
-// The fault points that a commit passes before and after it, by what is in it.
+// The fault points that a commit passes before and after it, by what is in it; none while none is
+// armed.
 std::vector<std::pair<Fault, Fault>> FaultPointsOf(const MetadataBatch& batch) {
   std::vector<std::pair<Fault, Fault>> points;
+  if (!FaultPointsArmed()) return points;
   const auto note = [&](bool applies, Fault before, Fault after) {
     if (applies) points.emplace_back(before, after);
   };
@@ -200,7 +202,7 @@ Status Store::Commit(const MetadataBatch& changes, Sync sync) {
     batch.Put(schema::JournalKey(request.msg_id), schema::EncodeJournal(request));
   }
   for (const MsgId msg_id : changes.erase_journal) batch.Delete(schema::JournalKey(msg_id));
-  const auto points = FaultPointsArmed() ? FaultPointsOf(changes) : decltype(FaultPointsOf({})){};
+  const auto points = FaultPointsOf(changes);
   for (const auto& [before, after] : points) RETURN_IF_ERROR(PassFaultPoint(before));
   RETURN_IF_ERROR(db_->Write(&batch, sync));
   for (const auto& [before, after] : points) FaultPoint(after);
