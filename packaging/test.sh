@@ -5,6 +5,7 @@
 #   asan    the engine's, the daemon's and the fetcher's unit tests under the address and
 #           undefined-behaviour sanitizers
 #   tsan    those of them in which threads meet, under the thread sanitizer
+#   release builds what is installed, and what demo.sh runs
 #   clang   the programs with clang's thread-safety analysis; the fuzz targets, 10 s each
 #
 # One line for each slice and a summary at the end; the full output is in build/test-logs.  A failing slice does
@@ -82,6 +83,7 @@ fi
 export ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1'
 sanitized asan "${threaded[@]}" "${decoding[@]}"
 sanitized tsan "${threaded[@]}"
+slice release-build build release
 if slice clang-build build clang "${programs[@]}" "${fuzzers[@]}"; then
   slice clang-fuzz tests clang fuzz
 fi
