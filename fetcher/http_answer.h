@@ -23,6 +23,8 @@ struct HttpAnswer {
   std::string last_modified;
   std::string content_encoding;
   std::string content_type;
+  std::string www_authenticate;  // All of them, joined by ", ".
+  std::string error_body;        // The beginning of a body that is not the object's.
   std::optional<uint64_t> content_length;
   Duration retry_after = Duration::zero();
 };

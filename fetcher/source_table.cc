@@ -27,8 +27,11 @@ std::shared_ptr<Origin> SourceTable::OpenOrigin(const std::string& url,
   if (is_file) {
     origin->backend = std::make_unique<FileBackend>(url, file_);
   } else {
-    origin->backend = std::make_unique<HttpBackend>(
-        HttpBackend::Config{url, config.query, config.ca_file}, http_);
+    HttpSite site;
+    site.base_url = url;
+    site.query = config.query;
+    site.ca_file = config.ca_file;
+    origin->backend = std::make_unique<HttpBackend>(std::move(site), http_);
   }
   known = origin;
   return origin;

@@ -1,0 +1,48 @@
+#include "fetcher/blocking_calls.h"
+
+#include <glog/logging.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace fetcher {
+
+Cancel::Cancel() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  PCHECK(event_.valid()) << "eventfd";
+}
+
+void Cancel::Set() {
+  set_ = true;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(event_.get(), &one, sizeof(one));
+}
+
+std::shared_ptr<Cancel> BlockingCalls::Start(std::function<void(const Cancel&)> call) {
+  Call& entry = calls_.emplace_back();
+  entry.thread = std::thread([this, &entry, work = std::move(call)] {
+    work(*entry.cancel);
+    entry.returned = true;
+    wake_();
+  });
+  return entry.cancel;
+}
+
+void BlockingCalls::Reap() {
+  for (auto it = calls_.begin(); it != calls_.end();) {
+    if (!it->returned) {
+      ++it;
+      continue;
+    }
+    it->thread.join();
+    it = calls_.erase(it);
+  }
+}
+
+void BlockingCalls::Finish() {
+  for (Call& call : calls_) call.cancel->Set();
+  for (Call& call : calls_) call.thread.join();
+  calls_.clear();
+}
+
+}  // namespace fetcher

@@ -1,0 +1,30 @@
+// What a libcurl easy handle is told before a transfer, and tells after it.
+//
+// Errors   Failure with the cause in words behind `url`, which must be fit to be shown.
+
+#ifndef FETCHER_HTTP_EASY_H_
+#define FETCHER_HTTP_EASY_H_
+
+#include <curl/curl.h>
+
+#include <string>
+
+#include "fetcher/backend.h"
+#include "fetcher/http_answer.h"
+#include "fetcher/http_engine.h"
+
+namespace fetcher {
+
+// What all our transfers have in common; redirects are not followed.
+void SetCommonOptions(CURL* easy, const HttpOptions& options);
+
+// The header fields that matter.
+HttpAnswer AnswerOf(CURL* easy);
+
+// What a libcurl error means.  `text` is the handle's error buffer.
+Failure JudgeCurl(CURL* easy, CURLcode code, const char* text, const HttpOptions& options,
+                  const std::string& url);
+
+}  // namespace fetcher
+
+#endif  // FETCHER_HTTP_EASY_H_

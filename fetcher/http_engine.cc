@@ -1,0 +1,113 @@
+#include "fetcher/http_engine.h"
+
+#include <curl/curl.h>
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "fetcher/http_transfer.h"
+
+namespace fetcher {
+namespace {
+
+// How often transfers that wait for an authorizer ask again by themselves.
+constexpr Duration kAskAgain = std::chrono::seconds(1);
+constexpr Duration kLongestWait = std::chrono::hours(1);
+
+}  // namespace
+
+HttpEngine::HttpEngine(const HttpOptions& options)
+    : options_(options),
+      multi_((curl_global_init(CURL_GLOBAL_DEFAULT), curl_multi_init())),
+      calls_([this] { Wake(); }) {
+  CHECK(multi_ != nullptr) << "libcurl does not start";
+}
+
+HttpEngine::~HttpEngine() {
+  calls_.Finish();
+  for (CURL* easy : idle_easies_) curl_easy_cleanup(easy);
+  curl_multi_cleanup(multi_);
+}
+
+void* HttpEngine::TakeEasy() {
+  if (idle_easies_.empty()) {
+    CURL* easy = curl_easy_init();
+    CHECK(easy != nullptr);
+    return easy;
+  }
+  CURL* easy = idle_easies_.back();
+  idle_easies_.pop_back();
+  curl_easy_reset(easy);
+  return easy;
+}
+
+void HttpEngine::ReturnEasy(void* easy) { idle_easies_.push_back(easy); }
+
+std::unique_ptr<char[]> HttpEngine::TakeBuffer() {
+  if (idle_buffers_.empty()) return std::unique_ptr<char[]>(new char[kGather]);
+  std::unique_ptr<char[]> buffer = std::move(idle_buffers_.back());
+  idle_buffers_.pop_back();
+  return buffer;
+}
+
+void HttpEngine::ReturnBuffer(std::unique_ptr<char[]> buffer) {
+  if (buffer) idle_buffers_.push_back(std::move(buffer));
+}
+
+void HttpEngine::Wake() { curl_multi_wakeup(multi_); }
+
+void HttpEngine::Wait(std::span<pollfd> others, Duration timeout) {
+  std::vector<curl_waitfd> fds;
+  for (const pollfd& other : others) {
+    short events = 0;
+    if (other.events & POLLIN) events |= CURL_WAIT_POLLIN;
+    if (other.events & POLLOUT) events |= CURL_WAIT_POLLOUT;
+    fds.push_back({other.fd, events, 0});
+  }
+  for (const HttpTransfer* transfer : transfers_) {
+    if (transfer->has_refusal()) timeout = Duration::zero();
+    if (transfer->is_parked()) timeout = std::min(timeout, kAskAgain);
+    if (transfer->HasGathered(Duration::max())) timeout = std::min(timeout, options_.gather_time);
+  }
+  const auto limit =
+      std::chrono::ceil<std::chrono::milliseconds>(std::min(timeout, kLongestWait)).count();
+  curl_multi_poll(multi_, fds.data(), static_cast<unsigned>(fds.size()), static_cast<int>(limit),
+                  nullptr);
+  for (size_t i = 0; i < fds.size(); ++i) {
+    others[i].revents = 0;
+    if (fds[i].revents & CURL_WAIT_POLLIN) others[i].revents |= POLLIN;
+    if (fds[i].revents & CURL_WAIT_POLLOUT) others[i].revents |= POLLOUT;
+  }
+}
+
+void HttpEngine::AdvanceParked() {
+  // What a transfer's end calls may destroy others.
+  const std::vector<HttpTransfer*> all = transfers_;
+  for (HttpTransfer* transfer : all) {
+    const auto place = std::find(transfers_.begin(), transfers_.end(), transfer);
+    if (place != transfers_.end() && transfer->is_parked()) transfer->Advance();
+  }
+}
+
+void HttpEngine::Run() {
+  calls_.Reap();
+  AdvanceParked();
+  int running = 0;
+  curl_multi_perform(multi_, &running);
+  int left = 0;
+  while (const CURLMsg* message = curl_multi_info_read(multi_, &left)) {
+    if (message->msg != CURLMSG_DONE) continue;
+    HttpTransfer* transfer = nullptr;
+    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
+    // OnDone may destroy the transfer, and `message` with it.
+    const CURLcode code = message->data.result;
+    transfer->OnDone(code);
+  }
+  const Duration due = cachecore::Clock::Monotonic().Now() - options_.gather_time;
+  for (HttpTransfer* transfer : transfers_) {
+    if (transfer->HasGathered(due)) transfer->StoreGathered();
+  }
+}
+
+}  // namespace fetcher

@@ -1,0 +1,239 @@
+#include "fetcher/http_transfer.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "fetcher/http_easy.h"
+#include "fetcher/http_range.h"
+#include "fetcher/http_url.h"
+#include "fetcher/source_config.h"
+
+namespace fetcher {
+namespace {
+
+using Kind = Failure::Kind;
+
+// Bodies that nobody wants are read to their end up to this size, which keeps the connection.
+constexpr uint64_t kMaxDrain = 64 << 10;
+// What is kept of an error's body, for who explains the error.
+constexpr size_t kMaxErrorBody = 4 << 10;
+
+bool IsRedirect(int status) {
+  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+bool IsSuccess(int status) { return (status >= 200 && status < 300) || status == 416; }
+
+void SetBlob(CURL* easy, CURLoption option, const std::string& text) {
+  curl_blob blob = {const_cast<char*>(text.data()), text.size(), CURL_BLOB_COPY};
+  curl_easy_setopt(easy, option, &blob);
+}
+
+}  // namespace
+
+std::string HttpSite::ShownUrl(const std::string& key) const {
+  return RedactUrl((shown_base_url.empty() ? base_url : shown_base_url) + key);
+}
+
+HttpTransfer::HttpTransfer(HttpEngine* engine, const HttpSite& site, const std::string& key,
+                           ByteRange range, const Pin& pin)
+    : engine_(engine),
+      site_(site),
+      shown_url_(site.ShownUrl(key)),
+      range_(FormatRange(range)),
+      if_range_(IfRangeValue(pin)),
+      easy_(engine->TakeEasy()),
+      url_(site.base_url + key + site.query) {
+  engine->transfers_.push_back(this);
+  Start();
+}
+
+HttpTransfer::~HttpTransfer() {
+  Stop();
+  engine_->ReturnEasy(easy_);
+  curl_slist_free_all(headers_);
+  std::erase(engine_->transfers_, this);
+}
+
+void HttpTransfer::Start() {
+  granted_ = {};
+  refused_ = false;
+  parked_ = true;
+  if (site_.authorizer && is_home_) {
+    auto authorization = site_.authorizer->Authorize();
+    if (std::holds_alternative<HttpAuthorizer::NotYet>(authorization)) return;
+    if (auto* failure = std::get_if<Failure>(&authorization)) {
+      failure->cause = shown_url_ + ": " + failure->cause;
+      refusal_ = std::move(*failure);
+      return;
+    }
+    granted_ = std::get<HttpAuthorizer::Granted>(std::move(authorization));
+  }
+  drained_ = 0;
+  error_body_.clear();
+  error_text_[0] = '\0';
+  curl_easy_reset(easy_);
+  SetUp();
+  CHECK_EQ(curl_multi_add_handle(engine_->multi_, easy_), CURLM_OK);
+  running_ = true;
+  parked_ = false;
+}
+
+void HttpTransfer::Stop() {
+  if (running_) CHECK_EQ(curl_multi_remove_handle(engine_->multi_, easy_), CURLM_OK);
+  running_ = false;
+}
+
+void HttpTransfer::SetUp() {
+  SetCommonOptions(easy_, engine_->options());
+  curl_easy_setopt(easy_, CURLOPT_URL, url_.c_str());
+  curl_easy_setopt(easy_, CURLOPT_PRIVATE, this);
+  curl_easy_setopt(easy_, CURLOPT_ERRORBUFFER, error_text_);
+  curl_easy_setopt(easy_, CURLOPT_WRITEFUNCTION, &WriteCallback);
+  curl_easy_setopt(easy_, CURLOPT_WRITEDATA, this);
+  curl_easy_setopt(easy_, CURLOPT_RANGE, range_.c_str());
+  if (!site_.ca_file.empty()) curl_easy_setopt(easy_, CURLOPT_CAINFO, site_.ca_file.c_str());
+  if (is_home_) SetCredentials();
+  SetHeaders();
+}
+
+void HttpTransfer::SetCredentials() {
+  // The URL's own, which a redirect within the site does not repeat.
+  const UrlParts base = SplitUrl(site_.base_url);
+  if (!base.user.empty() || !base.password.empty()) {
+    curl_easy_setopt(easy_, CURLOPT_USERNAME, base.user.c_str());
+    curl_easy_setopt(easy_, CURLOPT_PASSWORD, base.password.c_str());
+  }
+  if (!granted_.credentials) return;
+  const HttpCredentials& credentials = *granted_.credentials;
+  if (!credentials.user.empty() || !credentials.password.empty()) {
+    curl_easy_setopt(easy_, CURLOPT_USERNAME, credentials.user.c_str());
+    curl_easy_setopt(easy_, CURLOPT_PASSWORD, credentials.password.c_str());
+  }
+  if (!credentials.sigv4.empty()) {
+    curl_easy_setopt(easy_, CURLOPT_AWS_SIGV4, credentials.sigv4.c_str());
+  }
+  if (!credentials.client_cert.empty()) {
+    SetBlob(easy_, CURLOPT_SSLCERT_BLOB, credentials.client_cert);
+    SetBlob(easy_, CURLOPT_SSLKEY_BLOB, credentials.client_key);
+  }
+}
+
+void HttpTransfer::SetHeaders() {
+  curl_slist_free_all(headers_);
+  headers_ = nullptr;
+  const auto add = [this](const std::string& line) {
+    headers_ = curl_slist_append(headers_, line.c_str());
+  };
+  if (!if_range_.empty()) add("If-Range: " + if_range_);
+  if (granted_.credentials) {
+    for (const std::string& line : granted_.credentials->headers) add(line);
+  }
+  curl_easy_setopt(easy_, CURLOPT_HTTPHEADER, headers_);
+}
+
+int HttpTransfer::status() const {
+  long status = 0;
+  curl_easy_getinfo(easy_, CURLINFO_RESPONSE_CODE, &status);
+  return static_cast<int>(status);
+}
+
+HttpAnswer HttpTransfer::answer() const {
+  HttpAnswer answer = AnswerOf(easy_);
+  answer.error_body = error_body_;
+  return answer;
+}
+
+size_t HttpTransfer::WriteCallback(char* data, size_t, size_t size, void* self) {
+  return static_cast<HttpTransfer*>(self)->TakeBody(data, size) ? size : CURL_WRITEFUNC_ERROR;
+}
+
+bool HttpTransfer::TakeBody(const char* data, size_t size) {
+  const int code = status();
+  if (code == 200 || code == 206) return OnBody(data, size);
+  error_body_.append(data, std::min(size, kMaxErrorBody - error_body_.size()));
+  return Drain(size);
+}
+
+bool HttpTransfer::Drain(size_t size) { return (drained_ += size) <= kMaxDrain; }
+
+void HttpTransfer::Advance() {
+  if (!refusal_) Start();
+  if (!refusal_) return;
+  parked_ = false;
+  Finish(std::move(refusal_));
+}
+
+void HttpTransfer::OnDone(CURLcode code) {
+  Stop();
+  // A body given up as too long or as not wanted is an answer all the same.
+  if (code != CURLE_OK && code != CURLE_WRITE_ERROR) {
+    return Finish(JudgeCurl(easy_, code, error_text_, engine_->options(), shown_url_));
+  }
+  const int code_of_answer = status();
+  if (IsSuccess(code_of_answer) || IsRedirect(code_of_answer)) {
+    if (granted_.credentials) site_.authorizer->OnAccepted(granted_.serial);
+    if (!IsRedirect(code_of_answer) || !Redirect()) Finish(std::move(refusal_));
+  } else if (!AskAgain(answer())) {
+    Finish(std::nullopt);
+  }
+}
+
+Failure HttpTransfer::Fail(Kind kind, int error, const std::string& what) const {
+  return {kind, error, shown_url_ + ": " + what, Duration::zero()};
+}
+
+bool HttpTransfer::Redirect() {
+  char* target = nullptr;
+  curl_easy_getinfo(easy_, CURLINFO_REDIRECT_URL, &target);
+  if (target == nullptr) return false;
+  const int most = engine_->options().max_redirects;
+  if (++redirects_ > most) {
+    refusal_ =
+        Fail(Kind::kRefused, EIO, "more than " + std::to_string(most) + " redirects (ELOOP)");
+    return false;
+  }
+  const std::string url = target;  // The handle's, which is reset.
+  const UrlParts base = SplitUrl(site_.base_url);
+  const UrlParts next = SplitUrl(url);
+  // A redirect may not take a request from TLS to the open.
+  if (next.scheme != "https" && (next.scheme != "http" || base.scheme == "https")) {
+    refusal_ = Fail(Kind::kRefused, EIO, "redirected to a protocol that is not allowed");
+    return false;
+  }
+  url_ = url;
+  is_home_ = base.IsSamePlace(next);
+  Start();
+  return true;
+}
+
+bool HttpTransfer::AskAgain(const HttpAnswer& answer) {
+  if (!granted_.credentials) return false;
+  if (!site_.authorizer->IsRefusal(answer)) {
+    site_.authorizer->OnAccepted(granted_.serial);
+    return false;
+  }
+  const Failure failure = Explain(Fail(Kind::kRetry, EACCES, DescribeHttpStatus(answer.status)));
+  const std::string prefix = shown_url_ + ": ";
+  Failure told = failure;
+  if (told.cause.starts_with(prefix)) told.cause.erase(0, prefix.size());
+  site_.authorizer->OnRefused(granted_.serial, answer, told);
+  refused_ = true;
+  if (std::exchange(asked_again_, true)) return false;
+  Start();
+  return true;
+}
+
+Failure HttpTransfer::Explain(Failure failure) const {
+  if (!site_.authorizer) return failure;
+  if (is_home_) return site_.authorizer->Explain(answer(), std::move(failure));
+  if (failure.error == EACCES) {
+    failure.cause += " (by another host that it redirects to, where no credentials are sent)";
+  }
+  return failure;
+}
+
+}  // namespace fetcher

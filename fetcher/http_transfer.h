@@ -1,0 +1,119 @@
+// HttpTransfer: one ranged GET of an object, with what it takes to be let in, and its redirects.
+//
+// Model    asks the site's authorizer and is parked until that grants something; then is libcurl's
+//          until done.  Redirects are followed here, not by libcurl: the base URL's scheme, host
+//          and port are where credentials and the client certificate go, and the only place.  A
+//          refusal from there is told to the authorizer, and the request made once more.  Bodies
+//          that are not the object's end here; what means to be the object's goes to OnBody.
+// Threads  the event loop's.
+// Owns     an easy handle of the engine, while it lives.
+
+#ifndef FETCHER_HTTP_TRANSFER_H_
+#define FETCHER_HTTP_TRANSFER_H_
+
+#include <curl/curl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "fetcher/backend.h"
+#include "fetcher/http_answer.h"
+#include "fetcher/http_authorizer.h"
+#include "fetcher/http_engine.h"
+
+namespace fetcher {
+
+// Where the objects of one origin are, and how to get in.
+struct HttpSite {
+  std::string base_url;        // Ends in '/'; may hold a user and password.
+  std::string query;           // "" or "?...", put behind every URL.
+  std::string ca_file;         // "" is the system's.
+  std::string shown_base_url;  // What is shown for base_url; "" for base_url without secrets.
+  std::shared_ptr<HttpAuthorizer> authorizer;  // Null: everybody is let in.
+
+  std::string ShownUrl(const std::string& key) const;
+};
+
+class HttpTransfer : public Transfer {
+ public:
+  ~HttpTransfer() override;
+  HttpTransfer(const HttpTransfer&) = delete;
+  HttpTransfer& operator=(const HttpTransfer&) = delete;
+
+  // For the engine.
+  bool is_parked() const { return parked_; }
+  bool has_refusal() const { return refusal_.has_value(); }
+  // REQUIRES: is_parked().  May destroy *this, as may OnDone.
+  void Advance();
+  void OnDone(CURLcode code);
+  // Whether bytes are in memory that came by then.
+  virtual bool HasGathered(Duration) const { return false; }
+  // Writes what is in memory.
+  virtual void StoreGathered() {}
+
+ protected:
+  // `site` outlives this.
+  HttpTransfer(HttpEngine* engine, const HttpSite& site, const std::string& key, ByteRange range,
+               const Pin& pin);
+
+  // Takes a piece of a body that means to be the object's; false ends the transfer.
+  virtual bool OnBody(const char* data, size_t size) = 0;
+  // It is over: answer() came to its end, or until OnBody had enough; or failure says why not.  May
+  // destroy *this.
+  virtual void Finish(std::optional<Failure> failure) = 0;
+
+  HttpAnswer answer() const;
+  // `failure`, which answer() was taken for, in the words of the site.
+  Failure Explain(Failure failure) const;
+  // The authorizer's credentials were refused by the last answer.
+  bool refused() const { return refused_; }
+  // Counts body that nobody wants; false when it is too much.
+  bool Drain(size_t size);
+  std::unique_ptr<char[]> TakeBuffer() { return engine_->TakeBuffer(); }
+  void ReturnBuffer(std::unique_ptr<char[]> buffer) { engine_->ReturnBuffer(std::move(buffer)); }
+  const std::string& shown_url() const { return shown_url_; }
+
+ private:
+  static size_t WriteCallback(char* data, size_t, size_t size, void* self);
+  bool TakeBody(const char* data, size_t size);
+
+  // Gives the request to libcurl if the authorizer grants it.  Calls nobody back.
+  void Start();
+  void SetUp();
+  void SetCredentials();
+  void SetHeaders();
+  // Takes the request back from libcurl.
+  void Stop();
+  Failure Fail(Failure::Kind kind, int error, const std::string& what) const;
+  // Goes on at the place that the answer names; false if it names none.
+  bool Redirect();
+  // Tells the authorizer how the answer took its credentials.  True: the request is under way anew.
+  bool AskAgain(const HttpAnswer& answer);
+  int status() const;
+
+  HttpEngine* const engine_;
+  const HttpSite& site_;
+  const std::string shown_url_;
+  const std::string range_;
+  const std::string if_range_;
+  CURL* const easy_;
+
+  std::string url_;      // Where the next request goes.
+  bool is_home_ = true;  // That is at the site.
+  int redirects_ = 0;
+  bool running_ = false;  // libcurl has it.
+  bool parked_ = false;   // It waits for the authorizer, or to report refusal_.
+  bool asked_again_ = false;
+  bool refused_ = false;
+  std::optional<Failure> refusal_;   // To be reported at the next Advance.
+  HttpAuthorizer::Granted granted_;  // What the request carries.
+  curl_slist* headers_ = nullptr;
+  char error_text_[CURL_ERROR_SIZE] = {};
+  uint64_t drained_ = 0;
+  std::string error_body_;
+};
+
+}  // namespace fetcher
+
+#endif  // FETCHER_HTTP_TRANSFER_H_

@@ -1,0 +1,100 @@
+#include "fetcher/renewing_authorizer.h"
+
+#include <glog/logging.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+namespace fetcher {
+
+RenewingAuthorizer::~RenewingAuthorizer() {
+  if (cancel_) cancel_->Set();
+}
+
+void RenewingAuthorizer::StartRenewal() {
+  VLOG(1) << "bringing " << what_;
+  outcome_ = std::make_shared<Outcome>();
+  started_ = clock_.Now();
+  cancel_ =
+      calls_->Start([bring = bring_, renewal = next_, outcome = outcome_](const Cancel& cancel) {
+        auto result = bring(renewal, cancel);
+        const cachecore::MutexLock lock(&outcome->mu);
+        outcome->result = std::move(result);
+      });
+}
+
+void RenewingAuthorizer::Pause(Failure failure) {
+  pause_ = pause_ == Duration::zero() ? kFirstPause : std::min(2 * pause_, kLongestPause);
+  not_before_ = clock_.Now() + pause_;
+  failure_ = std::move(failure);
+}
+
+void RenewingAuthorizer::TakeOutcome() {
+  if (!outcome_) return;
+  std::optional<cachecore::Result<BroughtCredentials>> result;
+  {
+    const cachecore::MutexLock lock(&outcome_->mu);
+    if (!outcome_->result) return;
+    result = std::move(outcome_->result);
+  }
+  outcome_.reset();
+  cancel_.reset();
+  const bool dead = result->ok() && (*result)->lifetime && *(*result)->lifetime <= Duration::zero();
+  if (dead || !result->ok()) {
+    const std::string why =
+        dead ? what_ + " that were brought have expired already" : result->status().message();
+    LOG_IF(WARNING, !failure_ || failure_->cause != why) << why;
+    return Pause({Failure::Kind::kRetry, EACCES, why, Duration::zero()});
+  }
+  const Duration now = clock_.Now();
+  credentials_ = std::make_shared<HttpCredentials>(std::move((*result)->credentials));
+  ++serial_;
+  accepted_ = false;
+  brought_at_ = now;
+  expires_.reset();
+  renew_at_.reset();
+  if (const auto lifetime = (*result)->lifetime) {
+    expires_ = now + *lifetime;
+    renew_at_ = *expires_ - std::min(*lifetime / 5, kMostAhead);
+  }
+  next_.refused = false;
+}
+
+HttpAuthorizer::Authorization RenewingAuthorizer::Authorize() {
+  TakeOutcome();
+  const Duration now = clock_.Now();
+  const bool due = !Holds() || (renew_at_ && now >= *renew_at_);
+  if (due && !outcome_ && now >= not_before_) StartRenewal();
+  if (Holds()) return Granted{credentials_, serial_};
+  if (outcome_ && now - started_ < kPatience) return NotYet{};
+  Failure failure = failure_
+                        ? *failure_
+                        : Failure{Failure::Kind::kRetry, EACCES, "still waiting for " + what_, {}};
+  failure.retry_after = std::max(not_before_ - now, kFirstPause);
+  return failure;
+}
+
+void RenewingAuthorizer::OnAccepted(uint64_t serial) {
+  if (serial != serial_ || !credentials_) return;
+  accepted_ = true;
+  refusals_ = 0;
+  if (clock_.Now() < not_before_) return;  // Renewing them ahead has failed.
+  failure_.reset();
+  pause_ = Duration::zero();
+}
+
+void RenewingAuthorizer::OnRefused(uint64_t serial, const HttpAnswer& answer,
+                                   const Failure& failure) {
+  TakeOutcome();
+  if (!answer.www_authenticate.empty()) next_.challenge = answer.www_authenticate;
+  // Others are there already, or somebody else's request has told us.
+  if (serial != serial_ || !credentials_) return;
+  if (accepted_ && clock_.Now() - brought_at_ < kFresh) return;
+  credentials_.reset();
+  next_.refused = true;
+  // The first refusal is the usual way to learn that they have expired, or what is asked for.
+  if (++refusals_ > 1) Pause({Failure::Kind::kRetry, EACCES, failure.cause, Duration::zero()});
+}
+
+}  // namespace fetcher
