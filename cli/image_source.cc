@@ -101,7 +101,10 @@ Result<ImageUrl> ParseImageUrl(const std::string& text) {
   const size_t colon = text.find("://");
   const std::string scheme = colon == std::string::npos ? "" : ToLower(text.substr(0, colon));
   if (scheme != "http" && scheme != "https" && scheme != "file") {
-    return Status(EINVAL, shown + " is not an image URL; use http://, https:// or file:///path");
+    return Status(EINVAL,
+                  shown +
+                      " is not an image URL; use http://, https://, file:///path, oci:// or "
+                      "oci-layout:");
   }
   if (text.find('#') != std::string::npos) {
     return Status(EINVAL, shown + " has a fragment ('#'), which names nothing on an origin");
@@ -146,6 +149,7 @@ std::string ImageSource::Volume() const {
 
   std::vector<std::string> urls;
   for (const ImageUrl& origin : origins) urls.push_back(origin.Public());
+  if (IsOfRegistry()) urls.resize(1);
   std::sort(urls.begin(), urls.end());
   std::string canonical;
   for (const std::string& url : urls) canonical += url + "\n";
@@ -160,6 +164,12 @@ json ImageSource::ToJson() const {
   for (const ImageUrl& origin : origins) value["origins"].push_back(origin.base);
   if (!origins.front().query.empty()) value["query"] = origins.front().query;
   if (!ca_file.empty()) value["ca_file"] = ca_file;
+  if (IsOfRegistry()) {
+    json oci = json::object();
+    if (!auth_file.empty()) oci["auth_file"] = auth_file;
+    if (plain_http) oci["plain_http"] = true;
+    value["oci"] = std::move(oci);
+  }
   return value;
 }
 
@@ -179,15 +189,31 @@ Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
     }
     source.origins.push_back(std::move(url));
   }
-  if (!ca_file.empty()) {
-    const std::unique_ptr<char, void (*)(void*)> path(realpath(ca_file.c_str(), nullptr),
-                                                      std::free);
-    if (!path || access(path.get(), R_OK) != 0) {
-      return Status::FromErrno(errno, "CA file " + ca_file);
-    }
-    source.ca_file = path.get();
-  }
+  ASSIGN_OR_RETURN(source.ca_file, CaFilePath(ca_file));
   return source;
+}
+
+Result<std::string> CaFilePath(const std::string& ca_file) {
+  if (ca_file.empty()) return std::string();
+  const std::unique_ptr<char, void (*)(void*)> path(realpath(ca_file.c_str(), nullptr), std::free);
+  if (!path || access(path.get(), R_OK) != 0) {
+    return Status::FromErrno(errno, "CA file " + ca_file);
+  }
+  return std::string(path.get());
+}
+
+std::string PercentEncodePath(const std::string& path) {
+  std::string encoded;
+  for (const char c : path) {
+    if (ConsistsOf(std::string(1, c), std::string(kAlphanumeric) + "/._-~")) {
+      encoded += c;
+      continue;
+    }
+    char escaped[4];
+    std::snprintf(escaped, sizeof escaped, "%%%02X", static_cast<unsigned>(c & 0xff));
+    encoded += escaped;
+  }
+  return encoded;
 }
 
 }  // namespace cli

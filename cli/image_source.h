@@ -6,7 +6,8 @@
 //          of one source serves the same object, so all end in the same name and query.  The volume
 //          holds just this object; its name is a readable part and a hash of the origins' URLs
 //          without query, sorted, so neither a renewed signature in the query nor another order of
-//          origins makes a new volume.
+//          origins makes a new volume.  A blob of a registry is named by its digest, the same in
+//          every mirror, so only the first origin counts.
 // Errors   EINVAL, with a sentence that says what is wrong with which URL.  A password is never
 // quoted. Threads  immutable values. See      holdfast(1) URLS; docs/format.md, source files.
 
@@ -37,8 +38,11 @@ cachecore::Result<ImageUrl> ParseImageUrl(const std::string& text);
 
 struct ImageSource {
   std::vector<ImageUrl> origins;  // In order of preference; at least one.
-  std::string ca_file;            // Absolute path, or "" for the system's certificates.
+  std::string ca_file = "";       // Absolute path, or "" for the system's certificates.
+  std::string auth_file = "";     // For registries: absolute path, or "" for none.
+  bool plain_http = false;        // For registries.
 
+  bool IsOfRegistry() const { return origins.front().base.starts_with("oci://"); }
   std::string Volume() const;
   const std::string& Object() const { return origins.front().object; }
   std::string PublicUrl() const { return origins.front().Public(); }
@@ -49,6 +53,12 @@ struct ImageSource {
 // `urls`: the image's URL and then those of --origin; `ca_file` may be "".
 cachecore::Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
                                                const std::string& ca_file);
+
+// The absolute path of a readable file of certificates; "" for "".
+cachecore::Result<std::string> CaFilePath(const std::string& ca_file);
+
+// A path as a URL has it.
+std::string PercentEncodePath(const std::string& path);
 
 }  // namespace cli
 

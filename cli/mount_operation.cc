@@ -54,7 +54,8 @@ Status MountOperation::Claim() {
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   ASSIGN_OR_RETURN(record_.mount_point,
                    CheckMountPoint(instance().root(), request_.mount_point, table));
-  record_.url = request_.source.PublicUrl();
+  record_.url = request_.reference.empty() ? request_.source.PublicUrl() : request_.reference;
+  record_.manifest = request_.manifest_digest;
   record_.volume = request_.source.Volume();
   record_.object = request_.source.Object();
   record_.claimed_by = getpid();
@@ -116,6 +117,12 @@ Status MountOperation::Acquire() {
   }
   object_path_ = JsonString(*answer, "path");
   object_bytes_ = static_cast<uint64_t>(JsonInt(*answer, "size"));
+  if (request_.image_bytes != 0 && object_bytes_ != request_.image_bytes) {
+    return Status(EBADMSG, "cannot mount " + record_.url + ": its image has " +
+                               std::to_string(object_bytes_) +
+                               " bytes at the origin, by its manifest " +
+                               std::to_string(request_.image_bytes));
+  }
   if (object_path_.empty()) return Status(EPROTO, "the daemon's answer to acquire has no path");
   return {};
 }

@@ -30,6 +30,11 @@ struct MountRequest {
   std::string erofs_options;
   std::chrono::milliseconds timeout;  // For the origin's first answers.
   Settings settings;
+  // What the user called the image, when that is not the source's URL, and the digest of the
+  // manifest to which that led.
+  std::string reference = "";
+  std::string manifest_digest = "";
+  uint64_t image_bytes = 0;  // As the manifest says; 0: whatever the origin has.
 };
 
 class MountOperation {

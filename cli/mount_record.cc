@@ -49,6 +49,7 @@ json MountRecord::ToJson() const {
           {"state", mounted ? "mounted" : "mounting"},
           {"mount_point", mount_point},
           {"url", url},
+          {"manifest", manifest},
           {"volume", volume},
           {"object", object},
           {"as", kind},
@@ -61,6 +62,7 @@ MountRecord MountRecord::FromJson(const json& value) {
   MountRecord record;
   record.mount_point = JsonString(value, "mount_point");
   record.url = JsonString(value, "url");
+  record.manifest = JsonString(value, "manifest");
   record.volume = JsonString(value, "volume");
   record.object = JsonString(value, "object");
   record.kind = JsonString(value, "as");

@@ -1,14 +1,18 @@
 #include <cerrno>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cachecore/parse_text.h"
 #include "cli/command.h"
 #include "cli/deadline.h"
+#include "cli/image_reference.h"
 #include "cli/image_source.h"
 #include "cli/mount_operation.h"
+#include "cli/registry_options.h"
+#include "cli/resolved_image.h"
 #include "cli/settings.h"
 
 namespace cli {
@@ -24,6 +28,7 @@ struct MountOptions {
   std::vector<std::string> origins;
   std::string as = "auto";
   std::string ca_file;
+  RegistryOptions registry;
   std::string erofs_options;
   std::string timeout = "30s";
   std::string cache_dir;
@@ -66,27 +71,70 @@ Result<Settings> SettingsOf(const MountOptions& options) {
   return settings;
 }
 
-Result<MountRequest> RequestOf(const MountOptions& options) {
+// What the command line asks for; of an image reference its source is still to be resolved.
+struct ParsedMount {
+  std::optional<ImageReference> reference;
+  RegistryAccess access;
+  MountRequest request;
+};
+
+Result<ParsedMount> Parse(const MountOptions& options) {
   ASSIGN_OR_RETURN(Instance instance, options.instance.Make());
-  std::vector<std::string> urls = {options.url};
-  urls.insert(urls.end(), options.origins.begin(), options.origins.end());
-  ASSIGN_OR_RETURN(ImageSource source, MakeImageSource(urls, options.ca_file));
+  std::optional<ImageReference> reference;
+  ImageSource source;
+  RegistryAccess access;
+  if (IsImageReference(options.url)) {
+    ASSIGN_OR_RETURN(reference, ParseImageReference(options.url));
+    if (!options.origins.empty()) {
+      return Status(EINVAL, "--origin is for URLs; further registries are given by --mirror");
+    }
+    ASSIGN_OR_RETURN(access, options.registry.Make());
+    ASSIGN_OR_RETURN(access.ca_file, CaFilePath(options.ca_file));
+  } else {
+    RETURN_IF_ERROR(options.registry.CheckUnused());
+    std::vector<std::string> urls = {options.url};
+    urls.insert(urls.end(), options.origins.begin(), options.origins.end());
+    ASSIGN_OR_RETURN(source, MakeImageSource(urls, options.ca_file));
+  }
   Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.timeout);
   if (!timeout.ok()) return std::move(timeout).status().WithContext("--timeout");
   const auto timeout_ms = std::chrono::duration_cast<std::chrono::milliseconds>(*timeout);
   if (timeout_ms.count() <= 0) return Status(EINVAL, "--timeout must be at least 1ms");
   ASSIGN_OR_RETURN(Settings settings, SettingsOf(options));
-  return MountRequest{std::move(instance),   std::move(source), options.mount_point, options.as,
-                      options.erofs_options, timeout_ms,        std::move(settings)};
+  return ParsedMount{
+      std::move(reference), std::move(access),
+      MountRequest{std::move(instance), std::move(source), options.mount_point, options.as,
+                   options.erofs_options, timeout_ms, std::move(settings), "", "", 0}};
+}
+
+// Finds out what the reference means, and where its bytes are.
+Status Resolve(ParsedMount* parsed) {
+  const ImageReference& reference = *parsed->reference;
+  MountRequest* request = &parsed->request;
+  request->reference = reference.Text();
+  if (reference.kind == ImageReference::Kind::kBlob) {
+    request->source = BlobSource(reference, reference.digest, parsed->access);
+    return {};
+  }
+  ASSIGN_OR_RETURN(const ResolvedImage image,
+                   ResolveImage(reference, parsed->access, request->instance, request->timeout));
+  request->source = BlobSource(reference, image.erofs_digest, parsed->access);
+  request->manifest_digest = image.manifest_digest;
+  request->image_bytes = image.erofs_bytes;
+  return {};
 }
 
 int RunMount(const MountOptions& options) {
-  Result<MountRequest> request = RequestOf(options);
-  if (!request.ok()) return Fail(request.status(), kExitUsage);
+  Result<ParsedMount> parsed = Parse(options);
+  if (!parsed.ok()) return Fail(parsed.status(), kExitUsage);
   const Status allowed = RequireRoot("mounting");
   if (!allowed.ok()) return Fail(allowed);
   CatchStopSignals();
-  const Status status = MountOperation(std::move(request).value()).Run();
+  if (parsed->reference) {
+    Status resolved = Resolve(&*parsed);
+    if (!resolved.ok()) return Fail(std::move(resolved).WithContext("cannot mount"));
+  }
+  const Status status = MountOperation(std::move(parsed->request)).Run();
   return status.ok() ? kExitOk : Fail(status);
 }
 
@@ -138,7 +186,8 @@ void AddSettings(CLI::App* app, MountOptions* options) {
 
 void AddMount(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<MountOptions>();
-  app->add_option("URL", options->url, "The image: http://, https:// or file:///path")
+  app->add_option("URL", options->url,
+                  "The image: http://, https://, file:///path, oci://HOST/REPO:TAG, oci-layout:DIR")
       ->required()
       ->type_name("");
   app->add_option("MOUNTPOINT", options->mount_point, "An existing directory")
@@ -158,6 +207,7 @@ void AddMount(CLI::App* app, int* exit_code) {
   app->add_option("--timeout", options->timeout,
                   "How long to wait for the origin's first answer (default: 30s)")
       ->type_name("TIME");
+  options->registry.AddTo(app);
   options->instance.AddTo(app);
   AddSettings(app, options.get());
   app->callback([options, exit_code] { *exit_code = RunMount(*options); });

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -57,17 +58,68 @@ std::vector<char*> PointersTo(std::vector<std::string>* strings) {
 }
 
 // Runs in the child between fork and exec.
-[[noreturn]] void ExecDetached(const std::vector<char*>& argv, int null_fd, int log_fd) {
+[[noreturn]] void ExecDetached(const std::vector<char*>& argv, int null_fd, int out_fd,
+                               int err_fd) {
   setsid();
   if (chdir("/") != 0) _exit(127);
   umask(022);
   dup2(null_fd, STDIN_FILENO);
-  dup2(log_fd, STDOUT_FILENO);
-  dup2(log_fd, STDERR_FILENO);
+  dup2(out_fd, STDOUT_FILENO);
+  dup2(err_fd, STDERR_FILENO);
   // A shell's pipe kept open by a daemon would keep the shell waiting.
   close_range(3, UINT_MAX, 0);
   execv(argv[0], argv.data());
   _exit(127);
+}
+
+// The program in one of $PATH's directories; "" when there is none.
+std::string OnSearchPath(const std::string& name) {
+  const char* search_path = std::getenv("PATH");
+  std::istringstream directories(search_path != nullptr ? search_path : "");
+  for (std::string directory; std::getline(directories, directory, ':');) {
+    if (directory.starts_with("/") && IsProgram(directory + "/" + name)) {
+      return directory + "/" + name;
+    }
+  }
+  return "";
+}
+
+// Runs `argv` to its end and returns what it said to a pipe: on stderr, and on stdout too unless
+// `out_fd` takes that.
+Result<ProgramEnd> RunAndListen(const std::vector<std::string>& argv, int out_fd,
+                                const Deadline& deadline) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "pipe");
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  const UniqueFd null_fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  std::vector<std::string> copies = argv;
+  const std::vector<char*> pointers = PointersTo(&copies);
+  const pid_t child = fork();
+  if (child < 0) return Status::FromErrno(errno, "fork");
+  if (child == 0) {
+    ExecDetached(pointers, null_fd.get(), out_fd >= 0 ? out_fd : writer.get(), writer.get());
+  }
+  writer.Reset();
+
+  ProgramEnd end;
+  Status status;
+  char buffer[4096];
+  ssize_t got = 1;
+  while (status.ok() && got > 0 && end.output.size() < kOutputBytesMax) {
+    status = WaitForFd(reader.get(), POLLIN, deadline);
+    if (!status.ok()) break;
+    got = read(reader.get(), buffer, sizeof buffer);
+    if (got > 0) end.output.append(buffer, static_cast<size_t>(got));
+  }
+  // One that has closed its output may run on, and one that says too much is not listened to.
+  if (!status.ok() || got > 0) kill(child, SIGKILL);
+  int wait_status = 0;
+  while (waitpid(child, &wait_status, 0) < 0 && errno == EINTR) {
+  }
+  RETURN_IF_ERROR(status);
+  end.exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+  return end;
 }
 
 }  // namespace
@@ -83,13 +135,7 @@ Result<std::string> FindProgram(const std::string& name) {
   for (const std::string& directory : {own, own + "/../sbin"}) {  // Daemons install into sbin.
     if (IsProgram(directory + "/" + name)) return directory + "/" + name;
   }
-  const char* search_path = std::getenv("PATH");
-  std::istringstream directories(search_path != nullptr ? search_path : "");
-  for (std::string directory; std::getline(directories, directory, ':');) {
-    if (directory.starts_with("/") && IsProgram(directory + "/" + name)) {
-      return directory + "/" + name;
-    }
-  }
+  if (std::string found = OnSearchPath(name); !found.empty()) return found;
   return Status(ENOENT, name + " is neither in " + own +
                             " nor on $PATH; install it, or set HOLDFAST_BIN_DIR to its directory");
 }
@@ -126,40 +172,29 @@ Result<pid_t> SpawnDetached(const std::vector<std::string>& argv, const std::str
   const std::vector<char*> pointers = PointersTo(&copies);
   const pid_t child = fork();
   if (child < 0) return Status::FromErrno(errno, "fork");
-  if (child == 0) ExecDetached(pointers, null_fd.get(), log_fd.get());
+  if (child == 0) ExecDetached(pointers, null_fd.get(), log_fd.get(), log_fd.get());
   return child;
 }
 
-Result<ProgramEnd> RunProgram(const std::vector<std::string>& argv, const Deadline& deadline) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "pipe");
-  const UniqueFd reader(ends[0]);
-  UniqueFd writer(ends[1]);
-  const UniqueFd null_fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  std::vector<std::string> copies = argv;
-  const std::vector<char*> pointers = PointersTo(&copies);
-  const pid_t child = fork();
-  if (child < 0) return Status::FromErrno(errno, "fork");
-  if (child == 0) ExecDetached(pointers, null_fd.get(), writer.get());
-  writer.Reset();
+Result<std::string> FindTool(const std::string& name, const std::string& package) {
+  if (std::string found = OnSearchPath(name); !found.empty()) return found;
+  if (IsProgram("/usr/bin/" + name)) return "/usr/bin/" + name;
+  return Status(ENOPKG, name + " is needed for this and not installed; install the package " +
+                            package + " (apt-get install " + package + ")");
+}
 
-  ProgramEnd end;
-  Status status;
-  char buffer[4096];
-  ssize_t got = 1;
-  while (status.ok() && got > 0 && end.output.size() < kOutputBytesMax) {
-    status = WaitForFd(reader.get(), POLLIN, deadline);
-    if (!status.ok()) break;
-    got = read(reader.get(), buffer, sizeof buffer);
-    if (got > 0) end.output.append(buffer, static_cast<size_t>(got));
-  }
-  // One that has closed its output may run on, and one that says too much is not listened to.
-  if (!status.ok() || got > 0) kill(child, SIGKILL);
-  int wait_status = 0;
-  while (waitpid(child, &wait_status, 0) < 0 && errno == EINTR) {
-  }
-  RETURN_IF_ERROR(status);
-  end.exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+Result<ProgramEnd> RunProgram(const std::vector<std::string>& argv, const Deadline& deadline) {
+  return RunAndListen(argv, -1, deadline);
+}
+
+Result<ToolEnd> RunTool(const std::vector<std::string>& argv, const Deadline& deadline) {
+  const UniqueFd output(memfd_create("output", MFD_CLOEXEC));
+  if (!output.valid()) return Status::FromErrno(errno, "memfd_create");
+  ASSIGN_OR_RETURN(ProgramEnd ended, RunAndListen(argv, output.get(), deadline));
+  ToolEnd end;
+  end.exit_code = ended.exit_code;
+  end.errors = std::move(ended.output);
+  ASSIGN_OR_RETURN(end.output, ReadFile("/proc/self/fd/" + std::to_string(output.get())));
   return end;
 }
 

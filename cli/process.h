@@ -45,9 +45,20 @@ struct ProgramEnd {
   int exit_code = 0;   // 128 and the signal's number when one has killed it.
   std::string output;  // stdout and stderr, as they came.
 };
+// A program of another package: on $PATH, else in /usr/bin; ENOPKG names the package.
+cachecore::Result<std::string> FindTool(const std::string& name, const std::string& package);
+
 // Runs `argv` to its end; ETIMEDOUT or EINTR, and it is killed, when that does not come.
 cachecore::Result<ProgramEnd> RunProgram(const std::vector<std::string>& argv,
                                          const Deadline& deadline);
+
+struct ToolEnd {
+  int exit_code = 0;
+  std::string output;  // stdout, whole.
+  std::string errors;  // stderr.
+};
+// As RunProgram, with what was asked for apart from what is said about it.
+cachecore::Result<ToolEnd> RunTool(const std::vector<std::string>& argv, const Deadline& deadline);
 
 // Whether `pid` runs a program that was given `argument_part` in one of its arguments.
 bool RunsWith(pid_t pid, const std::string& argument_part);

@@ -119,7 +119,11 @@ std::string MountLines(const StatusReport& report) {
                         : !report.IsRunning() ? "  [dead: nothing serves it; holdfast umount]"
                                               : "";
     text += "  mount       " + record.mount_point + "  " +
-            (record.kind.empty() ? "" : record.kind + "  ") + record.url + state + "\n";
+            (record.kind.empty() ? "" : record.kind + "  ") + record.url +
+            (record.manifest.empty() || record.url.ends_with(record.manifest)
+                 ? ""
+                 : "  " + record.manifest) +
+            state + "\n";
   }
   return text;
 }

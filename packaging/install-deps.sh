@@ -10,11 +10,11 @@
 set -eu
 
 build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
-  libgoogle-glog-dev librocksdb-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
+  libgoogle-glog-dev librocksdb-dev libssl-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
   perl pkg-config fuse3'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
-test="$demo clang clang-format clang-tidy fio git libbenchmark-dev libgtest-dev openssl
-  systemd"
+test="$demo apache2-utils clang clang-format clang-tidy docker-registry fio fsverity git libbenchmark-dev libgtest-dev openssl
+  skopeo systemd"
 bench="$demo curl rclone s3fs"
 
 wanted=

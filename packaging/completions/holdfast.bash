@@ -3,7 +3,8 @@
 # The options of a verb, in the order of its --help.
 _holdfast_options() {
   case $1 in
-    mount) echo "--help --origin --as --ca-file --erofs-options --timeout --instance --root --cache-dir
+    mount) echo "--help --origin --as --ca-file --erofs-options --timeout
+                 --auth-file --plain-http --mirror --instance --root --cache-dir
                  --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
                  --watchdog --daemon-flag --fetcher-flag" ;;
     umount) echo "--help --keep --lazy --force --instance --root" ;;
@@ -40,9 +41,9 @@ _holdfast() {
     --as) COMPREPLY=($(compgen -W 'auto erofs file' -- "$cur")); return ;;
     --detach-policy) COMPREPLY=($(compgen -W 'hold fail' -- "$cur")); return ;;
     --instance) COMPREPLY=($(compgen -W "$(_holdfast_instances)" -- "$cur")); return ;;
-    --ca-file) _filedir; return ;;
+    --ca-file | --auth-file) _filedir; return ;;
     --root | --cache-dir) _filedir -d; return ;;
-    --content | --boot-id | --origin | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --content | --boot-id | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag) return ;;
   esac
   if [[ $cur == -* ]]; then

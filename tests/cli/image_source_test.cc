@@ -43,9 +43,11 @@ TEST(ParseImageUrlTest, KeepsTheObjectPercentEncoded) {
 
 TEST(ParseImageUrlTest, RefusesWhatIsNoImageUrlAndSaysWhy) {
   EXPECT_EQ(ErrorOf("ftp://h/x"),
-            "'ftp://h/x' is not an image URL; use http://, https:// or file:///path");
+            "'ftp://h/x' is not an image URL; use http://, https://, file:///path, oci:// or "
+            "oci-layout:");
   EXPECT_EQ(ErrorOf("/some/file"),
-            "'/some/file' is not an image URL; use http://, https:// or file:///path");
+            "'/some/file' is not an image URL; use http://, https://, file:///path, oci:// or "
+            "oci-layout:");
   EXPECT_EQ(ErrorOf("http://h"), "'http://h' names no file: its path must end in the image's name");
   EXPECT_EQ(ErrorOf("http://h/d/?x"),
             "'http://h/d/' names no file: its path must end in the image's name");

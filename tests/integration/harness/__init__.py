@@ -3,6 +3,7 @@
 sandbox       one test's directory, and everything that is started or mounted below it
 nginx         an origin that can be slow, stopped and started, and whose log can be counted exactly
 misbehaving   an origin that lies
+oci_layout    OCI layouts: right Holdfast images, and wrong ones
 images        trees, EROFS images and plain files to serve, made once and kept
 holdfast      the programs under test
 disk          a small file system whose power can be cut

@@ -1,0 +1,173 @@
+#include "cli/image_reference.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <filesystem>
+#include <regex>
+
+#include "cli/content_digest.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using Kind = ImageReference::Kind;
+
+constexpr char kRegistryScheme[] = "oci://";
+constexpr char kBlobScheme[] = "oci-blob://";
+constexpr char kLayoutScheme[] = "oci-layout:";
+// Both keep what is made of a name within one path component and within a URL.
+constexpr size_t kRepositoryBytesMax = 255;
+constexpr size_t kRegistryBytesMax = 255;
+
+Status Bad(const std::string& reference, const std::string& what) {
+  return Status(EINVAL, "'" + reference + "' " + what);
+}
+
+// Everybody's password is everybody else's business once it is quoted.
+std::string WithoutUser(const std::string& text) {
+  const size_t scheme = text.find("://");
+  const size_t slash = scheme == std::string::npos ? scheme : text.find('/', scheme + 3);
+  const size_t at = text.find('@');
+  if (scheme == std::string::npos || at == std::string::npos || at > slash) return text;
+  return text.substr(0, scheme + 3) + text.substr(at + 1);
+}
+
+bool IsRegistry(const std::string& text) {
+  static const std::regex form(
+      R"(([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*)"
+      R"(|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)");
+  if (text.size() > kRegistryBytesMax || !std::regex_match(text, form)) return false;
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos || text.back() == ']') return true;
+  const int port = std::stoi(text.substr(colon + 1));
+  return port >= 1 && port <= 65535;
+}
+
+bool IsRepository(const std::string& text) {
+  static const std::regex form(
+      R"([a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*)");
+  return text.size() <= kRepositoryBytesMax && std::regex_match(text, form);
+}
+
+bool IsTag(const std::string& text) {
+  static const std::regex form(R"([A-Za-z0-9_][A-Za-z0-9._-]{0,127})");
+  return std::regex_match(text, form);
+}
+
+std::string InLowerCase(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+Status CheckDigest(const std::string& reference, const std::string& digest) {
+  if (IsDigest(digest)) return {};
+  return Bad(reference, "has the bad digest '" + digest +
+                            "'; a digest is sha256: and 64 hex digits in lower case");
+}
+
+Result<ImageReference> ParseLayout(const std::string& text) {
+  ImageReference reference;
+  reference.kind = Kind::kLayout;
+  std::string path = text.substr(sizeof kLayoutScheme - 1);
+  const size_t colon = path.rfind(':');
+  // A colon in a directory's name is not the tag's.
+  if (colon != std::string::npos && path.find('/', colon) == std::string::npos) {
+    reference.tag = path.substr(colon + 1);
+    path.resize(colon);
+    if (!IsTag(reference.tag)) return Bad(text, "has the bad tag '" + reference.tag + "'");
+  }
+  if (path.empty()) return Bad(text, "names no directory; a layout is oci-layout:DIR[:TAG]");
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (error) return Status::FromErrno(error.value(), path);
+  reference.directory = absolute.lexically_normal().string();
+  while (reference.directory.size() > 1 && reference.directory.back() == '/') {
+    reference.directory.pop_back();
+  }
+  return reference;
+}
+
+Result<ImageReference> ParseRemote(const std::string& text, size_t scheme_length, Kind kind) {
+  const std::string shown = WithoutUser(text);
+  if (shown != text) {
+    return Bad(shown,
+               "was given with a user name or password; everybody could read it in the process "
+               "list, so it is not accepted there; use --auth-file");
+  }
+  ImageReference reference;
+  reference.kind = kind;
+  std::string rest = text.substr(scheme_length);
+  const size_t slash = rest.find('/');
+  reference.registry = InLowerCase(rest.substr(0, slash));
+  if (slash == std::string::npos || !IsRegistry(reference.registry)) {
+    return Bad(text, "names no registry; a reference is oci://HOST[:PORT]/REPO:TAG");
+  }
+  rest = rest.substr(slash + 1);
+  if (const size_t at = rest.find('@'); at != std::string::npos) {
+    reference.digest = rest.substr(at + 1);
+    RETURN_IF_ERROR(CheckDigest(text, reference.digest));
+    rest.resize(at);
+  }
+  if (const size_t colon = rest.find(':'); colon != std::string::npos) {
+    reference.tag = rest.substr(colon + 1);
+    if (!IsTag(reference.tag)) return Bad(text, "has the bad tag '" + reference.tag + "'");
+    rest.resize(colon);
+  }
+  if (!IsRepository(rest)) {
+    return Bad(text, "has the bad repository name '" + rest +
+                         "'; it consists of a-z 0-9 . _ - and slashes between them");
+  }
+  reference.repository = rest;
+  if (!reference.digest.empty()) {
+    reference.tag.clear();  // The digest alone decides.
+  } else if (kind == Kind::kBlob) {
+    return Bad(text, "has no digest; a blob is oci-blob://HOST[:PORT]/REPO@sha256:HEX");
+  } else if (reference.tag.empty()) {
+    return Bad(text, "has neither tag nor digest; add :TAG (:latest, say) or @sha256:HEX");
+  }
+  return reference;
+}
+
+bool HasScheme(const std::string& text, const std::string& scheme) {
+  return InLowerCase(text.substr(0, scheme.size())) == scheme;
+}
+
+}  // namespace
+
+std::string ImageReference::Text() const {
+  if (kind == Kind::kLayout) return kLayoutScheme + directory + (tag.empty() ? "" : ":" + tag);
+  return (kind == Kind::kBlob ? kBlobScheme : kRegistryScheme) + registry + "/" + repository +
+         (digest.empty() ? ":" + tag : "@" + digest);
+}
+
+bool IsImageReference(const std::string& text) {
+  return HasScheme(text, kRegistryScheme) || HasScheme(text, kBlobScheme) ||
+         HasScheme(text, kLayoutScheme);
+}
+
+Result<ImageReference> ParseImageReference(const std::string& text) {
+  if (HasScheme(text, kLayoutScheme)) return ParseLayout(text);
+  if (HasScheme(text, kBlobScheme)) return ParseRemote(text, sizeof kBlobScheme - 1, Kind::kBlob);
+  if (HasScheme(text, kRegistryScheme)) {
+    return ParseRemote(text, sizeof kRegistryScheme - 1, Kind::kRegistry);
+  }
+  return Bad(WithoutUser(text),
+             "is not an image reference; use oci://HOST/REPO:TAG, oci://HOST/REPO@sha256:HEX, "
+             "oci-layout:DIR[:TAG] or oci-blob://HOST/REPO@sha256:HEX");
+}
+
+Status CheckMirror(const std::string& text) {
+  const size_t slash = text.find('/');
+  const bool has_prefix = slash != std::string::npos;
+  if (IsRegistry(text.substr(0, slash)) && (!has_prefix || IsRepository(text.substr(slash + 1)))) {
+    return {};
+  }
+  return Status(EINVAL, "the mirror '" + WithoutUser("oci://" + text).substr(6) +
+                            "' is not HOST[:PORT][/PREFIX]");
+}
+
+}  // namespace cli

@@ -1,0 +1,55 @@
+// ResolvedImage: everything that a reference to a Holdfast image leads to, but the image's bytes.
+//
+// Model    the reference names a manifest, or a list of which one is for this machine; the manifest
+//          names config, EROFS image and Merkle tree by their digests.  Each text has the digest by
+//          which it was named: a registry can refuse, not lie.  What was resolved is kept by the
+//          instance (ImageStore), and a digest is never asked for twice; a tag is asked of the
+//          registry first, then of the mirrors, and only if none can say is what it meant before
+//          taken, with a line on stderr.
+// Errors   every one begins with the reference: ENOENT no such image, or none for this machine;
+//          EMEDIUMTYPE not a Holdfast image; EBADMSG what came does not have the digest; and those
+//          of Skopeo.
+// Threads  immutable value; ResolveImage blocks until `timeout` for each question.
+// See      docs/image-format.md; docs/sources.md, "Registries"
+
+#ifndef CLI_RESOLVED_IMAGE_H_
+#define CLI_RESOLVED_IMAGE_H_
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cachecore/status.h"
+#include "cli/image_reference.h"
+#include "cli/image_source.h"
+#include "cli/instance.h"
+#include "cli/registry_options.h"
+
+namespace cli {
+
+struct ResolvedImage {
+  ImageReference reference;
+  std::string manifest_digest;  // Of the one image, never of a list.
+  std::string manifest;         // Its text.
+  std::string config;           // The config's text, as it was made.
+  std::string erofs_digest;
+  uint64_t erofs_bytes = 0;
+  std::string verity;
+  std::string merkle_digest;
+};
+
+cachecore::Result<ResolvedImage> ResolveImage(const ImageReference& reference,
+                                              const RegistryAccess& access,
+                                              const Instance& instance,
+                                              std::chrono::milliseconds timeout);
+
+// Where the fetcher finds a blob of `reference`'s repository or layout, and how it gets in.
+ImageSource BlobSource(const ImageReference& reference, const std::string& digest,
+                       const RegistryAccess& access);
+// What the fetcher calls a blob of it: the last part of its URL.
+std::string BlobKey(const ImageReference& reference, const std::string& digest);
+
+}  // namespace cli
+
+#endif  // CLI_RESOLVED_IMAGE_H_

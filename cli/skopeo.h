@@ -1,0 +1,53 @@
+// Skopeo: runs skopeo(1), by which this command talks to registries.
+//
+// Model    skopeo knows every registry's ways of authentication; it is told where credentials and
+//          certificates are, never what they are.
+// Errors   ENOENT the registry has no such thing, EACCES it wants other credentials, ETIMEDOUT,
+//          EINTR, EIO anything else, in skopeo's words without queries of URLs; ENOPKG skopeo is
+//          not installed.
+// Threads  one thread only.
+// Owns     a directory with links to certificates, which skopeo wants in one place; it goes with
+//          this.
+
+#ifndef CLI_SKOPEO_H_
+#define CLI_SKOPEO_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cachecore/status.h"
+#include "cli/deadline.h"
+#include "cli/registry_options.h"
+
+namespace cli {
+
+class Skopeo {
+ public:
+  static cachecore::Result<std::unique_ptr<Skopeo>> Make(const RegistryAccess& access);
+  ~Skopeo();
+  Skopeo(const Skopeo&) = delete;
+  Skopeo& operator=(const Skopeo&) = delete;
+
+  // How to reach a registry; `side` is "" for inspect, "src-" or "dest-" for copy.
+  std::vector<std::string> AccessFlags(const std::string& side) const;
+  // `skopeo ARGUMENTS`: what it wrote to stdout.
+  cachecore::Result<std::string> Run(const std::vector<std::string>& arguments,
+                                     const Deadline& deadline) const;
+
+ private:
+  Skopeo(std::string program, const RegistryAccess& access)
+      : program_(std::move(program)), access_(access) {}
+  cachecore::Status LinkCertificates();
+
+  const std::string program_;
+  const RegistryAccess access_;
+  std::string certificates_;  // Directory; "" when there are none.
+};
+
+// skopeo's last words, as a sentence.
+std::string SkopeoSentence(const std::string& errors);
+
+}  // namespace cli
+
+#endif  // CLI_SKOPEO_H_
