@@ -1,13 +1,11 @@
 #include "cli/image_source.h"
 
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 
 namespace cli {
 namespace {
@@ -90,6 +88,18 @@ Status SplitPath(const std::string& rest, const std::string& shown, ImageUrl* ur
   return {};
 }
 
+Status CheckBucket(const std::string& bucket, const std::string& rest, const std::string& shown) {
+  if (bucket.size() < 3 || bucket.size() > 63 ||
+      !ConsistsOf(bucket, std::string(kAlphanumeric) + ".-_")) {
+    return Status(EINVAL, shown + " has no valid bucket; it is s3://BUCKET/KEY");
+  }
+  if (rest.empty() || rest == "/") {
+    return Status(EINVAL, shown + " has no key; it is s3://BUCKET/KEY");
+  }
+  if (rest.find('?') == std::string::npos) return {};
+  return Status(EINVAL, shown + " was given with a query, which s3:// URLs don't have");
+}
+
 }  // namespace
 
 Result<ImageUrl> ParseImageUrl(const std::string& text) {
@@ -100,11 +110,10 @@ Result<ImageUrl> ParseImageUrl(const std::string& text) {
   }
   const size_t colon = text.find("://");
   const std::string scheme = colon == std::string::npos ? "" : ToLower(text.substr(0, colon));
-  if (scheme != "http" && scheme != "https" && scheme != "file") {
-    return Status(EINVAL,
-                  shown +
-                      " is not an image URL; use http://, https://, file:///path, oci:// or "
-                      "oci-layout:");
+  if (scheme != "http" && scheme != "https" && scheme != "s3" && scheme != "file") {
+    return Status(EINVAL, shown +
+                              " is not an image URL; use http://, https://, s3://BUCKET/KEY, "
+                              "file:///path, oci:// or oci-layout:");
   }
   if (text.find('#') != std::string::npos) {
     return Status(EINVAL, shown + " has a fragment ('#'), which names nothing on an origin");
@@ -119,6 +128,9 @@ Result<ImageUrl> ParseImageUrl(const std::string& text) {
       return Status(EINVAL, shown + " names a host; a file URL is file:///path");
     }
     url.base = "file://";
+  } else if (scheme == "s3") {
+    RETURN_IF_ERROR(CheckBucket(authority, rest, shown));
+    url.base = "s3://" + authority;
   } else {
     if (authority.find('@') != std::string::npos) {
       return Status(EINVAL,
@@ -153,6 +165,8 @@ std::string ImageSource::Volume() const {
   std::sort(urls.begin(), urls.end());
   std::string canonical;
   for (const std::string& url : urls) canonical += url + "\n";
+  // Another server's bucket of the same name is another bucket.
+  if (!access.s3_endpoint.empty()) canonical += "s3 " + access.s3_endpoint + "\n";
   char hash[9];
   std::snprintf(hash, sizeof hash, "%08x",
                 static_cast<unsigned>(XXH64(canonical.data(), canonical.size(), 0) >> 32));
@@ -163,7 +177,7 @@ json ImageSource::ToJson() const {
   json value = {{"version", 1}, {"origins", json::array()}};
   for (const ImageUrl& origin : origins) value["origins"].push_back(origin.base);
   if (!origins.front().query.empty()) value["query"] = origins.front().query;
-  if (!ca_file.empty()) value["ca_file"] = ca_file;
+  access.AddTo(&value);
   if (IsOfRegistry()) {
     json oci = json::object();
     if (!auth_file.empty()) oci["auth_file"] = auth_file;
@@ -174,7 +188,7 @@ json ImageSource::ToJson() const {
 }
 
 Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
-                                    const std::string& ca_file) {
+                                    const OriginAccess& access) {
   ImageSource source;
   for (const std::string& text : urls) {
     ASSIGN_OR_RETURN(ImageUrl url, ParseImageUrl(text));
@@ -189,17 +203,10 @@ Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
     }
     source.origins.push_back(std::move(url));
   }
-  ASSIGN_OR_RETURN(source.ca_file, CaFilePath(ca_file));
+  std::vector<std::string> origins;
+  for (const ImageUrl& origin : source.origins) origins.push_back(origin.base);
+  ASSIGN_OR_RETURN(source.access, access.Resolve(origins));
   return source;
-}
-
-Result<std::string> CaFilePath(const std::string& ca_file) {
-  if (ca_file.empty()) return std::string();
-  const std::unique_ptr<char, void (*)(void*)> path(realpath(ca_file.c_str(), nullptr), std::free);
-  if (!path || access(path.get(), R_OK) != 0) {
-    return Status::FromErrno(errno, "CA file " + ca_file);
-  }
-  return std::string(path.get());
 }
 
 std::string PercentEncodePath(const std::string& path) {

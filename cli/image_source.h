@@ -5,9 +5,9 @@
 //          and the object's name (the cookie), kept percent-encoded as it was given.  Every origin
 //          of one source serves the same object, so all end in the same name and query.  The volume
 //          holds just this object; its name is a readable part and a hash of the origins' URLs
-//          without query, sorted, so neither a renewed signature in the query nor another order of
-//          origins makes a new volume.  A blob of a registry is named by its digest, the same in
-//          every mirror, so only the first origin counts.
+//          without query, sorted, and of the S3 endpoint, so neither a renewed signature in the
+//          query nor another order of origins makes a new volume.  A blob of a registry is named by
+//          its digest, the same in every mirror, so only the first origin counts.
 // Errors   EINVAL, with a sentence that says what is wrong with which URL.  A password is never
 // quoted. Threads  immutable values. See      holdfast(1) URLS; docs/format.md, source files.
 
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cachecore/status.h"
+#include "cli/origin_access.h"
 
 namespace cli {
 
@@ -33,12 +34,12 @@ struct ImageUrl {
   std::string Public() const { return base + object; }
 };
 
-// http, https and file URLs.
+// http, https, s3 and file URLs.
 cachecore::Result<ImageUrl> ParseImageUrl(const std::string& text);
 
 struct ImageSource {
   std::vector<ImageUrl> origins;  // In order of preference; at least one.
-  std::string ca_file = "";       // Absolute path, or "" for the system's certificates.
+  OriginAccess access = {};       // Resolved.
   std::string auth_file = "";     // For registries: absolute path, or "" for none.
   bool plain_http = false;        // For registries.
 
@@ -50,12 +51,9 @@ struct ImageSource {
   nlohmann::json ToJson() const;
 };
 
-// `urls`: the image's URL and then those of --origin; `ca_file` may be "".
+// `urls`: the image's URL and then those of --origin.
 cachecore::Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
-                                               const std::string& ca_file);
-
-// The absolute path of a readable file of certificates; "" for "".
-cachecore::Result<std::string> CaFilePath(const std::string& ca_file);
+                                               const OriginAccess& access);
 
 // A path as a URL has it.
 std::string PercentEncodePath(const std::string& path);

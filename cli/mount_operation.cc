@@ -3,9 +3,12 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <ctime>
+#include <iostream>
 
+#include "cachecore/secret_environment.h"
 #include "cli/control_client.h"
 #include "cli/deadline.h"
 #include "cli/files.h"
@@ -45,7 +48,21 @@ Status MountOperation::ClaimAndStart() {
     return claim;
   }
   ASSIGN_OR_RETURN(started_instance_, EnsureRunning(instance(), request_.settings));
+  WarnOfUnusedEnvironment();
   return WriteSource();
+}
+
+void MountOperation::WarnOfUnusedEnvironment() const {
+  const auto is_s3 = [](const ImageUrl& url) { return url.base.starts_with("s3:"); };
+  const std::vector<ImageUrl>& origins = request_.source.origins;
+  if (started_instance_ || !cachecore::SecretEnvironment::IsSet() ||
+      !request_.source.access.s3_profile.empty() ||
+      std::none_of(origins.begin(), origins.end(), is_s3)) {
+    return;
+  }
+  std::cerr << "holdfast: instance " << instance().name()
+            << " already runs: it signs with what it was started with, not with the AWS keys in "
+               "this environment (--s3-profile takes keys from a file)\n";
 }
 
 // All instances share one lock here: two of them could want the same mount point.

@@ -45,6 +45,8 @@ class MountOperation {
 
  private:
   cachecore::Status ClaimAndStart();
+  // Says so when keys that were meant for a new instance meet one that runs.
+  void WarnOfUnusedEnvironment() const;
   cachecore::Status Claim();
   cachecore::Status WriteSource();
   cachecore::Status Acquire();

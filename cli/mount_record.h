@@ -27,7 +27,7 @@ namespace cli {
 
 struct MountRecord {
   std::string mount_point;
-  std::string url;  // Without user, password and query; or an image reference.
+  std::string url;       // Without user, password and query; or an image reference.
   std::string manifest;  // The digest of the image's manifest; "" when it has none.
   std::string volume;
   std::string object;

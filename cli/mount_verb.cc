@@ -11,6 +11,7 @@
 #include "cli/image_reference.h"
 #include "cli/image_source.h"
 #include "cli/mount_operation.h"
+#include "cli/origin_access.h"
 #include "cli/registry_options.h"
 #include "cli/resolved_image.h"
 #include "cli/settings.h"
@@ -27,7 +28,7 @@ struct MountOptions {
   std::string mount_point;
   std::vector<std::string> origins;
   std::string as = "auto";
-  std::string ca_file;
+  OriginAccess web;
   RegistryOptions registry;
   std::string erofs_options;
   std::string timeout = "30s";
@@ -89,12 +90,15 @@ Result<ParsedMount> Parse(const MountOptions& options) {
       return Status(EINVAL, "--origin is for URLs; further registries are given by --mirror");
     }
     ASSIGN_OR_RETURN(access, options.registry.Make());
-    ASSIGN_OR_RETURN(access.ca_file, CaFilePath(options.ca_file));
+    ASSIGN_OR_RETURN(const OriginAccess web, options.web.Resolve({options.url}));
+    access.ca_file = web.ca_file;
+    access.client_cert = web.client_cert;
+    access.client_key = web.client_key;
   } else {
     RETURN_IF_ERROR(options.registry.CheckUnused());
     std::vector<std::string> urls = {options.url};
     urls.insert(urls.end(), options.origins.begin(), options.origins.end());
-    ASSIGN_OR_RETURN(source, MakeImageSource(urls, options.ca_file));
+    ASSIGN_OR_RETURN(source, MakeImageSource(urls, options.web));
   }
   Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.timeout);
   if (!timeout.ok()) return std::move(timeout).status().WithContext("--timeout");
@@ -187,7 +191,8 @@ void AddSettings(CLI::App* app, MountOptions* options) {
 void AddMount(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<MountOptions>();
   app->add_option("URL", options->url,
-                  "The image: http://, https://, file:///path, oci://HOST/REPO:TAG, oci-layout:DIR")
+                  "The image: http://, https://, s3://BUCKET/KEY, file:///path, "
+                  "oci://HOST/REPO:TAG, oci-layout:DIR")
       ->required()
       ->type_name("");
   app->add_option("MOUNTPOINT", options->mount_point, "An existing directory")
@@ -200,13 +205,12 @@ void AddMount(CLI::App* app, int* exit_code) {
   app->add_option("--as", options->as, "What the object is (default: auto, by its first bytes)")
       ->type_name("auto|erofs|file")
       ->check(OneOf({"auto", "erofs", "file"}));
-  app->add_option("--ca-file", options->ca_file, "Trust these certificates for https (PEM)")
-      ->type_name("FILE");
   app->add_option("--erofs-options", options->erofs_options, "Mount options for EROFS, as mount -o")
       ->type_name("OPTIONS");
   app->add_option("--timeout", options->timeout,
                   "How long to wait for the origin's first answer (default: 30s)")
       ->type_name("TIME");
+  options->web.AddTo(app);
   options->registry.AddTo(app);
   options->instance.AddTo(app);
   AddSettings(app, options.get());

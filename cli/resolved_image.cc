@@ -130,7 +130,9 @@ ImageSource BlobSource(const ImageReference& reference, const std::string& diges
   for (const std::string& mirror : access.mirrors) {
     source.origins.push_back({"oci://" + mirror + "/" + reference.repository + "/", key, ""});
   }
-  source.ca_file = access.ca_file;
+  source.access.ca_file = access.ca_file;
+  source.access.client_cert = access.client_cert;
+  source.access.client_key = access.client_key;
   source.auth_file = access.auth_file;
   source.plain_http = access.plain_http;
   return source;

@@ -1,6 +1,7 @@
 #include <memory>
 #include <string>
 
+#include "cachecore/secret_environment.h"
 #include "cachecore/unique_fd.h"
 #include "cli/command.h"
 #include "cli/files.h"
@@ -13,14 +14,16 @@ namespace cli {
 namespace {
 
 using cachecore::Result;
+using cachecore::SecretEnvironment;
 using cachecore::UniqueFd;
 
 // The FUSE connection, the device's listening socket and connection, and room for what comes.
 constexpr size_t kDaemonFdStoreMax = 64;
-// The fetcher's connection to the daemon, and for a moment the next one beside it.
-constexpr size_t kFetcherFdStoreMax = 4;
+// The fetcher's connection to the daemon, for a moment the next one beside it, and its environment.
+constexpr size_t kFetcherFdStoreMax = 5;
 
-Result<SupervisorOptions> ServicesOf(const Instance& instance) {
+// `environment`: the memory file with the fetcher's secrets, if there are any.
+Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& environment) {
   Settings settings;  // Without a settings file: the default ones.
   const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
   if (file.ok()) settings = Settings::FromJson(*file);
@@ -43,6 +46,9 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance) {
   fetcher_service.argv.insert(fetcher_service.argv.end(), settings.fetcher_flags.begin(),
                               settings.fetcher_flags.end());
   fetcher_service.fd_store_max = kFetcherFdStoreMax;
+  if (environment.valid()) {
+    fetcher_service.stored_fds = {{SecretEnvironment::kStoredName, environment.get()}};
+  }
   // Not required_ready: one that has no daemon to attach to is no worse for it.
 
   SupervisorOptions options;
@@ -57,13 +63,21 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance) {
   return options;
 }
 
+// Before anything else: the daemon's environment is a copy of ours.
+Result<UniqueFd> TakeSecrets() {
+  const SecretEnvironment secrets = SecretEnvironment::Take();
+  if (secrets.empty()) return UniqueFd();
+  return secrets.Store();
+}
+
 Result<int> Supervise(const Instance& instance) {
+  ASSIGN_OR_RETURN(const UniqueFd environment, TakeSecrets());
   RETURN_IF_ERROR(RequireRoot("supervising an instance"));
   RETURN_IF_ERROR(MakeDirectories(instance.RunDir(), 0755));
   RETURN_IF_ERROR(MakeDirectories(instance.LogDir(), 0750));
   RETURN_IF_ERROR(MakeDirectories(instance.SourcesDir(), 0700));
   ASSIGN_OR_RETURN(const UniqueFd pid_file, HoldSupervisorPidFile(instance));
-  ASSIGN_OR_RETURN(const SupervisorOptions options, ServicesOf(instance));
+  ASSIGN_OR_RETURN(const SupervisorOptions options, ServicesOf(instance, environment));
   DetachLostMounts(instance);  // Their daemon is gone, or is about to be ended by its pid file.
   return RunSupervisor(options);
 }

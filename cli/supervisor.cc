@@ -201,6 +201,13 @@ Status Supervisor::PrepareService(const ServiceSpec& spec, int first_stored_fd, 
   ASSIGN_OR_RETURN(service->socket,
                    NotifySocket::Bind(options_.run_dir + "/" + spec.name + ".notify"));
   ASSIGN_OR_RETURN(service->store, FdStore::Create(spec.fd_store_max, first_stored_fd));
+  for (const auto& [name, fd] : spec.stored_fds) {
+    UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, first_stored_fd));
+    if (service->store->Add(std::move(copy), name, /*poll=*/false) !=
+        FdStore::AddOutcome::kStored) {
+      return Status(EINVAL, "service " + spec.name + ": descriptor '" + name + "' can't be stored");
+    }
+  }
   LaunchSpec launch{.argv = spec.argv,
                     .notify_socket = service->socket->path(),
                     .log_path = spec.log_path,

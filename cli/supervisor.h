@@ -28,6 +28,7 @@
 #include <chrono>
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cachecore/clock.h"
@@ -41,6 +42,8 @@ struct ServiceSpec {
   std::string log_path;           // stdout and stderr are appended; opened anew at each start.
   std::string pid_path;
   size_t fd_store_max = 0;  // At most kFdStoreMax.
+  // What is in the store before the first start: names, and descriptors that the caller owns.
+  std::vector<std::pair<std::string, int>> stored_fds;
   // Whether the service is starting until it says READY=1, or ready as soon as it runs.
   bool required_ready = false;
   // The longest silence between two WATCHDOG=1 of a ready service; 0: no watchdog.

@@ -27,7 +27,7 @@ Fetcher::Fetcher(FetcherOptions options, const cachecore::Clock& clock, FetcherH
       clock_(clock),
       hooks_(std::move(hooks)),
       http_(options_.http),
-      sources_(options_.sources_dir, options_.connections, &http_, &file_) {}
+      sources_(options_.sources_dir, options_.connections, options_.environment, &http_, &file_) {}
 
 Fetcher::~Fetcher() = default;
 

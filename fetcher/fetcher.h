@@ -20,6 +20,7 @@
 #include <unordered_map>
 
 #include "cachecore/clock.h"
+#include "cachecore/secret_environment.h"
 #include "cachecore/status.h"
 #include "fetcher/client.h"
 #include "fetcher/file_backend.h"
@@ -36,6 +37,8 @@ struct FetcherOptions {
   uint32_t credits = 256;
   FetchOptions fetch;
   HttpOptions http;
+  std::shared_ptr<const cachecore::SecretEnvironment> environment =
+      std::make_shared<cachecore::SecretEnvironment>();
 };
 
 // What whoever runs a Fetcher is told.

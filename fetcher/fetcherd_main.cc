@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "cachecore/fault_point.h"
 #include "cachecore/parse_text.h"
 #include "cachecore/program_help.h"
+#include "cachecore/secret_environment.h"
 #include "cachecore/unique_fd.h"
 #include "fetcher/fetcher.h"
 
@@ -42,6 +44,7 @@ namespace {
 
 using cachecore::ParseDuration;
 using cachecore::ParseSize;
+using cachecore::SecretEnvironment;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
@@ -77,21 +80,37 @@ Status ReadFlags(fetcher::FetcherOptions* options) {
   return Status();
 }
 
-// The connection that the fetcher before us left with the service manager, if it still has a
-// daemon.
-UniqueFd TakeKeptConnection() {
-  UniqueFd kept;
+// What the service manager has for us: the connection that the fetcher before us left there, if it
+// still has a daemon, and the environment's secrets.
+struct Inheritance {
+  UniqueFd connection;
+  UniqueFd environment;
+};
+
+Inheritance TakeInheritance() {
+  Inheritance kept;
   char** names = nullptr;
   const int count = sd_listen_fds_with_names(/*unset_environment=*/1, &names);
   for (int i = 0; i < count; ++i) {
     UniqueFd fd(SD_LISTEN_FDS_START + i);
-    pollfd peer = {fd.get(), 0, 0};
-    const bool alive = poll(&peer, 1, 0) == 0;
-    if (alive && names != nullptr && std::string_view(names[i]) == kKeptName) kept = std::move(fd);
+    const std::string name = names != nullptr ? names[i] : "";
     if (names != nullptr) std::free(names[i]);
+    pollfd peer = {fd.get(), 0, 0};
+    if (name == kKeptName && poll(&peer, 1, 0) == 0) kept.connection = std::move(fd);
+    if (name == SecretEnvironment::kStoredName) kept.environment = std::move(fd);
   }
   std::free(names);
   return kept;
+}
+
+// A supervisor's, or our own.
+Status TakeSecrets(const UniqueFd& stored, fetcher::FetcherOptions* options) {
+  SecretEnvironment environment = SecretEnvironment::Take();
+  if (stored.valid()) {
+    ASSIGN_OR_RETURN(environment, SecretEnvironment::Load(stored.get()));
+  }
+  options->environment = std::make_shared<const SecretEnvironment>(std::move(environment));
+  return Status();
 }
 
 // A connection is polled by its keeper, who so lets go of those that have lost their daemon.
@@ -147,10 +166,14 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   const UniqueFd stop(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
 
-  UniqueFd kept = TakeKeptConnection();
-  if (!FLAGS_keep_connection) kept.Reset();
+  Inheritance kept = TakeInheritance();
+  if (!FLAGS_keep_connection) kept.connection.Reset();
+  if (const Status taken = TakeSecrets(kept.environment, &options); !taken.ok()) {
+    LOG(ERROR) << taken.message();
+    return 1;
+  }
   fetcher::Fetcher fetcher(options, cachecore::Clock::Monotonic(), ManagerHooks());
-  const Status ended = fetcher.Run(stop.get(), std::move(kept));
+  const Status ended = fetcher.Run(stop.get(), std::move(kept.connection));
   sd_notify(0, "STOPPING=1");
   if (ended.ok()) return 0;
   LOG(ERROR) << ended.message();

@@ -97,6 +97,8 @@ void HttpFetch::Finish(std::optional<Failure> failure) {
   if (!judged_ && !failure) Judge();
   Store();
   if (!failure_) failure_ = std::move(failure);
+  // The object was served before: what let us in then may do so again.
+  if (failure_ && refused()) failure_->kind = Kind::kRetry;
   if (!failure_ && stored_ < request_.range.end) {
     failure_ = Failure{Kind::kRetry, EIO,
                        shown_url() + ": body ended after " +
@@ -113,8 +115,6 @@ void HttpFetch::Judge() {
   failure_ = JudgeFetch(headers, request_.range, request_.version, shown_url());
   if (failure_) {
     failure_ = Explain(std::move(*failure_));
-    // The object was served before: what let us in then may do so again.
-    if (refused()) failure_->kind = Kind::kRetry;
     return;
   }
   answered_end_ = ParseContentRange(headers.content_range)->range->end;

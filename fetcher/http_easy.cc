@@ -97,9 +97,12 @@ Failure JudgeCurl(CURL* easy, CURLcode code, const char* text, const HttpOptions
       return fail(Kind::kRefused, EIO, "redirected to a protocol that is not allowed");
     case CURLE_SSL_CONNECT_ERROR:
       return fail(Kind::kRetry, EPROTO, std::string("TLS: ") + text);
+    case CURLE_SSL_CERTPROBLEM:
+      return fail(Kind::kRefused, EACCES,
+                  "TLS: the client certificate and its key can't be used: they must be PEM and "
+                  "belong together");
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
     case CURLE_SSL_ISSUER_ERROR:
       return fail(Kind::kRefused, EPROTO, std::string("TLS: ") + text);

@@ -34,6 +34,10 @@ void SetBlob(CURL* easy, CURLoption option, const std::string& text) {
 
 }  // namespace
 
+std::string HttpSite::Url(const std::string& key) const {
+  return base_url + (encode_key == nullptr ? key : encode_key(key)) + query;
+}
+
 std::string HttpSite::ShownUrl(const std::string& key) const {
   return RedactUrl((shown_base_url.empty() ? base_url : shown_base_url) + key);
 }
@@ -46,7 +50,7 @@ HttpTransfer::HttpTransfer(HttpEngine* engine, const HttpSite& site, const std::
       range_(FormatRange(range)),
       if_range_(IfRangeValue(pin)),
       easy_(engine->TakeEasy()),
-      url_(site.base_url + key + site.query) {
+      url_(site.Url(key)) {
   engine->transfers_.push_back(this);
   Start();
 }
@@ -171,13 +175,15 @@ void HttpTransfer::OnDone(CURLcode code) {
   Stop();
   // A body given up as too long or as not wanted is an answer all the same.
   if (code != CURLE_OK && code != CURLE_WRITE_ERROR) {
-    return Finish(JudgeCurl(easy_, code, error_text_, engine_->options(), shown_url_));
+    Failure failure = JudgeCurl(easy_, code, error_text_, engine_->options(), shown_url_);
+    if (code == CURLE_SSL_CERTPROBLEM && granted_.credentials && AskAgain({}, failure)) return;
+    return Finish(std::move(failure));
   }
   const int code_of_answer = status();
   if (IsSuccess(code_of_answer) || IsRedirect(code_of_answer)) {
     if (granted_.credentials) site_.authorizer->OnAccepted(granted_.serial);
     if (!IsRedirect(code_of_answer) || !Redirect()) Finish(std::move(refusal_));
-  } else if (!AskAgain(answer())) {
+  } else if (!HandleRefusal()) {
     Finish(std::nullopt);
   }
 }
@@ -210,18 +216,21 @@ bool HttpTransfer::Redirect() {
   return true;
 }
 
-bool HttpTransfer::AskAgain(const HttpAnswer& answer) {
+bool HttpTransfer::HandleRefusal() {
   if (!granted_.credentials) return false;
-  if (!site_.authorizer->IsRefusal(answer)) {
+  const HttpAnswer judged = answer();
+  if (!site_.authorizer->IsRefusal(judged)) {
     site_.authorizer->OnAccepted(granted_.serial);
     return false;
   }
-  const Failure failure = Explain(Fail(Kind::kRetry, EACCES, DescribeHttpStatus(answer.status)));
-  const std::string prefix = shown_url_ + ": ";
-  Failure told = failure;
-  if (told.cause.starts_with(prefix)) told.cause.erase(0, prefix.size());
-  site_.authorizer->OnRefused(granted_.serial, answer, told);
+  return AskAgain(judged, Explain(Fail(Kind::kRetry, EACCES, DescribeHttpStatus(judged.status))));
+}
+
+bool HttpTransfer::AskAgain(const HttpAnswer& answer, Failure failure) {
   refused_ = true;
+  const std::string prefix = shown_url_ + ": ";
+  if (failure.cause.starts_with(prefix)) failure.cause.erase(0, prefix.size());
+  site_.authorizer->OnRefused(granted_.serial, answer, failure);
   if (std::exchange(asked_again_, true)) return false;
   Start();
   return true;

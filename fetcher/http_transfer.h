@@ -31,7 +31,10 @@ struct HttpSite {
   std::string ca_file;         // "" is the system's.
   std::string shown_base_url;  // What is shown for base_url; "" for base_url without secrets.
   std::shared_ptr<HttpAuthorizer> authorizer;  // Null: everybody is let in.
+  // How keys are written in URLs here; null: as they are.
+  std::string (*encode_key)(const std::string& key) = nullptr;
 
+  std::string Url(const std::string& key) const;
   std::string ShownUrl(const std::string& key) const;
 };
 
@@ -66,7 +69,7 @@ class HttpTransfer : public Transfer {
   HttpAnswer answer() const;
   // `failure`, which answer() was taken for, in the words of the site.
   Failure Explain(Failure failure) const;
-  // The authorizer's credentials were refused by the last answer.
+  // The authorizer's credentials were refused at the end.
   bool refused() const { return refused_; }
   // Counts body that nobody wants; false when it is too much.
   bool Drain(size_t size);
@@ -89,7 +92,8 @@ class HttpTransfer : public Transfer {
   // Goes on at the place that the answer names; false if it names none.
   bool Redirect();
   // Tells the authorizer how the answer took its credentials.  True: the request is under way anew.
-  bool AskAgain(const HttpAnswer& answer);
+  bool HandleRefusal();
+  bool AskAgain(const HttpAnswer& answer, Failure failure);
   int status() const;
 
   HttpEngine* const engine_;

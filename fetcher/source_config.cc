@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 
 #include "cachecore/unique_fd.h"
@@ -30,8 +31,9 @@ bool IsUrlText(std::string_view text) {
 
 Status CheckOrigin(const std::string& url) {
   const bool http = url.starts_with("http://") || url.starts_with("https://");
-  if (!http && !url.starts_with("file:///")) {
-    return Bad("an origin is not http://, https:// or file:///");
+  const bool s3 = url.starts_with("s3://");
+  if (!http && !s3 && !url.starts_with("file:///")) {
+    return Bad("an origin is not http://, https://, s3:// or file:///");
   }
   if (url.size() > kMaxUrlSize) return Bad("an origin is longer than 2048 bytes");
   if (!IsUrlText(url)) return Bad("an origin has a byte that no URL may have");
@@ -40,6 +42,7 @@ Status CheckOrigin(const std::string& url) {
   }
   const size_t host = url.find("://") + 3;
   if (http && url.find('/', host) <= host) return Bad("an origin has no host");
+  if (s3 && url.find('/', host) <= host) return Bad("an origin has no bucket");
   if (url.back() != '/') return Bad("an origin does not end in '/'");
   return Status();
 }
@@ -50,6 +53,58 @@ Status TakeString(const json& object, const char* name, std::string* text) {
   if (it == object.end()) return Status();
   if (!it->is_string()) return Bad(std::string("\"") + name + "\" is not a string");
   *text = it->get<std::string>();
+  if (text->find('\0') != std::string::npos) {
+    return Bad(std::string("\"") + name + "\" has a NUL byte");
+  }
+  return Status();
+}
+
+Status TakeBool(const json& object, const char* name, bool* value) {
+  const auto it = object.find(name);
+  if (it == object.end()) return Status();
+  if (!it->is_boolean()) return Bad(std::string("\"") + name + "\" is not true or false");
+  *value = it->get<bool>();
+  return Status();
+}
+
+Status CheckFields(const json& object, std::initializer_list<const char*> known) {
+  for (const auto& [name, value] : object.items()) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      return Bad("there is a field that version 1 does not have");
+    }
+  }
+  return Status();
+}
+
+Status TakeCredentialFiles(const json& root, CredentialFiles* files) {
+  RETURN_IF_ERROR(TakeString(root, "client_cert", &files->client_cert));
+  RETURN_IF_ERROR(TakeString(root, "client_key", &files->client_key));
+  return TakeString(root, "headers_file", &files->headers);
+}
+
+Status TakeS3(const json& root, S3Options* s3) {
+  const auto it = root.find("s3");
+  if (it == root.end()) return Status();
+  if (!it->is_object()) return Bad("\"s3\" is not an object");
+  RETURN_IF_ERROR(CheckFields(
+      *it, {"endpoint", "region", "path_style", "profile", "credentials_file", "config_file"}));
+  RETURN_IF_ERROR(TakeString(*it, "endpoint", &s3->endpoint));
+  RETURN_IF_ERROR(TakeString(*it, "region", &s3->region));
+  RETURN_IF_ERROR(TakeString(*it, "profile", &s3->profile));
+  RETURN_IF_ERROR(TakeString(*it, "credentials_file", &s3->credentials_file));
+  RETURN_IF_ERROR(TakeString(*it, "config_file", &s3->config_file));
+  RETURN_IF_ERROR(TakeBool(*it, "path_style", &s3->path_style));
+  const auto fits = [](unsigned char c) { return std::isalnum(c) || c == '-'; };
+  if (!std::all_of(s3->region.begin(), s3->region.end(), fits)) {
+    return Bad("the region of \"s3\" is no word");
+  }
+  const bool http = s3->endpoint.starts_with("http://") || s3->endpoint.starts_with("https://");
+  if (!s3->endpoint.empty() &&
+      (!http || !IsUrlText(s3->endpoint) ||
+       s3->endpoint.find_first_of("@?#/", s3->endpoint.find("://") + 3) != std::string::npos ||
+       s3->endpoint.ends_with("//"))) {
+    return Bad("the endpoint of \"s3\" is not http:// or https:// with a host and perhaps a port");
+  }
   return Status();
 }
 
@@ -77,11 +132,8 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   if (!root.is_object()) return Bad("not a JSON object");
   const auto version = root.find("version");
   if (version == root.end() || *version != 1) return Bad("\"version\" is not 1");
-  for (const auto& [name, value] : root.items()) {
-    if (name != "version" && name != "origins" && name != "query" && name != "ca_file") {
-      return Bad("there is a field that version 1 does not have");
-    }
-  }
+  RETURN_IF_ERROR(CheckFields(root, {"version", "origins", "query", "ca_file", "client_cert",
+                                     "client_key", "headers_file", "s3"}));
   SourceConfig config;
   const auto origins = root.find("origins");
   if (origins == root.end() || !origins->is_array() || origins->empty() ||
@@ -95,12 +147,13 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   }
   RETURN_IF_ERROR(TakeString(root, "query", &config.query));
   RETURN_IF_ERROR(TakeString(root, "ca_file", &config.ca_file));
+  RETURN_IF_ERROR(TakeCredentialFiles(root, &config.files));
+  RETURN_IF_ERROR(TakeS3(root, &config.s3));
   if (!config.query.empty() && (config.query[0] != '?' || !IsUrlText(config.query) ||
                                 config.query.find('#') != std::string::npos)) {
     return Bad("\"query\" is not a '?' and URL text");
   }
   if (config.query.size() > kMaxUrlSize) return Bad("\"query\" is longer than 2048 bytes");
-  if (config.ca_file.find('\0') != std::string::npos) return Bad("\"ca_file\" has a NUL byte");
   return config;
 }
 

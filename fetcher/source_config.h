@@ -1,7 +1,8 @@
 // SourceConfig: where the objects of one volume come from, as its JSON file says.
 //
 // Model    {"version":1, "origins":["http://h/base/","file:///dir/"], "query":"?a=b",
-//          "ca_file":"/x.pem"}; query and ca_file may be absent.  An object's URL is origin + key.
+//          "ca_file":"/x.pem", ...}; all but version and origins may be absent.  An object's URL is
+//          origin + key.
 //          Origins and query may carry credentials: only RedactUrl's result may be shown.
 // Errors   ENOENT no such file; EINVAL it is not a source file, saying why; others from reading it.
 // Threads  immutable values; LoadSourceConfig reads one file.
@@ -15,6 +16,8 @@
 #include <vector>
 
 #include "cachecore/status.h"
+#include "fetcher/file_credentials.h"
+#include "fetcher/s3_credentials.h"
 
 namespace fetcher {
 
@@ -22,6 +25,8 @@ struct SourceConfig {
   std::vector<std::string> origins;  // In order of preference, each ending in '/'.
   std::string query;
   std::string ca_file;
+  CredentialFiles files;  // For https origins.
+  S3Options s3;           // For s3 origins.
 };
 
 cachecore::Result<SourceConfig> ParseSourceConfig(std::string_view json);

@@ -2,7 +2,28 @@
 
 #include <utility>
 
+#include "fetcher/s3_backend.h"
+
 namespace fetcher {
+namespace {
+
+// All that defines an origin.
+std::vector<std::string> OriginIdentity(const std::string& url, const SourceConfig& config) {
+  if (url.starts_with("file:")) return {url};
+  if (url.starts_with("s3:")) {
+    const S3Options& s3 = config.s3;
+    return {url,        config.ca_file,      s3.endpoint,    s3.region,
+            s3.profile, s3.credentials_file, s3.config_file, s3.path_style ? "path" : ""};
+  }
+  return {url,
+          config.query,
+          config.ca_file,
+          config.files.client_cert,
+          config.files.client_key,
+          config.files.headers};
+}
+
+}  // namespace
 
 using cachecore::Result;
 
@@ -16,25 +37,31 @@ Result<Source> SourceTable::Open(const std::string& volume) {
 
 std::shared_ptr<Origin> SourceTable::OpenOrigin(const std::string& url,
                                                 const SourceConfig& config) {
-  const bool is_file = url.starts_with("file:");
-  std::vector<std::string> key = {url};
-  if (!is_file) key.insert(key.end(), {config.query, config.ca_file});
-  std::weak_ptr<Origin>& known = origins_[key];
+  std::weak_ptr<Origin>& known = origins_[OriginIdentity(url, config)];
   if (auto origin = known.lock()) return origin;
   auto origin = std::make_shared<Origin>();
   origin->name = RedactUrl(url);
   origin->max_transfers = connections_;
-  if (is_file) {
-    origin->backend = std::make_unique<FileBackend>(url, file_);
-  } else {
-    HttpSite site;
-    site.base_url = url;
-    site.query = config.query;
-    site.ca_file = config.ca_file;
-    origin->backend = std::make_unique<HttpBackend>(std::move(site), http_);
-  }
+  origin->backend = MakeBackend(url, config);
   known = origin;
   return origin;
+}
+
+std::unique_ptr<Backend> SourceTable::MakeBackend(const std::string& url,
+                                                  const SourceConfig& config) const {
+  if (url.starts_with("file:")) return std::make_unique<FileBackend>(url, file_);
+  if (url.starts_with("s3:")) {
+    return std::make_unique<S3Backend>(url, config.ca_file, config.s3, environment_, http_);
+  }
+  HttpSite site;
+  site.base_url = url;
+  site.query = config.query;
+  site.ca_file = config.ca_file;
+  // Not over http: everybody on the way could read them.
+  if (url.starts_with("https:") && !config.files.empty()) {
+    site.authorizer = MakeFileAuthorizer(config.files, http_);
+  }
+  return std::make_unique<HttpBackend>(std::move(site), http_);
 }
 
 }  // namespace fetcher

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "cachecore/secret_environment.h"
 #include "cachecore/status.h"
 #include "fetcher/backend.h"
 #include "fetcher/file_backend.h"
@@ -52,16 +53,24 @@ using Source = std::vector<std::shared_ptr<Origin>>;
 class SourceTable {
  public:
   // The engines outlive this and every source.
-  SourceTable(std::string dir, uint32_t connections, HttpEngine* http, FileEngine* file)
-      : dir_(std::move(dir)), connections_(connections), http_(http), file_(file) {}
+  SourceTable(std::string dir, uint32_t connections,
+              std::shared_ptr<const cachecore::SecretEnvironment> environment, HttpEngine* http,
+              FileEngine* file)
+      : dir_(std::move(dir)),
+        connections_(connections),
+        environment_(std::move(environment)),
+        http_(http),
+        file_(file) {}
 
   cachecore::Result<Source> Open(const std::string& volume);
 
  private:
   std::shared_ptr<Origin> OpenOrigin(const std::string& url, const SourceConfig& config);
+  std::unique_ptr<Backend> MakeBackend(const std::string& url, const SourceConfig& config) const;
 
   const std::string dir_;
   const uint32_t connections_;
+  const std::shared_ptr<const cachecore::SecretEnvironment> environment_;
   HttpEngine* const http_;
   FileEngine* const file_;
   std::map<std::vector<std::string>, std::weak_ptr<Origin>> origins_;  // By all that defines one.

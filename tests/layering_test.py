@@ -10,8 +10,8 @@ FOLDERS = ("cachecore", "fusefs", "fetcher", "cli")
 
 # The part of cachecore/ that has neither engine nor disk in it, for every program.
 BASE = re.compile(
-    r"cachecore/(byte_range|clock|fault_point|ids|metrics|mutex|parse_text|program_help|status|"
-    r"unique_fd|wire)\.(h|def)$")
+    r"cachecore/(byte_range|clock|fault_point|ids|metrics|mutex|parse_text|program_help|"
+    r"secret_environment|secret_file|status|unique_fd|wire)\.(h|def)$")
 MAY_INCLUDE = {
     "cachecore": lambda path: path.startswith("cachecore/"),
     "fusefs": lambda path: path.startswith(("cachecore/", "fusefs/")),

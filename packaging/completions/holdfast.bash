@@ -3,7 +3,8 @@
 # The options of a verb, in the order of its --help.
 _holdfast_options() {
   case $1 in
-    mount) echo "--help --origin --as --ca-file --erofs-options --timeout
+    mount) echo "--help --origin --as --erofs-options --timeout --ca-file --client-cert --client-key
+                 --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
                  --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
                  --watchdog --daemon-flag --fetcher-flag" ;;
@@ -41,10 +42,10 @@ _holdfast() {
     --as) COMPREPLY=($(compgen -W 'auto erofs file' -- "$cur")); return ;;
     --detach-policy) COMPREPLY=($(compgen -W 'hold fail' -- "$cur")); return ;;
     --instance) COMPREPLY=($(compgen -W "$(_holdfast_instances)" -- "$cur")); return ;;
-    --ca-file | --auth-file) _filedir; return ;;
+    --ca-file | --client-cert | --client-key | --headers-file | --auth-file) _filedir; return ;;
     --root | --cache-dir) _filedir -d; return ;;
     --content | --boot-id | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
-      --daemon-flag | --fetcher-flag) return ;;
+      --daemon-flag | --fetcher-flag | --s3-endpoint | --s3-region | --s3-profile) return ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))

@@ -23,7 +23,7 @@ std::string Source(const std::string& path) {
 }
 
 void AddOptionsIn(const std::string& text, std::set<std::string>* options) {
-  const std::regex option("--[a-z][a-z-]*");
+  const std::regex option("--[a-z][a-z0-9-]*");
   for (std::sregex_iterator it(text.begin(), text.end(), option), end; it != end; ++it) {
     options->insert(it->str());
   }

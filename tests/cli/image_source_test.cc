@@ -14,9 +14,9 @@ std::string ErrorOf(const std::string& url) {
 }
 
 ImageSource Source(const std::vector<std::string>& urls) {
-  const auto source = MakeImageSource(urls, "");
+  const auto source = MakeImageSource(urls, {});
   EXPECT_TRUE(source.ok()) << source.status().message();
-  return source.ok() ? *source : ImageSource{{ImageUrl{}}, ""};
+  return source.ok() ? *source : ImageSource{{ImageUrl{}}, {}};
 }
 
 TEST(ParseImageUrlTest, SplitsBaseObjectAndQuery) {
@@ -42,12 +42,11 @@ TEST(ParseImageUrlTest, KeepsTheObjectPercentEncoded) {
 }
 
 TEST(ParseImageUrlTest, RefusesWhatIsNoImageUrlAndSaysWhy) {
-  EXPECT_EQ(ErrorOf("ftp://h/x"),
-            "'ftp://h/x' is not an image URL; use http://, https://, file:///path, oci:// or "
-            "oci-layout:");
-  EXPECT_EQ(ErrorOf("/some/file"),
-            "'/some/file' is not an image URL; use http://, https://, file:///path, oci:// or "
-            "oci-layout:");
+  for (const char* url : {"ftp://h/x", "/some/file"}) {
+    EXPECT_EQ(ErrorOf(url), "'" + std::string(url) +
+                                "' is not an image URL; use http://, https://, s3://BUCKET/KEY, "
+                                "file:///path, oci:// or oci-layout:");
+  }
   EXPECT_EQ(ErrorOf("http://h"), "'http://h' names no file: its path must end in the image's name");
   EXPECT_EQ(ErrorOf("http://h/d/?x"),
             "'http://h/d/' names no file: its path must end in the image's name");
@@ -62,6 +61,25 @@ TEST(ParseImageUrlTest, RefusesWhatIsNoImageUrlAndSaysWhy) {
                           "http://h!/x", "http://[::1/x", "http://[g]/x"}) {
     EXPECT_EQ(ErrorOf(url), "'" + std::string(url) + "' has no valid host and port");
   }
+}
+
+TEST(ParseImageUrlTest, TakesAnS3UrlApart) {
+  const auto url = ParseImageUrl("S3://My.Bucket-1/a/b%20c/image.erofs");
+  ASSERT_TRUE(url.ok()) << url.status().message();
+  EXPECT_EQ(url->base, "s3://My.Bucket-1/a/b%20c/");
+  EXPECT_EQ(url->object, "image.erofs");
+  EXPECT_EQ(ParseImageUrl("s3://bucket/x")->base, "s3://bucket/");
+}
+
+TEST(ParseImageUrlTest, RefusesAnS3UrlWithoutBucketOrKey) {
+  EXPECT_EQ(ErrorOf("s3:///x"), "'s3:///x' has no valid bucket; it is s3://BUCKET/KEY");
+  EXPECT_EQ(ErrorOf("s3://b@d/x"), "'s3://d/x' has no valid bucket; it is s3://BUCKET/KEY");
+  EXPECT_EQ(ErrorOf("s3://bucket"), "'s3://bucket' has no key; it is s3://BUCKET/KEY");
+  EXPECT_EQ(ErrorOf("s3://bucket/"), "'s3://bucket/' has no key; it is s3://BUCKET/KEY");
+  EXPECT_EQ(ErrorOf("s3://bucket/d/"),
+            "'s3://bucket/d/' names no file: its path must end in the image's name");
+  EXPECT_EQ(ErrorOf("s3://bucket/x?versionId=1"),
+            "'s3://bucket/x' was given with a query, which s3:// URLs don't have");
 }
 
 TEST(ParseImageUrlTest, NeverQuotesAPasswordOrAQuery) {
@@ -109,7 +127,7 @@ TEST(MakeImageSourceTest, WritesWhatTheFetcherReads) {
 }
 
 TEST(MakeImageSourceTest, RefusesOriginsOfDifferentNames) {
-  const auto source = MakeImageSource({"http://a/x?secret", "http://b/y"}, "");
+  const auto source = MakeImageSource({"http://a/x?secret", "http://b/y"}, {});
   ASSERT_FALSE(source.ok());
   EXPECT_EQ(source.status().error(), EINVAL);
   EXPECT_EQ(source.status().message(),
@@ -117,7 +135,9 @@ TEST(MakeImageSourceTest, RefusesOriginsOfDifferentNames) {
 }
 
 TEST(MakeImageSourceTest, RefusesACaFileThatIsNotThere) {
-  const auto source = MakeImageSource({"https://a/x"}, "/nowhere/ca.pem");
+  OriginAccess access;
+  access.ca_file = "/nowhere/ca.pem";
+  const auto source = MakeImageSource({"https://a/x"}, access);
   ASSERT_FALSE(source.ok());
   EXPECT_EQ(source.status().message(), "CA file /nowhere/ca.pem: No such file or directory");
 }

@@ -70,7 +70,7 @@ class MountOperationTest : public testing::Test {
   }
 
   MountRequest Request(const std::string& as = "auto") {
-    return {instance_, *MakeImageSource({"http://h/d/image?sig=1"}, ""),
+    return {instance_, *MakeImageSource({"http://h/d/image?sig=1"}, {}),
             point_,    as,
             "",        std::chrono::milliseconds(20'000),
             Settings()};

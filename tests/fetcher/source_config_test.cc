@@ -31,8 +31,8 @@ TEST(SourceConfigTest, WhatIsWrongIsSaid) {
             "there is a field that version 1 does not have");
   EXPECT_EQ(Error(R"({"version":1,"origins":[]})"), "\"origins\" is not a list of 1 to 16 URLs");
   EXPECT_EQ(Error(R"({"version":1,"origins":[5]})"), "an origin is not a string");
-  EXPECT_EQ(with("ftp://h/"), "an origin is not http://, https:// or file:///");
-  EXPECT_EQ(with("file://h/"), "an origin is not http://, https:// or file:///");
+  EXPECT_EQ(with("ftp://h/"), "an origin is not http://, https://, s3:// or file:///");
+  EXPECT_EQ(with("file://h/"), "an origin is not http://, https://, s3:// or file:///");
   EXPECT_EQ(with("http:///x/"), "an origin has no host");
   EXPECT_EQ(with("http://h"), "an origin does not end in '/'");
   EXPECT_EQ(with("http://h/x"), "an origin does not end in '/'");

@@ -1,0 +1,79 @@
+#include "cachecore/secret_environment.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+
+namespace cachecore {
+namespace {
+
+constexpr const char* kNames[] = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+                                  "AWS_SESSION_TOKEN"};
+constexpr size_t kMaxBytes = 64 << 10;
+
+}  // namespace
+
+SecretEnvironment::~SecretEnvironment() {
+  for (auto& [name, value] : values_) explicit_bzero(value.data(), value.size());
+}
+
+bool SecretEnvironment::IsSet() {
+  return std::any_of(std::begin(kNames), std::end(kNames),
+                     [](const char* name) { return getenv(name) != nullptr; });
+}
+
+SecretEnvironment SecretEnvironment::Take() {
+  SecretEnvironment taken;
+  for (const char* name : kNames) {
+    char* value = getenv(name);
+    if (value == nullptr) continue;
+    if (*value != '\0') taken.values_[name] = value;
+    explicit_bzero(value, strlen(value));
+    unsetenv(name);
+  }
+  return taken;
+}
+
+std::string SecretEnvironment::Get(const std::string& name) const {
+  const auto value = values_.find(name);
+  return value == values_.end() ? "" : value->second;
+}
+
+Result<UniqueFd> SecretEnvironment::Store() const {
+  UniqueFd file(memfd_create("holdfast-environment", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file.valid()) return Status::FromErrno(errno, "make a memory file for the environment");
+  std::string text;
+  for (const auto& [name, value] : values_) text += name + "=" + value + '\0';
+  const ssize_t written = write(file.get(), text.data(), text.size());
+  const bool whole = written == static_cast<ssize_t>(text.size());
+  explicit_bzero(text.data(), text.size());
+  if (!whole) return Status::FromErrno(errno, "write a memory file for the environment");
+  fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+  return file;
+}
+
+Result<SecretEnvironment> SecretEnvironment::Load(int fd) {
+  std::string text(kMaxBytes, '\0');
+  const ssize_t got = pread(fd, text.data(), text.size(), 0);
+  if (got < 0) return Status::FromErrno(errno, "read the memory file of the environment");
+  SecretEnvironment loaded;
+  const std::string_view all(text.data(), static_cast<size_t>(got));
+  for (size_t begin = 0; begin < all.size();) {
+    const size_t end = std::min(all.find('\0', begin), all.size());
+    const std::string_view entry = all.substr(begin, end - begin);
+    const size_t equals = entry.find('=');
+    if (equals != std::string_view::npos) {
+      loaded.values_[std::string(entry.substr(0, equals))] = entry.substr(equals + 1);
+    }
+    begin = end + 1;
+  }
+  explicit_bzero(text.data(), text.size());
+  return loaded;
+}
+
+}  // namespace cachecore

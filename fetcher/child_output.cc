@@ -1,0 +1,175 @@
+#include "fetcher/child_output.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string_view>
+#include <utility>
+
+namespace fetcher {
+namespace {
+
+using cachecore::Duration;
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+constexpr size_t kMaxOutput = 64 << 10;
+
+// What service managers put into our environment for us alone.
+bool IsOurs(std::string_view variable) {
+  for (const std::string_view prefix : {"NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_"}) {
+    if (variable.starts_with(prefix)) return true;
+  }
+  return false;
+}
+
+// How to start it: its end of `socket` as stdin and stdout.
+class SpawnPlan {
+ public:
+  explicit SpawnPlan(int socket) {
+    posix_spawn_file_actions_init(&actions_);
+    posix_spawn_file_actions_adddup2(&actions_, socket, STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions_, socket, STDOUT_FILENO);
+    posix_spawn_file_actions_addopen(&actions_, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addclosefrom_np(&actions_, STDERR_FILENO + 1);
+    posix_spawnattr_init(&attributes_);
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(&attributes_, &none);
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    posix_spawnattr_setsigdefault(&attributes_, &pipe);
+    // A group of its own, so that what it has started ends with it.
+    posix_spawnattr_setpgroup(&attributes_, 0);
+    posix_spawnattr_setflags(
+        &attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+  }
+  ~SpawnPlan() {
+    posix_spawn_file_actions_destroy(&actions_);
+    posix_spawnattr_destroy(&attributes_);
+  }
+  SpawnPlan(const SpawnPlan&) = delete;
+  SpawnPlan& operator=(const SpawnPlan&) = delete;
+
+  Result<pid_t> Spawn(const std::vector<std::string>& argv) const {
+    std::vector<char*> arguments;
+    for (const std::string& argument : argv)
+      arguments.push_back(const_cast<char*>(argument.c_str()));
+    arguments.push_back(nullptr);
+    std::vector<char*> environment;
+    for (char** variable = environ; *variable != nullptr; ++variable) {
+      if (!IsOurs(*variable)) environment.push_back(*variable);
+    }
+    environment.push_back(nullptr);
+    pid_t pid = 0;
+    const int error = posix_spawnp(&pid, argv[0].c_str(), &actions_, &attributes_, arguments.data(),
+                                   environment.data());
+    if (error != 0) return Status::FromErrno(error, "run " + argv[0]);
+    return pid;
+  }
+
+ private:
+  posix_spawn_file_actions_t actions_;
+  posix_spawnattr_t attributes_;
+};
+
+// One program's time.
+class Patience {
+ public:
+  Patience(std::string name, Duration limit, const Cancel& cancel)
+      : name_(std::move(name)), limit_(limit), cancel_(cancel) {}
+
+  // Waits until `fd` is readable or hung up.
+  Status Await(int fd) const {
+    const auto s = std::chrono::ceil<std::chrono::seconds>(limit_).count();
+    while (true) {
+      const Duration left = end_ - clock_.Now();
+      if (left <= Duration::zero()) {
+        return Status(ETIMEDOUT, name_ + " did not end within " + std::to_string(s) + " s");
+      }
+      pollfd fds[2] = {{fd, POLLIN, 0}, {cancel_.fd(), POLLIN, 0}};
+      const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
+      if (poll(fds, 2, static_cast<int>(ms)) < 0 && errno != EINTR) {
+        return Status::FromErrno(errno, "wait for " + name_);
+      }
+      if (cancel_.IsSet()) return Status(ECANCELED, name_ + " is not wanted any more");
+      if (fds[0].revents != 0) return Status();
+    }
+  }
+  const std::string& name() const { return name_; }
+
+ private:
+  const cachecore::Clock& clock_ = cachecore::Clock::Monotonic();
+  const std::string name_;
+  const Duration limit_;
+  const Cancel& cancel_;
+  const Duration end_ = clock_.Now() + limit_;
+};
+
+// Everything that comes from `fd` until its end.
+Result<std::string> ReadAll(int fd, const Patience& patience) {
+  std::string output;
+  while (true) {
+    RETURN_IF_ERROR(patience.Await(fd));
+    char buffer[4096];
+    const ssize_t got = read(fd, buffer, sizeof(buffer));
+    if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (got <= 0) return output;  // A reset is an end as well: its exit code will tell.
+    output.append(buffer, static_cast<size_t>(got));
+    explicit_bzero(buffer, sizeof(buffer));
+    if (output.size() > kMaxOutput)
+      return Status(E2BIG, patience.name() + " printed more than 64 KiB");
+  }
+}
+
+// Waits for its end, brought about if that does not come by itself, and reaps it.
+Status AwaitEnd(pid_t pid, const Patience& patience, bool is_wanted) {
+  const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  Status waited = is_wanted && pidfd.valid() ? patience.Await(pidfd.get()) : Status();
+  // Not reaped yet, it keeps its group's number from being another's.
+  if (!is_wanted || !waited.ok()) kill(-pid, SIGKILL);
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  RETURN_IF_ERROR(std::move(waited));
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return Status();
+  const std::string how = WIFEXITED(status)
+                              ? " ended with exit code " + std::to_string(WEXITSTATUS(status))
+                              : " was killed by signal " + std::to_string(WTERMSIG(status));
+  return Status(ECHILD, patience.name() + how);
+}
+
+}  // namespace
+
+Result<std::string> RunForOutput(const std::vector<std::string>& argv, const std::string& input,
+                                 Duration limit, const Cancel& cancel) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    return Status::FromErrno(errno, "make a socket pair");
+  }
+  const UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  ASSIGN_OR_RETURN(const pid_t pid, SpawnPlan(theirs.get()).Spawn(argv));
+  theirs.Reset();
+  // What fits into the socket's buffer, as credentials' questions do.
+  send(ours.get(), input.data(), input.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  shutdown(ours.get(), SHUT_WR);
+  const Patience patience(argv[0], limit, cancel);
+  Result<std::string> output = ReadAll(ours.get(), patience);
+  const Status ended = AwaitEnd(pid, patience, output.ok());
+  if (!output.ok() || ended.ok()) return output;
+  explicit_bzero(output->data(), output->size());
+  return ended;
+}
+
+}  // namespace fetcher
