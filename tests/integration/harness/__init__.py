@@ -9,6 +9,7 @@ holdfast      the programs under test
 disk          a small file system whose power can be cut
 machine       the daemons alone, on such a disk, one boot after another
 systemd       a real systemd that runs the shipped units
+secrets       where none may be found
 readers       processes that read, and can be killed while they wait
 programs      copies of those programs, to be replaced while they run
 case          the unittest base class, and main()
