@@ -17,6 +17,7 @@ const std::vector<Verb>& Verbs() {
       {"stop", "Stop an instance that has no mounts", AddStop},
       {"dump", "Print a cache's records, offline", AddDump},
       {"verify", "Check what must hold in a cache, offline", AddVerify},
+      {"image", "Make, publish and show images", AddImage},
       {"upgrade", "Swap running daemons for the programs on disk", AddUpgrade},
       {"supervise", "Run an instance's daemons in the foreground", AddSupervise},
       {"version", "Print the version", AddVersion},

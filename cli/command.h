@@ -42,6 +42,7 @@ void AddDump(CLI::App* app, int* exit_code);
 void AddVerify(CLI::App* app, int* exit_code);
 void AddSupervise(CLI::App* app, int* exit_code);
 void AddUpgrade(CLI::App* app, int* exit_code);
+void AddImage(CLI::App* app, int* exit_code);
 void AddVersion(CLI::App* app, int* exit_code);
 
 // --instance and --root, for the verbs that have them.

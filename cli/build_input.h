@@ -1,0 +1,32 @@
+// BuildInput: what `holdfast image build` is given to make an image of.
+//
+// Model    a prefix says what it is (oci-layout:, docker-archive:, docker:// and oci://); what has
+//          none is a path, and what is there decides: an OCI layout, a directory, or an archive.
+// Errors   EINVAL or the errno of the path, with a sentence that says what may be given.
+// Threads  immutable value.
+
+#ifndef CLI_BUILD_INPUT_H_
+#define CLI_BUILD_INPUT_H_
+
+#include <string>
+
+#include "cachecore/status.h"
+#include "cli/image_reference.h"
+
+namespace cli {
+
+struct BuildInput {
+  enum class Kind { kDirectory, kLayout, kDockerArchive, kRegistry };
+
+  Kind kind = Kind::kDirectory;
+  std::string text;          // As it was given; for messages.
+  std::string path;          // Absolute; "" for a registry.
+  std::string tag;           // Of a layout, or the name of one image of an archive; may be "".
+  ImageReference reference;  // In a registry.
+};
+
+cachecore::Result<BuildInput> ParseBuildInput(const std::string& text);
+
+}  // namespace cli
+
+#endif  // CLI_BUILD_INPUT_H_

@@ -1,0 +1,48 @@
+// ContainerLayers: a container image's layers, brought here and unpacked into one tree.
+//
+// Model    skopeo copies the image into an OCI layout in the working directory, checking digests
+// and
+//          choosing the platform; umoci applies its layers, whiteouts and all, to one directory.
+// Errors   each begins with the input's name.
+// Threads  one thread only.
+// Owns     nothing: what it makes lies in the working directory.
+
+#ifndef CLI_CONTAINER_LAYERS_H_
+#define CLI_CONTAINER_LAYERS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "cachecore/status.h"
+#include "cli/build_input.h"
+#include "cli/contained_program.h"
+#include "cli/progress.h"
+#include "cli/registry_options.h"
+
+namespace cli {
+
+class ContainerLayers {
+ public:
+  // `work` is an empty directory; `bytes_max` bounds the layers, and apart from them the tree.
+  ContainerLayers(const BuildInput& input, const RegistryAccess& access, std::string work,
+                  uint64_t bytes_max)
+      : input_(input), access_(access), work_(std::move(work)), bytes_max_(bytes_max) {}
+
+  // The image's config, as it was made.
+  cachecore::Result<std::string> Copy(Progress* progress);
+  // The directory with the tree.
+  cachecore::Result<std::string> Unpack(Progress* progress);
+
+ private:
+  cachecore::Result<std::string> ConfigOfCopy() const;
+  cachecore::Status Explain(const cachecore::Status& why, const std::string& doing) const;
+
+  const BuildInput& input_;
+  const RegistryAccess& access_;
+  const std::string work_;
+  const uint64_t bytes_max_;
+};
+
+}  // namespace cli
+
+#endif  // CLI_CONTAINER_LAYERS_H_

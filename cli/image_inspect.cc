@@ -1,0 +1,70 @@
+#include "cli/image_inspect.h"
+
+#include "cli/files.h"
+#include "cli/image_config.h"
+#include "cli/image_reference.h"
+#include "cli/progress.h"
+#include "cli/resolved_image.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using nlohmann::json;
+
+// What of a container's defaults is worth a line; as the config calls it and as we do.
+constexpr struct {
+  const char* field;
+  const char* word;
+} kDefaults[] = {
+    {"Entrypoint", "entrypoint"}, {"Cmd", "cmd"},      {"Env", "env"}, {"User", "user"},
+    {"WorkingDir", "workdir"},    {"Labels", "labels"}};
+
+std::string PlatformText(const json& platform) {
+  const std::string variant = JsonString(platform, "variant");
+  return JsonString(platform, "os") + "/" + JsonString(platform, "architecture") +
+         (variant.empty() ? "" : "/" + variant);
+}
+
+}  // namespace
+
+Result<json> InspectImage(const std::string& image, const RegistryAccess& access,
+                          const Instance& instance, std::chrono::milliseconds timeout) {
+  ASSIGN_OR_RETURN(const ImageReference reference,
+                   ParseImageReference(IsImageReference(image) ? image : "oci-layout:" + image));
+  ASSIGN_OR_RETURN(const ResolvedImage resolved,
+                   ResolveImage(reference, access, instance, timeout));
+  ASSIGN_OR_RETURN(const json config, ParseImageConfig(resolved.config, "the config of " + image));
+  json found = {{"reference", reference.Text()},
+                {"manifest", resolved.manifest_digest},
+                {"platform", PlatformText(PlatformOfConfig(config))},
+                {"erofs", {{"digest", resolved.erofs_digest}, {"size", resolved.erofs_bytes}}},
+                {"merkle", {{"digest", resolved.merkle_digest}}},
+                {"verity", resolved.verity}};
+  const json& defaults = JsonField(config, "config");
+  for (const auto& [field, word] : kDefaults) {
+    if (defaults.contains(field) && !defaults[field].empty()) found[word] = defaults[field];
+  }
+  return found;
+}
+
+std::string InspectText(const json& found) {
+  const json& erofs = JsonField(found, "erofs");
+  std::string text = "reference   " + JsonString(found, "reference") + "\nmanifest    " +
+                     JsonString(found, "manifest") + "\nplatform    " +
+                     JsonString(found, "platform") + "\nimage       " +
+                     JsonString(erofs, "digest") + ", " +
+                     BytesText(static_cast<uint64_t>(JsonInt(erofs, "size"))) + "\nmerkle      " +
+                     JsonString(JsonField(found, "merkle"), "digest") + "\nverity      " +
+                     JsonString(found, "verity") + "\n";
+  for (const auto& [field, word] : kDefaults) {
+    const auto value = found.find(word);
+    if (value == found.end()) continue;
+    std::string name = word;
+    name.resize(12, ' ');
+    text += name + (value->is_string() ? value->get<std::string>() : JsonText(*value)) + "\n";
+  }
+  return text;
+}
+
+}  // namespace cli

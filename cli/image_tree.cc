@@ -1,0 +1,90 @@
+#include "cli/image_tree.h"
+
+#include <fcntl.h>
+#include <fts.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <set>
+#include <tuple>
+
+#include "cachecore/unique_fd.h"
+#include "cli/deadline.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+// Calls `visit` for everything below `directory` and itself; a directory after what is in it.
+Status Walk(const std::string& directory, const std::function<Status(const FTSENT&)>& visit) {
+  std::string path = directory;
+  char* roots[] = {path.data(), nullptr};
+  const std::unique_ptr<FTS, int (*)(FTS*)> walk(
+      fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, nullptr), fts_close);
+  if (!walk) return Status::FromErrno(errno, directory);
+  for (;;) {
+    errno = 0;
+    const FTSENT* entry = fts_read(walk.get());
+    if (entry == nullptr && errno != 0)
+      return Status::FromErrno(errno, "walk through " + directory);
+    if (entry == nullptr) return {};
+    if (StopSignalled()) return Status(EINTR, "interrupted by a signal");
+    if (entry->fts_info == FTS_D) continue;
+    if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS) {
+      return Status::FromErrno(entry->fts_errno, entry->fts_path);
+    }
+    RETURN_IF_ERROR(visit(*entry));
+  }
+}
+
+bool IsBefore(const timespec& a, const timespec& b) {
+  return std::tie(a.tv_sec, a.tv_nsec) < std::tie(b.tv_sec, b.tv_nsec);
+}
+
+}  // namespace
+
+Result<TreeSize> MeasureTree(const std::string& directory) {
+  TreeSize size;
+  std::set<std::pair<dev_t, ino_t>> linked;
+  RETURN_IF_ERROR(Walk(directory, [&](const FTSENT& entry) -> Status {
+    const struct stat& info = *entry.fts_statp;
+    const bool is_known = !S_ISDIR(info.st_mode) && info.st_nlink > 1 &&
+                          !linked.emplace(info.st_dev, info.st_ino).second;
+    if (is_known) return {};
+    ++size.files;
+    if (S_ISREG(info.st_mode)) size.bytes += static_cast<uint64_t>(info.st_size);
+    return {};
+  }));
+  return size;
+}
+
+Result<timespec> FileSystemTime(const std::string& directory) {
+  std::string path = directory + "/.time-XXXXXX";
+  const UniqueFd fd(mkostemp(path.data(), O_CLOEXEC));
+  struct stat info = {};
+  if (!fd.valid() || fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, path);
+  unlink(path.c_str());
+  return info.st_mtim;
+}
+
+Status SettleDirectoryTimes(const std::string& directory, const timespec& from,
+                            const timespec& to) {
+  return Walk(directory, [&](const FTSENT& entry) -> Status {
+    const timespec& changed = entry.fts_statp->st_mtim;
+    if (entry.fts_info != FTS_DP || IsBefore(changed, from) || IsBefore(to, changed)) return {};
+    const timespec times[2] = {{0, 0}, {0, 0}};
+    if (utimensat(AT_FDCWD, entry.fts_path, times, AT_SYMLINK_NOFOLLOW) != 0) {
+      return Status::FromErrno(errno, entry.fts_path);
+    }
+    return {};
+  });
+}
+
+}  // namespace cli
