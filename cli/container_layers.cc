@@ -77,7 +77,10 @@ Result<std::string> ContainerLayers::Copy(Progress* progress) {
   ContainedProgram copy;
   ASSIGN_OR_RETURN(const std::string program, FindTool("skopeo", "skopeo"));
   ASSIGN_OR_RETURN(const std::unique_ptr<Skopeo> skopeo, Skopeo::Make(access_));
-  copy.argv = {program, "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"};
+  // An archive's layers have no media type of their own, and skopeo's guess is gzip.
+  copy.argv = {program, "copy", "--quiet",
+               input_.kind == Kind::kDockerArchive ? "--dest-compress-level=1"
+                                                   : "--dest-oci-accept-uncompressed-layers"};
   if (is_remote) {
     for (std::string& flag : skopeo->AccessFlags("src-")) copy.argv.push_back(std::move(flag));
   }

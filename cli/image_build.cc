@@ -18,7 +18,7 @@
 #include "cli/contained_program.h"
 #include "cli/container_layers.h"
 #include "cli/content_digest.h"
-#include "cli/erofs_xattr_order.h"
+#include "cli/erofs_canonical.h"
 #include "cli/files.h"
 #include "cli/image_config.h"
 #include "cli/process.h"
@@ -220,13 +220,13 @@ Status ImageBuild::MakeErofs() {
   ASSIGN_OR_RETURN(const std::string program, FindTool("mkfs.erofs", "erofs-utils"));
   progress_.Begin("making the image", built_.tree.bytes);
   // Whole inodes: a short one can't hold more than 65,535 links.  No checksum of the superblock: it
-  // would cover what is sorted below, and every byte is covered by the Merkle tree.
-  const Result<std::string> said = OutputOfContained(
-      InStage({program, "--quiet", "-T0", "--preserve-mtime", "-Enosbcrc,force-inode-extended",
-               std::string("-U") + kNoUuid, kErofsFile, tree_}));
+  // would cover what is changed below, and every byte is covered by the Merkle tree.
+  const Result<std::string> said =
+      OutputOfContained(InStage({program, "--quiet", "-Enosbcrc,force-inode-extended",
+                                 std::string("-U") + kNoUuid, kErofsFile, tree_}));
   if (!said.ok()) return Explain(said.status());
   const std::string path = stage_->path() + "/" + kErofsFile;
-  RETURN_IF_ERROR(SortErofsXattrs(path));
+  RETURN_IF_ERROR(MakeErofsCanonical(path));
   struct stat info = {};
   if (stat(path.c_str(), &info) != 0) return Status::FromErrno(errno, path);
   if (info.st_size < kErofsBytesMin && truncate(path.c_str(), kErofsBytesMin) != 0) {

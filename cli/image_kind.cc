@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 
 namespace cli {
 namespace {
@@ -19,6 +20,17 @@ constexpr size_t kBlocksLowAt = 36;
 constexpr size_t kFeatureIncompatAt = 80;
 constexpr size_t kSuperblockBytes = 128;
 constexpr uint32_t kFeature48Bit = 0x80;
+
+struct ErofsFeature {
+  uint32_t bit;
+  // As the kernel lists them.  Two may share a bit, and come with one kernel; null: in every kernel
+  // that has the bits above it, and not listed.
+  const char* name;
+};
+constexpr ErofsFeature kErofsFeatures[] = {
+    {0x01, "zero_padding"}, {0x02, "compr_cfgs"},   {0x04, "chunked_file"},
+    {0x08, "device_table"}, {0x10, "ztailpacking"}, {0x20, "fragments"},
+    {0x40, nullptr},        {0x80, "48bit"},        {0x100, "metabox"}};
 
 uint32_t LittleEndian(std::string_view bytes, size_t offset, size_t length) {
   uint32_t value = 0;
@@ -57,6 +69,25 @@ std::optional<uint64_t> ErofsImageBytes(std::string_view head) {
   }
   // A superblock with a wild block size is left to the kernel, which says so in its log.
   return blocks << std::min<uint32_t>(LittleEndian(superblock, kBlockSizeBitsAt, 1), 16);
+}
+
+std::string UnknownErofsFeatures(std::string_view head, const std::vector<std::string>& known) {
+  if (!ErofsImageBytes(head)) return "";
+  uint32_t needed = LittleEndian(head, kSuperblockOffset + kFeatureIncompatAt, 4);
+  std::string unknown;
+  const auto add = [&unknown](const std::string& name, uint32_t bits) {
+    char hex[16];
+    std::snprintf(hex, sizeof hex, "0x%x", bits);
+    unknown += (unknown.empty() ? "" : ", ") + (name.empty() ? hex : name + " (" + hex + ")");
+  };
+  for (const auto& [bit, name] : kErofsFeatures) {
+    if ((needed & bit) == 0) continue;
+    needed &= ~bit;
+    if (name == nullptr || std::find(known.begin(), known.end(), name) != known.end()) continue;
+    add(name, bit);
+  }
+  if (needed != 0) add("", needed);
+  return unknown;
 }
 
 Result<ImageKind> RecogniseImage(const std::string& as, std::string_view head, uint64_t size_bytes,

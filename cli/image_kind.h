@@ -17,6 +17,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "cachecore/status.h"
 
@@ -29,6 +30,11 @@ const char* ImageKindName(ImageKind kind);
 
 // The size an EROFS superblock says its image has; nullopt when `head` holds no such superblock.
 std::optional<uint64_t> ErofsImageBytes(std::string_view head);
+
+// What an EROFS image needs that a kernel without it refuses, as `known` doesn't have it:
+// "fragments (0x20)", "0x400"; "" when it needs nothing of the kind.  `known` is the kernel's list
+// of features, /sys/fs/erofs/features.
+std::string UnknownErofsFeatures(std::string_view head, const std::vector<std::string>& known);
 
 // `as` is "auto", "erofs" or "file"; `head` the object's first bytes (kImageHeadBytes, or all there
 // are); `size_bytes` what the origin says; `url` is for messages.

@@ -22,6 +22,8 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
+constexpr size_t kNameBytesMax = 254;  // Of mkfs.erofs 1.5; the file system itself takes 255.
+
 // Calls `visit` for everything below `directory` and itself; a directory after what is in it.
 Status Walk(const std::string& directory, const std::function<Status(const FTSENT&)>& visit) {
   std::string path = directory;
@@ -55,6 +57,12 @@ Result<TreeSize> MeasureTree(const std::string& directory) {
   std::set<std::pair<dev_t, ino_t>> linked;
   RETURN_IF_ERROR(Walk(directory, [&](const FTSENT& entry) -> Status {
     const struct stat& info = *entry.fts_statp;
+    // It would cut the name off, and look for a file that isn't there or is another one.
+    if (entry.fts_level > 0 && entry.fts_namelen > kNameBytesMax) {
+      return Status(ENAMETOOLONG, std::string(entry.fts_path) + ": its name has " +
+                                      std::to_string(entry.fts_namelen) +
+                                      " bytes; mkfs.erofs takes 254 at most");
+    }
     const bool is_known = !S_ISDIR(info.st_mode) && info.st_nlink > 1 &&
                           !linked.emplace(info.st_dev, info.st_ino).second;
     if (is_known) return {};

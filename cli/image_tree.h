@@ -19,6 +19,7 @@ struct TreeSize {
   uint64_t files = 0;  // Of every kind; one with several names counts once.
   uint64_t bytes = 0;  // Of regular files, holes and all.
 };
+// ENAMETOOLONG for a name that mkfs.erofs can't take.
 cachecore::Result<TreeSize> MeasureTree(const std::string& directory);
 
 // The time that the file system which holds `directory` gives to what is made there now.

@@ -28,6 +28,7 @@ using nlohmann::json;
 
 // The daemon keeps the time of an acquire itself; this much later we stop waiting for its answer.
 constexpr std::chrono::milliseconds kAnswerGrace{2000};
+constexpr char kErofsFeaturesDirectory[] = "/sys/fs/erofs/features";
 
 }  // namespace
 
@@ -158,21 +159,36 @@ Status MountOperation::Mount() {
     if (!read.ok()) return std::move(read).status().WithContext("cannot read " + url);
     head = std::move(read).value();
   }
-  ASSIGN_OR_RETURN(const ImageKind kind, RecogniseImage(request_.as, head, object_bytes_, url));
+  // A manifest says that it is an image: then a file is not what somebody may have meant.
+  const bool is_said_image = request_.as == "auto" && !request_.manifest_digest.empty();
+  ASSIGN_OR_RETURN(const ImageKind kind,
+                   RecogniseImage(is_said_image ? "erofs" : request_.as, head, object_bytes_, url));
   record_.kind = ImageKindName(kind);
   Result<std::string> device =
       kind == ImageKind::kErofs
           ? MountErofs(object_path_, record_.mount_point, request_.erofs_options, deadline)
           : BindDirectory(object_path_.substr(0, object_path_.rfind('/')), record_.mount_point,
                           deadline);
-  if (!device.ok()) {
-    return std::move(device).status().WithContext("cannot mount " + url + " on " +
-                                                  record_.mount_point);
-  }
+  if (!device.ok()) return ExplainRefusal(device.status(), kind, head);
   record_.device = *device;
   record_.mounted = true;
   record_.since_unix_s = std::time(nullptr);
   return UpdateMountRecord(instance(), record_);
+}
+
+Status MountOperation::ExplainRefusal(const Status& why, ImageKind kind,
+                                      const std::string& head) const {
+  const std::string begin = "cannot mount " + record_.url + " on " + record_.mount_point + ": ";
+  const bool can_be_features = why.error() == EINVAL || why.error() == EOPNOTSUPP;
+  if (kind == ImageKind::kErofs && can_be_features) {
+    const std::string missing = UnknownErofsFeatures(head, ListDirectory(kErofsFeaturesDirectory));
+    if (!missing.empty()) {
+      return Status(EOPNOTSUPP,
+                    begin + "the image needs EROFS features that this kernel does not have: " +
+                        missing + "; use a newer kernel, or make the image without them");
+    }
+  }
+  return Status(why.error(), begin + why.message());
 }
 
 void MountOperation::Undo() {

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "cachecore/status.h"
+#include "cli/image_kind.h"
 #include "cli/image_source.h"
 #include "cli/instance.h"
 #include "cli/mount_record.h"
@@ -51,6 +52,9 @@ class MountOperation {
   cachecore::Status WriteSource();
   cachecore::Status Acquire();
   cachecore::Status Mount();
+  // What the kernel meant by refusing an image that begins with `head`.
+  cachecore::Status ExplainRefusal(const cachecore::Status& why, ImageKind kind,
+                                   const std::string& head) const;
   void Undo();
 
   const Instance& instance() const { return request_.instance; }

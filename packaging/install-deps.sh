@@ -14,7 +14,7 @@ build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-d
   perl pkg-config fuse3'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo apache2-utils clang clang-format clang-tidy docker-registry fio fsverity git libbenchmark-dev libgtest-dev openssl
-  skopeo systemd"
+  skopeo systemd umoci"
 bench="$demo curl rclone s3fs"
 
 wanted=

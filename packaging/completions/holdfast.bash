@@ -13,6 +13,11 @@ _holdfast_options() {
     stop) echo "--help --instance --root" ;;
     dump) echo "--help --cache-dir --instance --root" ;;
     verify) echo "--help --cache-dir --content --as-new-boot --boot-id --json --instance --root" ;;
+    'image build') echo "--help --force --config --tmp-dir --max-size --json --auth-file --plain-http
+                 --mirror --ca-file" ;;
+    'image push') echo "--help --json --auth-file --plain-http --mirror --ca-file" ;;
+    'image inspect') echo "--help --json --timeout --auth-file --plain-http --mirror --ca-file
+                 --instance --root" ;;
     upgrade) echo "--help --timeout --instance --root" ;;
     supervise) echo "--help --instance --root" ;;
     version) echo "--help" ;;
@@ -36,25 +41,38 @@ _holdfast() {
   _init_completion -s || return
   local verb='' word
   for word in "${words[@]:1:cword-1}"; do
-    [[ $word == -* ]] || { verb=$word; break; }
+    if [[ $word == -* ]]; then
+      [[ -z $verb ]] && continue
+      break
+    elif [[ -z $verb ]]; then
+      verb=$word
+      [[ $verb == image ]] || break
+    else
+      verb="$verb $word"
+      break
+    fi
   done
   case $prev in
     --as) COMPREPLY=($(compgen -W 'auto erofs file' -- "$cur")); return ;;
     --detach-policy) COMPREPLY=($(compgen -W 'hold fail' -- "$cur")); return ;;
     --instance) COMPREPLY=($(compgen -W "$(_holdfast_instances)" -- "$cur")); return ;;
-    --ca-file | --client-cert | --client-key | --headers-file | --auth-file) _filedir; return ;;
-    --root | --cache-dir) _filedir -d; return ;;
-    --content | --boot-id | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --ca-file | --client-cert | --client-key | --headers-file | --auth-file | --config) _filedir; return ;;
+    --root | --cache-dir | --tmp-dir) _filedir -d; return ;;
+    --content | --boot-id | --max-size | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag | --s3-endpoint | --s3-region | --s3-profile) return ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount umount status stop dump verify upgrade supervise version' -- "$cur"))
+    COMPREPLY=($(compgen -W 'mount umount status stop dump verify image upgrade supervise version' -- "$cur"))
   elif [[ $verb == umount ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_mounts)" -- "$cur"))
-  elif [[ $verb == mount ]]; then
+  elif [[ $verb == image ]]; then
+    COMPREPLY=($(compgen -W 'build push inspect' -- "$cur"))
+  elif [[ $verb == mount || $verb == image\ push || $verb == image\ inspect ]]; then
     _filedir -d
+  elif [[ $verb == image\ build ]]; then
+    _filedir
   fi
 }
 

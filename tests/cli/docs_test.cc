@@ -14,7 +14,8 @@
 namespace cli {
 namespace {
 
-using Options = std::map<std::string, std::set<std::string>>;  // Verb -> its long options.
+// Verb -> its long options; "image build" is a verb, "image" is none.
+using Options = std::map<std::string, std::set<std::string>>;
 
 std::string Source(const std::string& path) {
   const auto text = ReadFile(HOLDFAST_SOURCE_DIR "/" + path);
@@ -29,14 +30,21 @@ void AddOptionsIn(const std::string& text, std::set<std::string>* options) {
   }
 }
 
+void AddOptionsOf(const CLI::App& app, std::set<std::string>* options) {
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) options->insert("--" + name);
+  }
+}
+
 Options OptionsOfHelp() {
   Options options;
   int exit_code = 0;
   const std::unique_ptr<CLI::App> app = MakeCommandLine(&exit_code);
   for (const CLI::App* verb : app->get_subcommands({})) {
-    std::set<std::string>& known = options[verb->get_name()];
-    for (const CLI::Option* option : verb->get_options()) {
-      for (const std::string& name : option->get_lnames()) known.insert("--" + name);
+    const auto parts = verb->get_subcommands([](const CLI::App*) { return true; });
+    if (parts.empty()) AddOptionsOf(*verb, &options[verb->get_name()]);
+    for (const CLI::App* part : parts) {
+      AddOptionsOf(*part, &options[verb->get_name() + " " + part->get_name()]);
     }
   }
   return options;
@@ -46,7 +54,7 @@ Options OptionsOfManPage() {
   Options options;
   std::string verb;
   std::istringstream lines(Source("packaging/man/holdfast.1.pod"));
-  const std::regex heading("=head2 holdfast ([a-z]+).*");
+  const std::regex heading("=head2 holdfast ([a-z]+(?: [a-z]+)?).*");
   for (std::string line; std::getline(lines, line);) {
     std::smatch match;
     if (line.starts_with("=head")) verb.clear();
@@ -59,7 +67,7 @@ Options OptionsOfManPage() {
 Options OptionsOfCompletion() {
   Options options;
   const std::string text = Source("packaging/completions/holdfast.bash");
-  const std::regex verb_line("\n    ([a-z]+)\\) echo \"([^\"]*)\"");
+  const std::regex verb_line("\n    '?([a-z]+(?: [a-z]+)?)'?\\) echo \"([^\"]*)\"");
   for (std::sregex_iterator it(text.begin(), text.end(), verb_line), end; it != end; ++it) {
     AddOptionsIn((*it)[2], &options[(*it)[1]]);
   }
@@ -67,9 +75,10 @@ Options OptionsOfCompletion() {
 }
 
 TEST(DocsTest, TheHelpListsEveryVerb) {
-  const Options help = OptionsOfHelp();
-  EXPECT_EQ(help.size(), Verbs().size());
-  for (const Verb& verb : Verbs()) EXPECT_TRUE(help.contains(verb.name)) << verb.name;
+  std::set<std::string> names;
+  for (const auto& [verb, options] : OptionsOfHelp()) names.insert(verb.substr(0, verb.find(' ')));
+  EXPECT_EQ(names.size(), Verbs().size());
+  for (const Verb& verb : Verbs()) EXPECT_TRUE(names.contains(verb.name)) << verb.name;
 }
 
 TEST(DocsTest, TheManPageHasTheOptionsOfTheHelpAndNoOthers) {

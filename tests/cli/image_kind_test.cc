@@ -82,6 +82,17 @@ TEST(ImageKindTest, ErofsIsAskedForAndNotThere) {
             "mount it as a file)");
 }
 
+TEST(ImageKindTest, FeaturesThatTheKernelDoesNotHaveAreNamed) {
+  std::string head = Erofs(1);
+  EXPECT_EQ(UnknownErofsFeatures(head, {}), "");
+  Put(&head, 1024 + 80, 0x64, 4);  // chunked_file, fragments, and one that no kernel lists.
+  EXPECT_EQ(UnknownErofsFeatures(head, {"chunked_file", "fragments"}), "");
+  EXPECT_EQ(UnknownErofsFeatures(head, {"chunked_file"}), "fragments (0x20)");
+  Put(&head, 1024 + 80, 0x80000424, 4);
+  EXPECT_EQ(UnknownErofsFeatures(head, {"fragments"}), "chunked_file (0x4), 0x80000400");
+  EXPECT_EQ(UnknownErofsFeatures("no image", {}), "");
+}
+
 TEST(ImageKindTest, AsFileAcceptsEverything) {
   EXPECT_EQ(KindOf("file", Erofs(10), 5), ImageKind::kFile);
   EXPECT_EQ(KindOf("file", "<html>", 6), ImageKind::kFile);

@@ -5,6 +5,8 @@ nginx         an origin that can be slow, stopped and started, and whose log can
 misbehaving   an origin that lies
 oci_layout    OCI layouts: right Holdfast images, and wrong ones
 images        trees, EROFS images and plain files to serve, made once and kept
+layers        container images, layer by layer
+snapshot      everything that can be seen of a tree, to compare two
 holdfast      the programs under test
 disk          a small file system whose power can be cut
 machine       the daemons alone, on such a disk, one boot after another

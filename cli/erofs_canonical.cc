@@ -1,4 +1,4 @@
-#include "cli/erofs_xattr_order.h"
+#include "cli/erofs_canonical.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -23,6 +23,8 @@ using cachecore::UniqueFd;
 constexpr uint64_t kBlockBytes = 4096;
 constexpr uint64_t kSuperblockAt = 1024;
 constexpr uint64_t kSuperblockBytes = 128;
+constexpr uint64_t kBuildTimeAt = 24;  // In the superblock: seconds and nanoseconds.
+constexpr size_t kBuildTimeBytes = 12;
 constexpr uint32_t kMagic = 0xE0F5E1E2;
 constexpr uint64_t kInodeSlotBytes = 32;
 constexpr uint64_t kCompactInodeBytes = 32;
@@ -47,13 +49,14 @@ class ErofsImage {
   explicit ErofsImage(const std::string& path)
       : path_(path), fd_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {}
 
-  Status Sort() {
+  Status MakeCanonical() {
     if (!fd_.valid()) return Status::FromErrno(errno, path_);
     ASSIGN_OR_RETURN(const std::string superblock, Read(kSuperblockAt, kSuperblockBytes));
     if (Number(superblock, 0, 4) != kMagic || Number(superblock, 12, 1) != 12 ||
         (Number(superblock, 8, 4) & 1) != 0) {
       return Bad("its superblock");
     }
+    RETURN_IF_ERROR(Write(kSuperblockAt + kBuildTimeAt, std::string(kBuildTimeBytes, '\0')));
     inodes_at_ = Number(superblock, 40, 4) * kBlockBytes;
     Find(Number(superblock, 14, 2));
     while (!found_.empty()) {
@@ -79,6 +82,12 @@ class ErofsImage {
     if (got < 0) return Status::FromErrno(errno, "read " + path_);
     if (static_cast<uint64_t>(got) != length) return Bad("a reference behind its end");
     return bytes;
+  }
+
+  Status Write(uint64_t at, const std::string& bytes) const {
+    const ssize_t put = pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (put == static_cast<ssize_t>(bytes.size())) return {};
+    return Status::FromErrno(put < 0 ? errno : EIO, "write " + path_);
   }
 
   Status Visit(uint64_t number) {
@@ -137,12 +146,7 @@ class ErofsImage {
     for (const std::string& number : shared) sorted += number;
     for (const std::string& entry : own) sorted += entry;
     sorted += body.substr(next);
-    if (sorted == body) return {};
-    if (pwrite(fd_.get(), sorted.data(), sorted.size(), static_cast<off_t>(at)) !=
-        static_cast<ssize_t>(sorted.size())) {
-      return Status::FromErrno(errno, "write " + path_);
-    }
-    return {};
+    return sorted == body ? Status() : Write(at, sorted);
   }
 
   // The number of its prefix and its name: no inode has two of the same.
@@ -159,6 +163,6 @@ class ErofsImage {
 
 }  // namespace
 
-Status SortErofsXattrs(const std::string& path) { return ErofsImage(path).Sort(); }
+Status MakeErofsCanonical(const std::string& path) { return ErofsImage(path).MakeCanonical(); }
 
 }  // namespace cli
