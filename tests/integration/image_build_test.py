@@ -438,6 +438,28 @@ class TroubleTest(BuildCase):
                      "the file system of .* is full; make room, or choose another with --tmp-dir$")
         self.assertEqual(os.listdir(small), [])
 
+    def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(self):
+        tree = self.box.make_directory("tree")
+        with open(os.path.join(tree, "x"), "wb") as f:
+            f.write(bytes(1 << 20))
+        done = self.build(tree, "--json")
+        self.assertRegex(done.stderr, r"^making the image: 1\.0 MiB, [0-9.]+ s\nhashing it: sha256:[0-9a-f]{64}, [0-9.]+ s\n$")
+        self.assertEqual(json.loads(done.stdout)["files"], 2)
+        shutil.rmtree(self.out)
+        master, slave = os.openpty()
+        process = self.box.start([os.path.join(BIN, "holdfast"), "image", "build", "--json", tree, self.out],
+                                 stdout=subprocess.PIPE, stderr=slave, text=True)
+        os.close(slave)
+        shown = b""
+        try:
+            while piece := os.read(master, 4096):
+                shown += piece
+        except OSError:  # EIO: nobody has the other end.
+            pass
+        os.close(master)
+        self.assertEqual(json.loads(process.communicate(timeout=60)[0])["files"], 2)
+        self.assertRegex(shown, rb"\rmaking the image: \[[#.]{30}\] 0 bytes of 1\.0 MiB\x1b\[K\rmaking the image: ")
+
     def begin(self):
         """A build in the middle of unpacking: its process."""
         layout = self.layout([zeros_layer("zeros", 64 << 30)])
