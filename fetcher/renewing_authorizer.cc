@@ -51,7 +51,6 @@ void RenewingAuthorizer::TakeOutcome() {
   credentials_ = std::make_shared<HttpCredentials>(std::move((*result)->credentials));
   ++serial_;
   accepted_ = false;
-  brought_at_ = now;
   expires_.reset();
   renew_at_.reset();
   if (const auto lifetime = (*result)->lifetime) {
@@ -90,7 +89,9 @@ void RenewingAuthorizer::OnRefused(uint64_t serial, const HttpAnswer& answer,
   if (!answer.www_authenticate.empty()) next_.challenge = answer.www_authenticate;
   // Others are there already, or somebody else's request has told us.
   if (serial != serial_ || !credentials_) return;
-  if (accepted_ && clock_.Now() - brought_at_ < kFresh) return;
+  const Duration now = clock_.Now();
+  if (accepted_ && refused_at_ && now - *refused_at_ < kSpacing) return;
+  refused_at_ = now;
   credentials_.reset();
   next_.refused = true;
   // The first refusal is the usual way to learn that they have expired, or what is asked for.

@@ -46,8 +46,8 @@ class RenewingAuthorizer : public HttpAuthorizer {
   static constexpr Duration kFirstPause = std::chrono::milliseconds(250);
   static constexpr Duration kLongestPause = std::chrono::seconds(8);
   static constexpr Duration kMostAhead = std::chrono::minutes(5);
-  // Credentials so young that have been accepted are not renewed because one request is refused.
-  static constexpr Duration kFresh = std::chrono::seconds(2);
+  // Where some requests are refused and others not, there is no more than one renewal in that time.
+  static constexpr Duration kSpacing = std::chrono::seconds(2);
 
   // `what` names them in sentences, as in "the S3 credentials".  The references outlive this.
   RenewingAuthorizer(std::string what, Bring bring, BlockingCalls* calls,
@@ -79,9 +79,9 @@ class RenewingAuthorizer : public HttpAuthorizer {
 
   std::shared_ptr<const HttpCredentials> credentials_;  // Null: none, or refused.
   uint64_t serial_ = 0;
-  bool accepted_ = false;  // These.
-  int refusals_ = 0;       // In a row.
-  Duration brought_at_{0};
+  bool accepted_ = false;               // These.
+  int refusals_ = 0;                    // In a row.
+  std::optional<Duration> refused_at_;  // When that last led to a renewal.
   std::optional<Duration> renew_at_;
   std::optional<Duration> expires_;
   Renewal next_;

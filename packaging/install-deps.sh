@@ -15,6 +15,8 @@ build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-d
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo apache2-utils clang clang-format clang-tidy docker-registry fio fsverity git libbenchmark-dev libgtest-dev openssl
   skopeo systemd umoci"
+# For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
+command -v npm >/dev/null || test="$test npm"
 bench="$demo curl rclone s3fs"
 
 wanted=

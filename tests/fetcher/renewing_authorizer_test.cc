@@ -156,14 +156,19 @@ TEST_F(RenewingAuthorizerTest, OnesThatAreRefusedTimeAndAgainAreNotBroughtInALoo
   EXPECT_EQ(Header(Ask()), "Authorization: Bearer 3");
 }
 
-TEST_F(RenewingAuthorizerTest, OneObjectThatIsRefusedDoesNotCostTheOthersFreshCredentials) {
-  const auto first = Ask();
-  authorizer_->OnAccepted(std::get<Granted>(first).serial);
-  Refuse(first);
-  EXPECT_EQ(Header(authorizer_->Authorize()), "Authorization: Bearer 1");
-  clock_.Pass(RenewingAuthorizer::kFresh);
-  Refuse(first);
-  EXPECT_EQ(Header(Ask()), "Authorization: Bearer 2");
+TEST_F(RenewingAuthorizerTest, OneObjectThatIsRefusedAllTheTimeDoesNotRenewThemAllTheTime) {
+  const auto accept = [this](const HttpAuthorizer::Authorization& authorization) {
+    authorizer_->OnAccepted(std::get<Granted>(authorization).serial);
+    return authorization;
+  };
+  Refuse(accept(Ask()));
+  const auto second = accept(Ask());
+  EXPECT_EQ(Header(second), "Authorization: Bearer 2");
+  Refuse(second);
+  EXPECT_EQ(Header(authorizer_->Authorize()), "Authorization: Bearer 2");
+  clock_.Pass(RenewingAuthorizer::kSpacing);
+  Refuse(second);
+  EXPECT_EQ(Header(Ask()), "Authorization: Bearer 3");
 }
 
 TEST_F(RenewingAuthorizerTest, WhoeverBringsThemIsAskedAgainAtGrowingIntervals) {

@@ -45,6 +45,29 @@ TEST(SourceConfigTest, WhatIsWrongIsSaid) {
             "\"ca_file\" is not a string");
 }
 
+TEST(SourceConfigTest, CertificatesHeadersAndS3AreRead) {
+  const auto config = ParseSourceConfig(
+      R"({"version":1,"origins":["s3://bucket/","s3://b/p/"],"client_cert":"/c","client_key":"/k",)"
+      R"("headers_file":"/h","s3":{"endpoint":"http://h:9","region":"r-1","path_style":true,)"
+      R"("profile":"p","credentials_file":"/f","config_file":"/g"}})");
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->files.client_cert + config->files.client_key + config->files.headers, "/c/k/h");
+  const S3Options s3{"http://h:9", "r-1", "p", "/f", "/g", true};
+  EXPECT_TRUE(config->s3 == s3);
+  const auto with_s3 = [](const std::string& s3_text) {
+    return Error(R"({"version":1,"origins":["s3://b/"],"s3":)" + s3_text + "}");
+  };
+  EXPECT_EQ(with_s3("7"), "\"s3\" is not an object");
+  EXPECT_EQ(with_s3(R"({"secret":"x"})"), "there is a field that version 1 does not have");
+  EXPECT_EQ(with_s3(R"({"path_style":"yes"})"), "\"path_style\" is not true or false");
+  EXPECT_EQ(with_s3(R"({"region":"a/b"})"), "the region of \"s3\" is no word");
+  for (const char* endpoint : {"h:9", "http://u:p@h", "http://h/x", "http://", "ftp://h"}) {
+    EXPECT_EQ(with_s3(R"({"endpoint":")" + std::string(endpoint) + "\"}"),
+              "the endpoint of \"s3\" is not http:// or https:// with a host and perhaps a port");
+  }
+  EXPECT_EQ(Error(R"({"version":1,"origins":["s3:///x/"]})"), "an origin has no bucket");
+}
+
 TEST(SourceConfigTest, ErrorsShowNoSecret) {
   EXPECT_EQ(Error(R"({"version":1,"origins":["http://u:secret@h/x"]})").find("secret"),
             std::string::npos);

@@ -3,6 +3,8 @@
 sandbox       one test's directory, and everything that is started or mounted below it
 nginx         an origin that can be slow, stopped and started, and whose log can be counted exactly
 misbehaving   an origin that lies
+certificates  an authority and what it has signed
+s3            a server that checks S3's signatures
 oci_layout    OCI layouts: right Holdfast images, and wrong ones
 images        trees, EROFS images and plain files to serve, made once and kept
 layers        container images, layer by layer

@@ -5,6 +5,7 @@ each answer (echo module), send slowly, die, and come back on the same port.  It
 which file went out when, from which `served()` computes what was sent more than once.
 """
 
+import json
 import os
 import re
 import signal
@@ -27,6 +28,8 @@ events {{ worker_connections 4096; }}
 http {{
   log_format account '$msec $request_time $request_method $status $body_bytes_sent "$http_range" $uri $connection';
   access_log access.log account;
+  log_format shown escape=json '{seen}';
+  access_log shown.log shown;
   client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
   default_type application/octet-stream;
   sendfile on;
@@ -34,7 +37,7 @@ http {{
   tcp_nopush on;
   keepalive_requests 1000000;
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{tls};
     root {root};
     autoindex {autoindex};
     limit_rate {limit_rate};
@@ -99,22 +102,31 @@ def union_size(ranges):
 
 
 class Nginx:
-    def __init__(self, box, root, delay_ms=0, limit_rate="0", autoindex=False, locations="", name="nginx"):
+    """`locations`: further directives of the server.  `tls`: a harness.certificates.Identity, for https with HTTP/2.
+    `seen`: nginx's variables whose values each request is logged with, for seen()."""
+
+    def __init__(self, box, root, delay_ms=0, limit_rate="0", autoindex=False, locations="", name="nginx", tls=None,
+                 seen=("server_protocol",)):
         self._box = box
         self._prefix = box.make_directory(name)
         os.makedirs(os.path.join(self._prefix, "tmp"), exist_ok=True)
         self._root = root
         self._process = None
         self._autoindex = autoindex
-        self._locations = locations
+        self.locations = locations
+        self._tls = tls
+        self._seen = seen
         self.port = free_port()
         self.configure(delay_ms, limit_rate)
 
     def configure(self, delay_ms=0, limit_rate="0"):
         """Takes effect at the next start()."""
-        location = self._locations + (_DELAYED % (delay_ms / 1000) if delay_ms else "")
+        location = self.locations + (_DELAYED % (delay_ms / 1000) if delay_ms else "")
         with open(os.path.join(self._prefix, "nginx.conf"), "w") as f:
-            f.write(_CONFIG.format(echo_module=ECHO_MODULE, port=self.port, root=self._root, limit_rate=limit_rate,
+            if self._tls:
+                location += f"ssl_certificate {self._tls.certificate}; ssl_certificate_key {self._tls.key};"
+            seen = json.dumps({name: f"${name}" for name in self._seen})
+            f.write(_CONFIG.format(echo_module=ECHO_MODULE, tls=" ssl http2" if self._tls else "", seen=seen, port=self.port, root=self._root, limit_rate=limit_rate,
                                    # A limited rate is kept by pauses between chunks; small ones make a slow link.
                                    chunk="512k" if limit_rate == "0" else "64k",
                                    autoindex="on" if self._autoindex else "off", location=location))
@@ -146,7 +158,12 @@ class Nginx:
         return self.start()
 
     def url(self, path=""):
-        return f"http://127.0.0.1:{self.port}/{path}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/{path}"
+
+    def seen(self):
+        """What each answered request had in the variables of `seen`: a dict for each."""
+        with open(os.path.join(self._prefix, "shown.log")) as f:
+            return [json.loads(line) for line in f if line.endswith("\n")]
 
     def get(self, path, headers=None):
         """(status, headers, body) of one GET."""

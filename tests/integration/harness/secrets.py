@@ -81,8 +81,8 @@ def _in_memory(pid, needles):
 def _files(instance):
     """Every file below the instance's root, but data files: those are what was mounted."""
     for folder, folders, names in os.walk(instance.root):
-        folders[:] = [name for name in folders if not os.path.ismount(os.path.join(folder, name)) and name != "objects"]
-        yield from (os.path.join(folder, name) for name in names)
+        folders[:] = [name for name in folders if not os.path.ismount(os.path.join(folder, name))]
+        yield from (os.path.join(folder, name) for name in names if not name.endswith(".data"))
 
 
 def _read(path):
