@@ -75,7 +75,7 @@ std::vector<char*> PointersTo(std::vector<std::string>* strings) {
 // The program in one of $PATH's directories; "" when there is none.
 std::string OnSearchPath(const std::string& name) {
   const char* search_path = std::getenv("PATH");
-  std::istringstream directories(search_path != nullptr ? search_path : "");
+  std::istringstream directories(search_path != nullptr ? search_path : "/usr/bin:/bin");
   for (std::string directory; std::getline(directories, directory, ':');) {
     if (directory.starts_with("/") && IsProgram(directory + "/" + name)) {
       return directory + "/" + name;
@@ -178,7 +178,6 @@ Result<pid_t> SpawnDetached(const std::vector<std::string>& argv, const std::str
 
 Result<std::string> FindTool(const std::string& name, const std::string& package) {
   if (std::string found = OnSearchPath(name); !found.empty()) return found;
-  if (IsProgram("/usr/bin/" + name)) return "/usr/bin/" + name;
   return Status(ENOPKG, name + " is needed for this and not installed; install the package " +
                             package + " (apt-get install " + package + ")");
 }

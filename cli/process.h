@@ -45,7 +45,7 @@ struct ProgramEnd {
   int exit_code = 0;   // 128 and the signal's number when one has killed it.
   std::string output;  // stdout and stderr, as they came.
 };
-// A program of another package: on $PATH, else in /usr/bin; ENOPKG names the package.
+// A program of another package: on $PATH; ENOPKG names the package.
 cachecore::Result<std::string> FindTool(const std::string& name, const std::string& package);
 
 // Runs `argv` to its end; ETIMEDOUT or EINTR, and it is killed, when that does not come.

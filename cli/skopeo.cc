@@ -16,6 +16,8 @@ using cachecore::Status;
 
 namespace {
 
+constexpr size_t kErrorBytesMax = 4096;
+
 int ErrnoOf(const std::string& sentence) {
   const auto says = [&sentence](const char* words) {
     return sentence.find(words) != std::string::npos;
@@ -27,7 +29,11 @@ int ErrnoOf(const std::string& sentence) {
 
 }  // namespace
 
-std::string SkopeoSentence(const std::string& errors) {
+std::string SkopeoSentence(const std::string& all_errors) {
+  // Its last words; regular expressions take a stack as deep as what they look at is long.
+  const std::string errors = all_errors.size() <= kErrorBytesMax
+                                 ? all_errors
+                                 : all_errors.substr(all_errors.size() - kErrorBytesMax);
   std::string sentence = errors;
   // time="..." level=fatal msg="..."
   if (const size_t message = errors.rfind("msg=\""); message != std::string::npos) {

@@ -34,7 +34,7 @@ using cachecore::Duration;
 struct Pin {
   static constexpr size_t kMaxValueSize = 1024;
 
-  std::string kind;  // "etag", "last_modified" or "stat".
+  std::string kind;  // "etag", "last_modified", "stat" or "digest".
   std::string value;
 
   friend bool operator==(const Pin&, const Pin&) = default;

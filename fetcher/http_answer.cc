@@ -13,6 +13,7 @@ using Kind = Failure::Kind;
 
 constexpr char kEtag[] = "etag";
 constexpr char kLastModified[] = "last_modified";
+constexpr char kDigest[] = "digest";
 
 Failure Fail(Kind kind, int error, const std::string& url, const std::string& what) {
   return {kind, error, url + ": " + what, Duration::zero()};
@@ -77,7 +78,7 @@ Failure JudgeWhole(const HttpAnswer& answer, const ObjectVersion& version, const
   const bool same =
       (version.pin.kind == kEtag && answer.etag == version.pin.value) ||
       (version.pin.kind == kLastModified && answer.last_modified == version.pin.value) ||
-      version.pin.kind.empty();
+      version.pin.kind.empty() || version.pin.kind == kDigest;
   if (answer.content_length && *answer.content_length != version.size_bytes &&
       answer.content_encoding.empty()) {
     return Changed(url, "size", std::to_string(version.size_bytes),
@@ -146,6 +147,8 @@ std::optional<Failure> JudgeFetch(const HttpAnswer& answer, ByteRange range,
   }
   return std::nullopt;
 }
+
+Pin DigestPin(const std::string& digest) { return {kDigest, digest}; }
 
 std::string IfRangeValue(const Pin& pin) {
   return pin.kind == kEtag || pin.kind == kLastModified ? pin.value : "";

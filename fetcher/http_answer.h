@@ -37,6 +37,8 @@ ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url);
 // nullopt: the body is `range` of `version`, or its beginning.
 std::optional<Failure> JudgeFetch(const HttpAnswer& answer, ByteRange range,
                                   const ObjectVersion& version, const std::string& url);
+// Of an object whose name is the digest of its bytes: validators of servers don't count.
+Pin DigestPin(const std::string& digest);
 // The value of If-Range for a pin, "" for none.
 std::string IfRangeValue(const Pin& pin);
 

@@ -19,7 +19,9 @@ using Kind = Failure::Kind;
 class HttpProbe : public HttpTransfer {
  public:
   HttpProbe(HttpEngine* engine, const HttpSite& site, const std::string& key, ProbeDone done)
-      : HttpTransfer(engine, site, key, {0, 1}, Pin()), done_(std::move(done)) {}
+      : HttpTransfer(engine, site, key, {0, 1}, Pin()),
+        digest_(site.key_is_digest ? key : ""),
+        done_(std::move(done)) {}
 
   bool OnBody(const char*, size_t size) override { return Drain(size); }
 
@@ -28,11 +30,15 @@ class HttpProbe : public HttpTransfer {
     if (auto* judged = std::get_if<Failure>(&result); judged && !failure) {
       *judged = Explain(std::move(*judged));
     }
+    if (auto* version = std::get_if<ObjectVersion>(&result); version && !digest_.empty()) {
+      version->pin = DigestPin(digest_);
+    }
     const ProbeDone done = std::move(done_);
     done(std::move(result));
   }
 
  private:
+  const std::string digest_;
   ProbeDone done_;
 };
 

@@ -51,6 +51,11 @@ void SetCommonOptions(CURL* easy, const HttpOptions& options) {
   curl_easy_setopt(easy, CURLOPT_USERAGENT, "holdfast-fetcherd/" HOLDFAST_VERSION);
 }
 
+void SetBlob(CURL* easy, CURLoption option, const std::string& text) {
+  curl_blob blob = {const_cast<char*>(text.data()), text.size(), CURL_BLOB_COPY};
+  curl_easy_setopt(easy, option, &blob);
+}
+
 HttpAnswer AnswerOf(CURL* easy) {
   HttpAnswer answer;
   long status = 0;

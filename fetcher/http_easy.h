@@ -18,6 +18,9 @@ namespace fetcher {
 // What all our transfers have in common; redirects are not followed.
 void SetCommonOptions(CURL* easy, const HttpOptions& options);
 
+// Gives it a certificate or key as text, which it copies.
+void SetBlob(CURL* easy, CURLoption option, const std::string& text);
+
 // The header fields that matter.
 HttpAnswer AnswerOf(CURL* easy);
 

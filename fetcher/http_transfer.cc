@@ -27,11 +27,6 @@ bool IsRedirect(int status) {
 
 bool IsSuccess(int status) { return (status >= 200 && status < 300) || status == 416; }
 
-void SetBlob(CURL* easy, CURLoption option, const std::string& text) {
-  curl_blob blob = {const_cast<char*>(text.data()), text.size(), CURL_BLOB_COPY};
-  curl_easy_setopt(easy, option, &blob);
-}
-
 }  // namespace
 
 std::string HttpSite::Url(const std::string& key) const {

@@ -26,9 +26,11 @@ namespace fetcher {
 
 // Where the objects of one origin are, and how to get in.
 struct HttpSite {
-  std::string base_url;        // Ends in '/'; may hold a user and password.
-  std::string query;           // "" or "?...", put behind every URL.
-  std::string ca_file;         // "" is the system's.
+  std::string base_url;  // Ends in '/'; may hold a user and password.
+  std::string query;     // "" or "?...", put behind every URL.
+  std::string ca_file;   // "" is the system's.
+  bool key_is_digest =
+      false;  // The key itself tells one version from the next: nothing else is pinned.
   std::string shown_base_url;  // What is shown for base_url; "" for base_url without secrets.
   std::shared_ptr<HttpAuthorizer> authorizer;  // Null: everybody is let in.
   // How keys are written in URLs here; null: as they are.

@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 
+#include "cachecore/clock.h"
 #include "cachecore/secret_environment.h"
 #include "cachecore/status.h"
 #include "fetcher/blocking_calls.h"

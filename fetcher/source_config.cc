@@ -32,8 +32,9 @@ bool IsUrlText(std::string_view text) {
 Status CheckOrigin(const std::string& url) {
   const bool http = url.starts_with("http://") || url.starts_with("https://");
   const bool s3 = url.starts_with("s3://");
-  if (!http && !s3 && !url.starts_with("file:///")) {
-    return Bad("an origin is not http://, https://, s3:// or file:///");
+  const bool registry = url.starts_with("oci://");
+  if (!http && !s3 && !registry && !url.starts_with("file:///")) {
+    return Bad("an origin is not http://, https://, s3://, oci:// or file:///");
   }
   if (url.size() > kMaxUrlSize) return Bad("an origin is longer than 2048 bytes");
   if (!IsUrlText(url)) return Bad("an origin has a byte that no URL may have");
@@ -41,8 +42,12 @@ Status CheckOrigin(const std::string& url) {
     return Bad("an origin has a query or a fragment (a query goes into \"query\")");
   }
   const size_t host = url.find("://") + 3;
-  if (http && url.find('/', host) <= host) return Bad("an origin has no host");
-  if (s3 && url.find('/', host) <= host) return Bad("an origin has no bucket");
+  const size_t path = url.find('/', host);
+  if ((http || registry) && path <= host) return Bad("an origin has no host");
+  if (s3 && path <= host) return Bad("an origin has no bucket");
+  if (registry && (path >= url.size() - 1 || url.find('@') < path)) {
+    return Bad("an oci:// origin is not REGISTRY/REPO/");
+  }
   if (url.back() != '/') return Bad("an origin does not end in '/'");
   return Status();
 }
@@ -108,6 +113,15 @@ Status TakeS3(const json& root, S3Options* s3) {
   return Status();
 }
 
+Status TakeRegistry(const json& root, RegistryOptions* registry) {
+  const auto it = root.find("oci");
+  if (it == root.end()) return Status();
+  if (!it->is_object()) return Bad("\"oci\" is not an object");
+  RETURN_IF_ERROR(CheckFields(*it, {"auth_file", "plain_http"}));
+  RETURN_IF_ERROR(TakeString(*it, "auth_file", &registry->auth_file));
+  return TakeBool(*it, "plain_http", &registry->plain_http);
+}
+
 Result<std::string> ReadSmallFile(const std::string& path) {
   const cachecore::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return Status::FromErrno(errno, path);
@@ -133,7 +147,7 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   const auto version = root.find("version");
   if (version == root.end() || *version != 1) return Bad("\"version\" is not 1");
   RETURN_IF_ERROR(CheckFields(root, {"version", "origins", "query", "ca_file", "client_cert",
-                                     "client_key", "headers_file", "s3"}));
+                                     "client_key", "headers_file", "s3", "oci"}));
   SourceConfig config;
   const auto origins = root.find("origins");
   if (origins == root.end() || !origins->is_array() || origins->empty() ||
@@ -149,6 +163,7 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   RETURN_IF_ERROR(TakeString(root, "ca_file", &config.ca_file));
   RETURN_IF_ERROR(TakeCredentialFiles(root, &config.files));
   RETURN_IF_ERROR(TakeS3(root, &config.s3));
+  RETURN_IF_ERROR(TakeRegistry(root, &config.registry));
   if (!config.query.empty() && (config.query[0] != '?' || !IsUrlText(config.query) ||
                                 config.query.find('#') != std::string::npos)) {
     return Bad("\"query\" is not a '?' and URL text");

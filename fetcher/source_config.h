@@ -17,6 +17,7 @@
 
 #include "cachecore/status.h"
 #include "fetcher/file_credentials.h"
+#include "fetcher/registry_site.h"
 #include "fetcher/s3_credentials.h"
 
 namespace fetcher {
@@ -25,8 +26,9 @@ struct SourceConfig {
   std::vector<std::string> origins;  // In order of preference, each ending in '/'.
   std::string query;
   std::string ca_file;
-  CredentialFiles files;  // For https origins.
-  S3Options s3;           // For s3 origins.
+  CredentialFiles files;     // For https origins.
+  S3Options s3;              // For s3 origins.
+  RegistryOptions registry;  // For oci origins.
 };
 
 cachecore::Result<SourceConfig> ParseSourceConfig(std::string_view json);

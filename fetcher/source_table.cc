@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "fetcher/registry_site.h"
 #include "fetcher/s3_backend.h"
 
 namespace fetcher {
@@ -14,6 +15,14 @@ std::vector<std::string> OriginIdentity(const std::string& url, const SourceConf
     const S3Options& s3 = config.s3;
     return {url,        config.ca_file,      s3.endpoint,    s3.region,
             s3.profile, s3.credentials_file, s3.config_file, s3.path_style ? "path" : ""};
+  }
+  if (url.starts_with("oci:")) {
+    return {url,
+            config.ca_file,
+            config.files.client_cert,
+            config.files.client_key,
+            config.registry.auth_file,
+            config.registry.plain_http ? "http" : "https"};
   }
   return {url,
           config.query,
@@ -52,6 +61,13 @@ std::unique_ptr<Backend> SourceTable::MakeBackend(const std::string& url,
   if (url.starts_with("file:")) return std::make_unique<FileBackend>(url, file_);
   if (url.starts_with("s3:")) {
     return std::make_unique<S3Backend>(url, config.ca_file, config.s3, environment_, http_);
+  }
+  if (url.starts_with("oci:")) {
+    return std::make_unique<HttpBackend>(
+        MakeRegistrySite({url, config.registry, config.ca_file,
+                          CredentialFiles{config.files.client_cert, config.files.client_key, ""}},
+                         http_),
+        http_);
   }
   HttpSite site;
   site.base_url = url;

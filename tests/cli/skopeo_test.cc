@@ -55,6 +55,12 @@ TEST_F(SkopeoTest, AQueryIsNotRepeated) {
             "Get \"https://h/v2/\": no");
 }
 
+TEST_F(SkopeoTest, OfManyWordsTheLastAreTaken) {
+  const std::string sentence = SkopeoSentence(std::string(1 << 20, '?') + "msg=\"no\"\n");
+  EXPECT_EQ(sentence, "no");
+  EXPECT_LE(SkopeoSentence(std::string(1 << 20, 'x')).size(), 4096u);
+}
+
 TEST_F(SkopeoTest, CredentialsAndCertificatesAreNamedNotGiven) {
   Install("");
   RegistryAccess access;

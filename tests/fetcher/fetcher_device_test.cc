@@ -35,7 +35,8 @@ TEST_F(FetcherTest, AMalformedSourceFileIsNamedWithWhatIsWrong) {
   Start();
   daemon_.Open(0, 1, "v", "x");
   EXPECT_EQ(daemon_.NextLine(),
-            "cause 0," + daemon_.dir() + "/v.json: an origin is not http://, https://, s3:// or file:///");
+            "cause 0," + daemon_.dir() +
+                "/v.json: an origin is not http://, https://, s3://, oci:// or file:///");
   EXPECT_EQ(daemon_.NextLine(), "copen 0,-22");
 }
 

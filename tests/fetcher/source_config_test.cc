@@ -31,8 +31,8 @@ TEST(SourceConfigTest, WhatIsWrongIsSaid) {
             "there is a field that version 1 does not have");
   EXPECT_EQ(Error(R"({"version":1,"origins":[]})"), "\"origins\" is not a list of 1 to 16 URLs");
   EXPECT_EQ(Error(R"({"version":1,"origins":[5]})"), "an origin is not a string");
-  EXPECT_EQ(with("ftp://h/"), "an origin is not http://, https://, s3:// or file:///");
-  EXPECT_EQ(with("file://h/"), "an origin is not http://, https://, s3:// or file:///");
+  EXPECT_EQ(with("ftp://h/"), "an origin is not http://, https://, s3://, oci:// or file:///");
+  EXPECT_EQ(with("file://h/"), "an origin is not http://, https://, s3://, oci:// or file:///");
   EXPECT_EQ(with("http:///x/"), "an origin has no host");
   EXPECT_EQ(with("http://h"), "an origin does not end in '/'");
   EXPECT_EQ(with("http://h/x"), "an origin does not end in '/'");
@@ -80,6 +80,23 @@ TEST(SourceConfigTest, VolumesThatCouldLeaveTheDirectoryAreRefused) {
     EXPECT_EQ(LoadSourceConfig("/nonexistent", volume).status().error(), EINVAL) << volume;
   }
   EXPECT_EQ(LoadSourceConfig("/nonexistent", "v").status().error(), ENOENT);
+}
+
+TEST(SourceConfigTest, ARegistryIsAHostAndARepository) {
+  const auto with = [](const std::string& origin, const std::string& oci) {
+    return Error(R"({"version":1,"origins":[")" + origin + "\"],\"oci\":" + oci + "}");
+  };
+  EXPECT_EQ(with("oci:///x/", "{}"), "an origin has no host");
+  EXPECT_EQ(with("oci://h/", "{}"), "an oci:// origin is not REGISTRY/REPO/");
+  EXPECT_EQ(with("oci://u:secret@h/x/", "{}"), "an oci:// origin is not REGISTRY/REPO/");
+  EXPECT_EQ(with("oci://h/x/", "7"), "\"oci\" is not an object");
+  EXPECT_EQ(with("oci://h/x/", R"({"password":"x"})"),
+            "there is a field that version 1 does not have");
+  EXPECT_EQ(with("oci://h/x/", R"({"plain_http":1})"), "\"plain_http\" is not true or false");
+  const RegistryConfig config{"oci://h:5000/a/b/", {"/auth.json", false}, "", {}};
+  EXPECT_EQ(config.Registry(), "h:5000");
+  EXPECT_EQ(config.Repository(), "a/b");
+  EXPECT_EQ(config.ApiUrl(), "https://h:5000/v2/");
 }
 
 TEST(ObjectKeyTest, OneSegmentOfAUrlAndNothingElse) {

@@ -5,6 +5,7 @@ nginx         an origin that can be slow, stopped and started, and whose log can
 misbehaving   an origin that lies
 certificates  an authority and what it has signed
 s3            a server that checks S3's signatures
+oci_registry  a real registry: TLS, passwords, tokens, redirects
 oci_layout    OCI layouts: right Holdfast images, and wrong ones
 images        trees, EROFS images and plain files to serve, made once and kept
 layers        container images, layer by layer

@@ -1,0 +1,44 @@
+// CallHttp: one HTTP request of its own, for things that are not an object: a token, a challenge.
+//
+// Model    GET, or POST of a form; an answer of any status is an answer.  Redirects are not
+//          followed: they would take credentials along.
+// Errors   the errno of libcurl's failure, in a sentence with the URL but not its query; ECANCELED;
+//          EMSGSIZE a body over kMaxBody.
+// Threads  blocks until the answer, the limit or the Cancel: for BlockingCalls.
+
+#ifndef FETCHER_HTTP_CALL_H_
+#define FETCHER_HTTP_CALL_H_
+
+#include <string>
+
+#include "cachecore/status.h"
+#include "fetcher/blocking_calls.h"
+#include "fetcher/http_answer.h"
+#include "fetcher/http_engine.h"
+
+namespace fetcher {
+
+struct HttpCall {
+  std::string url;
+  std::string form;  // "a=b&c=d", encoded; "": GET.
+  std::string user;  // Basic authentication, if there is a user or a password.
+  std::string password;
+  std::string ca_file;      // "" is the system's.
+  std::string client_cert;  // PEM text.
+  std::string client_key;
+};
+
+struct HttpReply {
+  HttpAnswer answer;
+  std::string body;
+};
+
+cachecore::Result<HttpReply> CallHttp(const HttpCall& call, const HttpOptions& options,
+                                      Duration limit, const Cancel& cancel);
+
+// As a value in a query or form.
+std::string UrlEncode(const std::string& text);
+
+}  // namespace fetcher
+
+#endif  // FETCHER_HTTP_CALL_H_

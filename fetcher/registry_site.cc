@@ -1,0 +1,235 @@
+#include "fetcher/registry_site.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+#include <utility>
+
+#include "cachecore/secret_file.h"
+#include "fetcher/child_output.h"
+#include "fetcher/docker_auth.h"
+#include "fetcher/http_call.h"
+#include "fetcher/http_range.h"
+#include "fetcher/http_url.h"
+#include "fetcher/registry_challenge.h"
+
+namespace fetcher {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+
+constexpr char kRegistryScheme[] = "oci://";
+constexpr Duration kCallLimit = std::chrono::seconds(20);
+// Says in the registry's own words why, and where the credentials come from that it did not like.
+class RegistryAuthorizer : public RenewingAuthorizer {
+ public:
+  RegistryAuthorizer(const RegistryConfig& config, Bring bring, HttpEngine* engine)
+      : RenewingAuthorizer("the credentials for " + config.Registry(), std::move(bring),
+                           engine->calls(), cachecore::Clock::Monotonic()),
+        auth_file_(config.options.auth_file) {}
+
+  Failure Explain(const HttpAnswer& answer, Failure failure) const override;
+
+ private:
+  const std::string auth_file_;
+};
+
+Failure RegistryAuthorizer::Explain(const HttpAnswer& answer, Failure failure) const {
+  const std::string code = ParseErrorCode(answer.error_body);
+  if (!code.empty()) failure.cause += " (" + code + ")";
+  if (answer.status == 401 || answer.status == 403) {
+    failure.cause += auth_file_.empty() ? "; there is no auth file (--auth-file)"
+                                        : "; its credentials come from " + auth_file_;
+  }
+  return failure;
+}
+
+// What stands in a header line and in a URL of ours.
+bool IsPlain(const std::string& text) {
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+}
+
+class Bringer {
+ public:
+  Bringer(const RegistryConfig& config, const HttpOptions& options, const Cancel& cancel)
+      : config_(config), options_(options), cancel_(cancel) {}
+
+  Result<BroughtCredentials> Bring(const Renewal& renewal);
+
+ private:
+  // What an unauthenticated request is answered; "" when it is let in.
+  Result<std::string> AskForChallenge() const;
+  Result<RegistryCredentials> FindCredentials() const;
+  Result<RegistryCredentials> AskHelper(const AuthChoice& choice) const;
+  Result<BroughtCredentials> BringBasic() const;
+  Result<BroughtCredentials> BringToken(const Challenge& challenge) const;
+  Result<HttpReply> AskTokenService(const Challenge& challenge,
+                                    const RegistryCredentials& credentials) const;
+
+  const RegistryConfig& config_;
+  const HttpOptions& options_;
+  const Cancel& cancel_;
+  HttpCredentials certificate_;  // That alone, which goes to the registry's own host only.
+};
+
+Result<BroughtCredentials> Bringer::Bring(const Renewal& renewal) {
+  ASSIGN_OR_RETURN(certificate_, ReadCredentialFiles(config_.certificate));
+  std::string header = renewal.challenge;
+  if (header.empty()) {
+    ASSIGN_OR_RETURN(header, AskForChallenge());
+    if (header.empty()) return BroughtCredentials{certificate_, std::nullopt};
+  }
+  const std::vector<Challenge> challenges = ParseChallenges(header);
+  for (const Challenge& challenge : challenges) {
+    if (challenge.scheme == "bearer") return BringToken(challenge);
+  }
+  for (const Challenge& challenge : challenges) {
+    if (challenge.scheme == "basic") return BringBasic();
+  }
+  return Status(EPROTO, config_.Registry() + " asks for neither Bearer nor Basic authentication");
+}
+
+Result<std::string> Bringer::AskForChallenge() const {
+  HttpCall call;
+  call.url = config_.ApiUrl();
+  call.ca_file = config_.ca_file;
+  call.client_cert = certificate_.client_cert;
+  call.client_key = certificate_.client_key;
+  ASSIGN_OR_RETURN(const HttpReply reply, CallHttp(call, options_, kCallLimit, cancel_));
+  if (reply.answer.status == 401) return reply.answer.www_authenticate;
+  // Redirects and the like: the blobs themselves will tell.
+  if (reply.answer.status < 500) return std::string();
+  return Status(EIO, call.url + ": " + DescribeHttpStatus(reply.answer.status));
+}
+
+Result<RegistryCredentials> Bringer::FindCredentials() const {
+  if (config_.options.auth_file.empty()) return RegistryCredentials();
+  ASSIGN_OR_RETURN(const std::string text,
+                   cachecore::ReadSecretFile(config_.options.auth_file, "auth file"));
+  Result<DockerAuth> auth = DockerAuth::Parse(text);
+  if (!auth.ok()) return std::move(auth).status().WithContext(config_.options.auth_file);
+  AuthChoice choice = auth->Find(config_.Registry(), config_.Repository());
+  if (choice.helper.empty()) return std::move(choice.credentials);
+  return AskHelper(choice);
+}
+
+Result<RegistryCredentials> Bringer::AskHelper(const AuthChoice& choice) const {
+  const std::string program = "docker-credential-" + choice.helper;
+  const Result<std::string> output =
+      RunForOutput({program, "get"}, choice.server + "\n", kCallLimit, cancel_);
+  if (!output.ok()) {
+    // So ends every helper that was asked about a server that it does not know.
+    if (output.status().error() == ECHILD && !choice.credentials.empty()) return choice.credentials;
+    return Status(output.status()).WithContext("no credentials for " + choice.server);
+  }
+  Result<RegistryCredentials> answer = ParseHelperAnswer(*output);
+  if (!answer.ok()) return std::move(answer).status().WithContext(program);
+  return answer;
+}
+
+Result<BroughtCredentials> Bringer::BringBasic() const {
+  ASSIGN_OR_RETURN(RegistryCredentials found, FindCredentials());
+  if (found.user.empty() && found.password.empty()) {
+    return Status(EACCES, config_.Registry() + " wants a user and a password, and " +
+                              (config_.options.auth_file.empty()
+                                   ? "there is no auth file (--auth-file)"
+                                   : config_.options.auth_file + " has none for it"));
+  }
+  BroughtCredentials brought{certificate_, std::nullopt};
+  brought.credentials.user = std::move(found.user);
+  brought.credentials.password = std::move(found.password);
+  return brought;
+}
+
+Result<HttpReply> Bringer::AskTokenService(const Challenge& challenge,
+                                           const RegistryCredentials& credentials) const {
+  const auto parameter = [&challenge](const char* name) {
+    const auto found = challenge.parameters.find(name);
+    return found != challenge.parameters.end() ? found->second : std::string();
+  };
+  HttpCall call;
+  call.url = parameter("realm");
+  const bool is_tls = call.url.starts_with("https://");
+  if (!is_tls && !(config_.options.plain_http && call.url.starts_with("http://"))) {
+    return Status(EPROTO, config_.Registry() +
+                              " names a token service that can't be reached by TLS, where no "
+                              "credentials are sent");
+  }
+  if (!IsPlain(call.url)) return Status(EPROTO, config_.Registry() + " names a bad token service");
+  call.ca_file = config_.ca_file;
+  if (SplitUrl(call.url).IsSamePlace(SplitUrl(config_.ApiUrl()))) {
+    call.client_cert = certificate_.client_cert;
+    call.client_key = certificate_.client_key;
+  }
+  // Whatever scope the challenge speaks of: nothing more than reading this is ever asked for.
+  const std::string scope = "repository:" + config_.Repository() + ":pull";
+  std::string question =
+      "service=" + UrlEncode(parameter("service")) + "&scope=" + UrlEncode(scope);
+  if (!credentials.identity_token.empty()) {
+    call.form = "grant_type=refresh_token&client_id=holdfast&" + question +
+                "&refresh_token=" + UrlEncode(credentials.identity_token);
+  } else {
+    call.user = credentials.user;
+    call.password = credentials.password;
+    call.url += (call.url.find('?') == std::string::npos ? "?" : "&") + question;
+  }
+  return CallHttp(call, options_, kCallLimit, cancel_);
+}
+
+Result<BroughtCredentials> Bringer::BringToken(const Challenge& challenge) const {
+  ASSIGN_OR_RETURN(const RegistryCredentials credentials, FindCredentials());
+  Result<HttpReply> reply = AskTokenService(challenge, credentials);
+  const std::string service = "the token service of " + config_.Registry();
+  if (!reply.ok()) return std::move(reply).status().WithContext(service);
+  if (reply->answer.status != 200) {
+    return Status(EACCES,
+                  service + " answers " + DescribeHttpStatus(reply->answer.status) + " to " +
+                      (credentials.empty() ? "somebody without credentials"
+                                           : "the credentials in " + config_.options.auth_file));
+  }
+  Result<RegistryToken> token = ParseToken(reply->body);
+  if (!token.ok()) return std::move(token).status().WithContext(service);
+  BroughtCredentials brought{certificate_, token->lifetime};
+  brought.credentials.headers = {"Authorization: Bearer " + token->token};
+  return brought;
+}
+
+}  // namespace
+
+std::string RegistryConfig::Registry() const {
+  const size_t host = sizeof kRegistryScheme - 1;
+  return url.substr(host, url.find('/', host) - host);
+}
+
+std::string RegistryConfig::Repository() const {
+  const size_t path = url.find('/', sizeof kRegistryScheme - 1) + 1;
+  return url.substr(path, url.size() - 1 - path);
+}
+
+std::string RegistryConfig::ApiUrl() const {
+  return std::string(options.plain_http ? "http" : "https") + "://" + ApiHost(Registry()) + "/v2/";
+}
+
+HttpSite MakeRegistrySite(const RegistryConfig& config, HttpEngine* engine) {
+  HttpSite site;
+  site.base_url = config.ApiUrl() + config.Repository() + "/blobs/";
+  site.shown_base_url = config.url;
+  site.ca_file = config.ca_file;
+  site.key_is_digest = true;
+  const auto bring = [config, options = engine->options()](const Renewal& renewal,
+                                                           const Cancel& cancel) {
+    return BringRegistryCredentials(config, options, renewal, cancel);
+  };
+  site.authorizer = std::make_shared<RegistryAuthorizer>(config, bring, engine);
+  return site;
+}
+
+Result<BroughtCredentials> BringRegistryCredentials(const RegistryConfig& config,
+                                                    const HttpOptions& options,
+                                                    const Renewal& renewal, const Cancel& cancel) {
+  return Bringer(config, options, cancel).Bring(renewal);
+}
+
+}  // namespace fetcher
