@@ -40,6 +40,8 @@ class RocksDbDatabase {
 
   // Makes `directory` (mode 0700) and the database if need be.
   static Result<std::unique_ptr<RocksDbDatabase>> Open(const std::string& directory);
+  // Opens, writes to, opens again and forgets a database in memory.
+  static void WarmUp();
   // As it is on disk now, log included; works beside a process that has it open.
   static Result<std::unique_ptr<RocksDbDatabase>> OpenReadOnly(const std::string& directory);
 

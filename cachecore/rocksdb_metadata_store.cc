@@ -473,6 +473,8 @@ Result<std::unique_ptr<MetadataStore>> OpenRocksDbMetadataStore(const std::strin
   return std::unique_ptr<MetadataStore>(std::move(store));
 }
 
+void WarmUpRocksDb() { RocksDbDatabase::WarmUp(); }
+
 Result<std::string> ReadBootId() {
   const char kPath[] = "/proc/sys/kernel/random/boot_id";
   std::ifstream file(kPath);

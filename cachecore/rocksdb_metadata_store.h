@@ -31,6 +31,10 @@ Result<std::unique_ptr<MetadataStore>> OpenRocksDbMetadataStore(const std::strin
 // written it.  Opened read-only: works beside a running daemon.
 Result<uint32_t> CheckRocksDbSchema(const std::string& directory);
 
+// Takes every step of an open and a first commit on a scratch database in memory, so that those of
+// the real one find their code loaded.
+void WarmUpRocksDb();
+
 // The machine's boot id.
 Result<std::string> ReadBootId();
 

@@ -194,7 +194,7 @@ pid_t ChildLauncher::Start(const FdStore& store) {
 
 // Between vfork and exec: async-signal-safe calls only, and no allocation.
 void ChildLauncher::RunChild(const FdStore& store) {
-  WritePidFile();
+  WritePidFile(getpid());
   PutNumber(listen_pid_, sizeof(listen_pid_), "LISTEN_PID=", getpid());
   PutNumber(watchdog_pid_, sizeof(watchdog_pid_), "WATCHDOG_PID=", getpid());
   if (!oom_score_adj_.empty()) {
@@ -223,9 +223,10 @@ void ChildLauncher::RunChild(const FdStore& store) {
   _exit(kExitCannotExec);
 }
 
-void ChildLauncher::WritePidFile() const {
+void ChildLauncher::WritePidFile(pid_t pid) const {
+  if (spec_.pid_path.empty()) return;
   char text[24];
-  size_t size = PutNumber(text, sizeof(text), "", getpid());
+  size_t size = PutNumber(text, sizeof(text), "", pid);
   text[size++] = '\n';
   WriteText(pid_path_tmp_.c_str(), O_CREAT | O_TRUNC, text, size);
   rename(pid_path_tmp_.c_str(), spec_.pid_path.c_str());

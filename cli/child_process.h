@@ -35,7 +35,7 @@ struct LaunchSpec {
   std::vector<std::string> argv;  // argv[0] without '/' is looked up in PATH, once.
   std::string notify_socket;
   std::string log_path;
-  std::string pid_path;
+  std::string pid_path;  // "": none.
   std::chrono::microseconds watchdog{0};  // 0: none.
   size_t fds_max = 0;                     // The capacity of the store given to Start.
 };
@@ -48,6 +48,8 @@ class ChildLauncher {
   // with 127 and leaves the reason in exec_error().
   pid_t Start(const FdStore& store);
   int exec_error() const { return *exec_error_; }
+  // Names a process that was started otherwise in the pid file.
+  void WritePidFile(pid_t pid) const;
   const std::string& program() const { return program_; }
 
  private:
@@ -59,7 +61,6 @@ class ChildLauncher {
   void LayOutEnvironment();
   void FillEnvironment(const FdStore& store);
   [[noreturn]] void RunChild(const FdStore& store);
-  void WritePidFile() const;
 
   LaunchSpec spec_;
   std::string program_;

@@ -39,6 +39,7 @@ struct MountOptions {
   std::string readahead_max;
   bool fetch_exact = false;
   std::string watchdog = "30s";
+  bool no_spare = false;
   std::vector<std::string> daemon_flags;
   std::vector<std::string> fetcher_flags;
 };
@@ -63,6 +64,7 @@ Result<Settings> SettingsOf(const MountOptions& options) {
   if (options.fetch_exact) settings.daemon_flags.push_back("--fetch_exact");
   const Result<cachecore::Duration> watchdog = cachecore::ParseDuration(options.watchdog);
   if (!watchdog.ok()) return Status(watchdog.status()).WithContext("--watchdog");
+  settings.keep_spare = !options.no_spare;
   settings.watchdog = std::chrono::ceil<std::chrono::milliseconds>(*watchdog);
   const auto add_all = [](const std::vector<std::string>& from, std::vector<std::string>* to) {
     for (const std::string& flag : from) to->push_back(flag.starts_with("-") ? flag : "--" + flag);
@@ -172,6 +174,9 @@ void AddSettings(CLI::App* app, MountOptions* options) {
   app->add_option("--watchdog", options->watchdog,
                   "Restart a process that has not served for so long (default: 30s; 0: never)")
       ->type_name("TIME")
+      ->group(group);
+  app->add_flag("--no-spare", options->no_spare,
+                "Keep no second holdfastd at hand: less memory, a longer pause after a death")
       ->group(group);
   app->add_option("--daemon-flag", options->daemon_flags, "A flag for holdfastd; repeatable")
       ->type_name("FLAG")

@@ -9,13 +9,15 @@ nlohmann::json Settings::ToJson() const {
           {"cache_dir", cache_dir},
           {"daemon_flags", daemon_flags},
           {"fetcher_flags", fetcher_flags},
-          {"watchdog_ms", watchdog.count()}};
+          {"watchdog_ms", watchdog.count()},
+          {"keep_spare", keep_spare}};
 }
 
 Settings Settings::FromJson(const nlohmann::json& value) {
   return {JsonString(value, "cache_dir"), JsonStrings(value, "daemon_flags"),
           JsonStrings(value, "fetcher_flags"),
-          std::chrono::milliseconds(JsonInt(value, "watchdog_ms", kDefaultWatchdog.count()))};
+          std::chrono::milliseconds(JsonInt(value, "watchdog_ms", kDefaultWatchdog.count())),
+          JsonBool(value, "keep_spare", true)};
 }
 
 }  // namespace cli

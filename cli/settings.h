@@ -22,11 +22,12 @@ struct Settings {
   std::vector<std::string> fetcher_flags;
   // How long a service may go without a sign of serving; 0: for ever.
   std::chrono::milliseconds watchdog = kDefaultWatchdog;
+  bool keep_spare = true;  // Of holdfastd: cli/spare.h.
 
   static constexpr std::chrono::milliseconds kDefaultWatchdog{30000};
   bool IsDefault() const {
     return cache_dir.empty() && daemon_flags.empty() && fetcher_flags.empty() &&
-           watchdog == kDefaultWatchdog;
+           watchdog == kDefaultWatchdog && keep_spare;
   }
   std::string CacheDirFor(const Instance& instance) const {
     return cache_dir.empty() ? instance.CacheDir() : cache_dir;

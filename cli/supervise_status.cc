@@ -43,6 +43,8 @@ void SuperviseStatus::Service(const ServiceStatus& service) {
   PutQuoted(service.name);
   Put(",\"pid\":");
   PutNumber(service.pid);
+  Put(",\"spare\":");
+  PutNumber(service.spare);
   Put(",\"state\":");
   PutQuoted(service.state);
   Put(",\"since_ms\":");

@@ -2,7 +2,7 @@
 //
 // Model    one JSON object: "pid", "state" (running, stopping, stopped), "since_ms", "services":
 // [{"name",
-//          "pid" (0: none), "state", "since_ms", "restarts", "retry_at_ms" (0: no retry waits),
+//          "pid" (0: none), "spare" (likewise), "state", "since_ms", "restarts", "retry_at_ms" (0: no retry waits),
 //          "last_exit", "status", "fd_store": [names]}].  Non-ASCII bytes of texts become '?'.
 // Units    milliseconds since 1970.
 // Errors   none aloud: a file that can't be replaced stays as it was, and Write says so by its
@@ -32,6 +32,7 @@ inline constexpr size_t kStatusTextBytesMax = 256;
 struct ServiceStatus {
   std::string_view name;
   pid_t pid;
+  pid_t spare;  // 0: none.
   const char* state;
   int64_t since_ms;
   uint64_t restarts;

@@ -38,6 +38,7 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& e
                              settings.daemon_flags.end());
   daemon_service.fd_store_max = kDaemonFdStoreMax;
   daemon_service.required_ready = true;
+  daemon_service.keep_spare = settings.keep_spare;
 
   ServiceSpec fetcher_service;
   fetcher_service.name = kFetcher;

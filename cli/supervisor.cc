@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -23,7 +22,10 @@
 #include "cli/fd_store.h"
 #include "cli/notify_message.h"
 #include "cli/notify_socket.h"
+#include "cli/spare.h"
 #include "cli/supervise_status.h"
+#include "cli/supervise_text.h"
+#include "cli/supervise_time.h"
 #include "cli/supervisor_setup.h"
 
 namespace cli {
@@ -34,16 +36,25 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
-constexpr Duration kNever = Duration::max();
 // One turn of the loop takes this many datagrams of a service at most: a flood starves nobody.
 constexpr int kDatagramsPerTurn = 1024;
 
-enum class State { kWaiting, kStarting, kReady, kStopping, kAborting, kKilled, kStopped };
+enum class State {
+  kWaiting,
+  kTakingOver,
+  kStarting,
+  kReady,
+  kStopping,
+  kAborting,
+  kKilled,
+  kStopped
+};
 
 const char* StateName(State state) {
   switch (state) {
     case State::kWaiting:
       return "waiting";
+    case State::kTakingOver:
     case State::kStarting:
       return "starting";
     case State::kReady:
@@ -60,49 +71,12 @@ const char* StateName(State state) {
   return "";
 }
 
-Duration Now() { return cachecore::Clock::Monotonic().Now(); }
-
-Duration DeadlineIn(Duration time) { return time == kNever ? kNever : Now() + time; }
-
-int64_t WallMs() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
-// One line to stderr.  Not glog, which allocates.
-__attribute__((format(printf, 1, 2))) void Say(const char* format, ...) {
-  char line[640] = "holdfast supervise: ";
-  size_t used = strlen(line);
-  va_list arguments;
-  va_start(arguments, format);
-  int more = vsnprintf(line + used, sizeof(line) - used - 1, format, arguments);
-  va_end(arguments);
-  used = std::min(used + static_cast<size_t>(std::max(more, 0)), sizeof(line) - 2);
-  line[used++] = '\n';
-  [[maybe_unused]] ssize_t written = write(STDERR_FILENO, line, used);
-}
-
-// A text of bounded length, assigned without allocating.
-template <size_t kBytesMax>
-class FixedText {
- public:
-  void Assign(std::string_view text) {
-    size_ = std::min(text.size(), kBytesMax);
-    std::copy_n(text.begin(), size_, bytes_);
-  }
-  std::string_view view() const { return {bytes_, size_}; }
-
- private:
-  char bytes_[kBytesMax];
-  size_t size_ = 0;
-};
-
 struct Service {
   const ServiceSpec* spec = nullptr;
   std::unique_ptr<NotifySocket> socket;
   std::unique_ptr<FdStore> store;
   std::unique_ptr<ChildLauncher> launcher;
+  std::unique_ptr<Spare> spare;  // Null: this service keeps none.
   std::optional<RestartBackoff> backoff;
 
   State state = State::kWaiting;
@@ -139,6 +113,7 @@ class Supervisor {
   void StoreFds(Service* service, const NotifyMessage& message);
   void Reap();
   void Start(Service* service);
+  bool StartFromSpare(Service* service);
   void OnExit(Service* service, int wait_status);
   void RetryLater(Service* service, Duration delay);
   void OnDeadline(Service* service);
@@ -215,6 +190,9 @@ Status Supervisor::PrepareService(const ServiceSpec& spec, int first_stored_fd, 
                     .watchdog = spec.watchdog,
                     .fds_max = spec.fd_store_max};
   ASSIGN_OR_RETURN(service->launcher, ChildLauncher::Create(launch));
+  if (spec.keep_spare) {
+    ASSIGN_OR_RETURN(service->spare, Spare::Create(launch, first_stored_fd, options_.restart));
+  }
   UniqueFd log(open(spec.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   if (!log.valid()) return Status::FromErrno(errno, "open the log file " + spec.log_path);
   return Status();
@@ -235,7 +213,10 @@ int Supervisor::Run() {
     if (std::exchange(child_exited_, false)) Reap();
     if (stopping_) StopNext();
     for (Service& service : services_) {
-      if (service.deadline <= Now()) OnDeadline(&service);
+      if (service.deadline <= MonotonicNow()) OnDeadline(&service);
+      if (service.spare == nullptr || service.spare->deadline() > MonotonicNow()) continue;
+      service.spare->OnDeadline();
+      changed_ = true;
     }
   }
   for (Service& service : services_) service.store->Clear();
@@ -252,10 +233,11 @@ void Supervisor::Wait() {
     fds[count++] = {service.socket->fd(), POLLIN, 0};
     fds[count++] = {service.store->poll_fd(), POLLIN, 0};
     deadline = std::min(deadline, service.deadline);
+    if (service.spare != nullptr) deadline = std::min(deadline, service.spare->deadline());
   }
   timespec limit{};
   if (deadline != kNever) {
-    Duration left = std::max(deadline - Now(), Duration::zero());
+    Duration left = std::max(deadline - MonotonicNow(), Duration::zero());
     auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
     limit = {.tv_sec = seconds.count(), .tv_nsec = (left - seconds).count()};
   }
@@ -270,6 +252,9 @@ void Supervisor::ReadSignals() {
     if (std::exchange(stopping_, true)) continue;
     changed_ = true;
     Say("stopping");
+    for (Service& service : services_) {
+      if (service.spare != nullptr) service.spare->Discard();
+    }
   }
 }
 
@@ -290,6 +275,9 @@ void Supervisor::Obey(Service* service, const NotifyMessage& message) {
   if (message.status && *message.status != service->status.view()) {
     service->status.Assign(*message.status);
     changed_ = true;
+  }
+  if (service->state == State::kTakingOver) {
+    EnterServing(service, service->spec->required_ready ? State::kStarting : State::kReady);
   }
   bool serving = service->state == State::kStarting || service->state == State::kReady;
   if (!serving) return;  // The rest is about a life that is over or ending.
@@ -329,6 +317,7 @@ void Supervisor::Reap() {
   for (pid_t pid; (pid = waitpid(-1, &wait_status, WNOHANG)) > 0;) {
     for (Service& service : services_) {
       if (service.pid == pid) OnExit(&service, wait_status);
+      if (service.spare != nullptr && service.spare->OnExit(pid)) changed_ = true;
     }
   }
 }
@@ -338,7 +327,8 @@ void Supervisor::Start(Service* service) {
   service->fault = "";
   service->retry_at_ms = 0;
   service->watchdog = service->spec->watchdog;
-  service->started_at = Now();
+  service->started_at = MonotonicNow();
+  if (StartFromSpare(service)) return;
   pid_t pid = service->launcher->Start(*service->store);
   if (pid < 0) {
     char text[kLastExitBytesMax];
@@ -349,6 +339,17 @@ void Supervisor::Start(Service* service) {
   }
   service->pid = pid;
   EnterServing(service, service->spec->required_ready ? State::kStarting : State::kReady);
+}
+
+bool Supervisor::StartFromSpare(Service* service) {
+  const pid_t pid = service->spare != nullptr ? service->spare->Fit() : 0;
+  if (pid == 0) return false;
+  // First, so that there is no moment in which the next supervisor could not find it.
+  service->launcher->WritePidFile(pid);
+  if (!service->spare->HandOver(*service->store)) return false;
+  service->pid = pid;
+  Enter(service, State::kTakingOver, options_.spare_patience);
+  return true;
 }
 
 void Supervisor::OnExit(Service* service, int wait_status) {
@@ -372,8 +373,11 @@ void Supervisor::OnExit(Service* service, int wait_status) {
     Enter(service, State::kStopped, kNever);
     return;
   }
+  // One that ended as it was told to may have been told so for the sake of the program on disk.
+  const bool ended = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
+  if (service->spare != nullptr && ended) service->spare->Discard();
   ++service->restarts;
-  Duration delay = service->backoff->DelayAfter(Now() - service->started_at);
+  Duration delay = service->backoff->DelayAfter(MonotonicNow() - service->started_at);
   if (delay == Duration::zero()) {
     Start(service);
   } else {
@@ -391,6 +395,11 @@ void Supervisor::OnDeadline(Service* service) {
   switch (service->state) {
     case State::kWaiting:
       Start(service);
+      return;
+    case State::kTakingOver:
+      service->fault = "spare did not take over in time: ";
+      kill(service->pid, SIGKILL);
+      Enter(service, State::kKilled, kNever);
       return;
     case State::kStarting:
       Abort(service, "not ready in time: ");
@@ -437,8 +446,10 @@ void Supervisor::StopNext() {
 }
 
 bool Supervisor::AllStopped() const {
-  return std::all_of(services_.begin(), services_.end(),
-                     [](const Service& service) { return service.state == State::kStopped; });
+  return std::all_of(services_.begin(), services_.end(), [](const Service& service) {
+    const bool spare_runs = service.spare != nullptr && service.spare->pid() != 0;
+    return service.state == State::kStopped && !spare_runs;
+  });
 }
 
 void Supervisor::WriteStatus() {
@@ -447,6 +458,7 @@ void Supervisor::WriteStatus() {
   for (const Service& service : services_) {
     status_.Service({.name = service.spec->name,
                      .pid = service.pid,
+                     .spare = service.spare != nullptr ? service.spare->pid() : 0,
                      .state = StateName(service.state),
                      .since_ms = service.since_ms,
                      .restarts = service.restarts,
@@ -471,6 +483,9 @@ void Supervisor::Enter(Service* service, State state, Duration time_to_deadline)
 
 void Supervisor::EnterServing(Service* service, State state) {
   Enter(service, state, QuietLimit(*service, state));
+  if (state == State::kReady && service->spare != nullptr && !stopping_) {
+    service->spare->WantAt(MonotonicNow() + options_.spare_delay);
+  }
 }
 
 // How long a running service may say nothing.
@@ -480,16 +495,6 @@ Duration Supervisor::QuietLimit(const Service& service, State state) const {
 }
 
 }  // namespace
-
-Duration RestartBackoff::DelayAfter(Duration lived) {
-  if (lived >= policy_.reset_after) next_ = policy_.backoff_min;
-  if (lived >= policy_.at_once_after) {
-    // Deaths that come singly must not add up to the delay of a crash loop.
-    next_ = std::max<Duration>(next_ / 2, policy_.backoff_min);
-    return Duration::zero();
-  }
-  return std::exchange(next_, std::min<Duration>(next_ * 2, policy_.backoff_max));
-}
 
 Result<int> RunSupervisor(const SupervisorOptions& options) {
   auto supervisor = std::make_unique<Supervisor>(options);

@@ -5,7 +5,8 @@
 // is
 //          known by the socket, and its uid by SCM_CREDENTIALS: root's or ours only), a descriptor
 //          store and a state: waiting > starting > ready > stopping > stopped, with aborting and
-//          killed beside. A service that ends for any reason is started again with what it stored.
+//          killed beside. A service that ends for any reason is started again with what it stored;
+//          one that died has its spare take over, if it keeps one.
 //          SIGTERM, SIGINT: end the services, last one first, each before the next, then return 0.
 //          SIGHUP: nothing, so that a closed terminal ends no mount.
 // Errors   all before the first service starts.  EBUSY: another supervisor holds the run directory,
@@ -31,8 +32,8 @@
 #include <utility>
 #include <vector>
 
-#include "cachecore/clock.h"
 #include "cachecore/status.h"
+#include "cli/restart_backoff.h"
 
 namespace cli {
 
@@ -46,6 +47,8 @@ struct ServiceSpec {
   std::vector<std::pair<std::string, int>> stored_fds;
   // Whether the service is starting until it says READY=1, or ready as soon as it runs.
   bool required_ready = false;
+  // Whether to keep a spare (cli/spare.h): the program must know how to be one.
+  bool keep_spare = false;
   // The longest silence between two WATCHDOG=1 of a ready service; 0: no watchdog.
   std::chrono::milliseconds watchdog{0};
 };
@@ -53,29 +56,6 @@ struct ServiceSpec {
 inline constexpr size_t kServicesMax = 8;
 // All names in one environment string, of which the kernel takes 128 KiB.
 inline constexpr size_t kFdStoreMax = 500;
-
-struct RestartPolicy {
-  // Lived this long: no delay, and half of what had gathered for the next short life.
-  std::chrono::milliseconds at_once_after{100};
-  std::chrono::milliseconds backoff_min{10};  // The first delay; each one after is twice as long.
-  std::chrono::milliseconds backoff_max{5000};
-  std::chrono::milliseconds reset_after{
-      10000};  // Lived this long: the next delay is the first again.
-};
-
-// RestartBackoff: how long to wait before the next start of one service.
-//
-// Threads  one thread only.
-class RestartBackoff {
- public:
-  explicit RestartBackoff(const RestartPolicy& policy)
-      : policy_(policy), next_(policy.backoff_min) {}
-  cachecore::Duration DelayAfter(cachecore::Duration lived);
-
- private:
-  RestartPolicy policy_;
-  cachecore::Duration next_;
-};
 
 struct SupervisorOptions {
   std::string run_dir;  // Made when its parent exists.
@@ -86,6 +66,10 @@ struct SupervisorOptions {
   std::chrono::milliseconds ready_timeout{90000};
   std::chrono::milliseconds stop_grace{10000};  // From SIGTERM, or STOPPING=1, to SIGKILL.
   std::chrono::milliseconds abort_grace{1000};  // From a hung service's SIGABRT to SIGKILL.
+  // From a service's being ready to the start of its spare: what waited is answered first.
+  std::chrono::milliseconds spare_delay{200};
+  // From the handing over to the spare's first message; one that takes longer is ended.
+  std::chrono::milliseconds spare_patience{1000};
 };
 
 // Runs until SIGTERM or SIGINT; returns the exit code.

@@ -39,8 +39,8 @@ Status MakeDirectory(const std::string& path, mode_t mode) {
 
 }  // namespace
 
-Result<std::unique_ptr<Daemon>> Daemon::Start(const DaemonConfig& config) {
-  std::unique_ptr<Daemon> daemon(new Daemon(config));
+Result<std::unique_ptr<Daemon>> Daemon::Start(const DaemonConfig& config, FdStore stored) {
+  std::unique_ptr<Daemon> daemon(new Daemon(config, std::move(stored)));
   RETURN_IF_ERROR(daemon->Open());
   return daemon;
 }

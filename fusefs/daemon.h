@@ -16,6 +16,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "cachecore/cache.h"
 #include "cachecore/status.h"
@@ -43,12 +44,15 @@ struct DaemonConfig {
 
 class Daemon {
  public:
-  static cachecore::Result<std::unique_ptr<Daemon>> Start(const DaemonConfig& config);
+  // `stored`: what outlived the daemon before us.
+  static cachecore::Result<std::unique_ptr<Daemon>> Start(const DaemonConfig& config,
+                                                          FdStore stored);
   // Returns the exit code.
   int Run();
 
  private:
-  explicit Daemon(const DaemonConfig& config) : config_(config) {}
+  Daemon(const DaemonConfig& config, FdStore stored)
+      : config_(config), fd_store_(std::move(stored)) {}
   cachecore::Status Open();
   // The listening socket of the daemon before us, or a new one, stored for the next: a peer that
   // connects while there is no daemon is served by the next one, and needs no retry.

@@ -1,12 +1,16 @@
 #include "fusefs/fd_store.h"
 
 #include <glog/logging.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <utility>
+#include <vector>
 
 namespace fusefs {
 
@@ -17,6 +21,11 @@ namespace {
 
 // How long the keeper may take to confirm; it does nothing but this.
 constexpr uint64_t kBarrierMicroseconds = 5'000'000;
+
+// What the supervisor calls a spare's socket, and the most that it sends there.
+constexpr char kSpareName[] = "spare";
+constexpr size_t kFdsMax = 253;
+constexpr size_t kNamesMax = 128 << 10;
 
 }  // namespace
 
@@ -31,6 +40,43 @@ FdStore::FdStore() : available_(std::getenv("NOTIFY_SOCKET") != nullptr) {
   }
   for (int i = 0; i < count && names != nullptr; ++i) std::free(names[i]);
   std::free(names);
+}
+
+Status FdStore::AwaitTurn() {
+  const UniqueFd socket = Take(kSpareName);
+  std::vector<char> names(kNamesMax);
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kFdsMax * sizeof(int))> ancillary;
+  iovec data{names.data(), names.size()};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = ancillary.data();
+  message.msg_controllen = ancillary.size();
+  ssize_t size = -1;
+  do {
+    size = recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC);
+  } while (size < 0 && errno == EINTR);
+  if (size <= 0) return Status(ECONNRESET, "no spare is wanted");
+  // Heard at once, so that nobody takes us for one that hangs.
+  sd_notify(0, "STATUS=taking over");
+  std::vector<UniqueFd> fds;
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
+       part = CMSG_NXTHDR(&message, part)) {
+    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
+      fds.emplace_back(fd);
+    }
+  }
+  const bool whole = (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) == 0;
+  std::istringstream text(std::string(names.data(), static_cast<size_t>(size - 1)));
+  size_t next = 0;
+  for (std::string name; std::getline(text, name, ':') && next < fds.size(); ++next) {
+    returned_.try_emplace(name, std::move(fds[next]));
+  }
+  if (whole && next == fds.size()) return Status();
+  return Status(EPROTO, "the supervisor's descriptors did not arrive whole");
 }
 
 UniqueFd FdStore::Take(const std::string& name) {

@@ -4,6 +4,7 @@
 // start;
 //          stored descriptors are not polled by the keeper (FDPOLL=0: a watcher of /dev/fuse would
 //          be woken at each request).  Without $NOTIFY_SOCKET there is no store and Store says so.
+//          A process started as a spare finds only a socket there, and the rest with AwaitTurn.
 // Errors   the keeper itself never answers; Store waits for its barrier, so that success means that
 //          the message was handled.
 // Threads  thread-compatible.
@@ -27,6 +28,10 @@ class FdStore {
   FdStore();
 
   bool available() const { return available_; }
+  bool is_spare() const { return returned_.count("spare") > 0; }
+  // Waits until we are to go on for a daemon that has died.  ECONNRESET: we never shall be.
+  // REQUIRES: is_spare().
+  cachecore::Status AwaitTurn();
   // A descriptor that came back under `name`; invalid if none did.
   cachecore::UniqueFd Take(const std::string& name);
   // Stores a duplicate.  ENOTCONN when nobody keeps descriptors for us.

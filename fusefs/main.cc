@@ -4,13 +4,17 @@
 #include <glog/logging.h>
 #include <sys/resource.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <iostream>
 #include <string>
+#include <utility>
 
 #include "cachecore/fault_point.h"
 #include "cachecore/program_help.h"
+#include "cachecore/rocksdb_metadata_store.h"
 #include "fusefs/daemon.h"
+#include "fusefs/fd_store.h"
 #include "fusefs/flags.h"
 #include "fusefs/state_check.h"
 
@@ -52,12 +56,22 @@ int main(int argc, char** argv) {
     std::fprintf(out, "holdfastd %s: %s\n", HOLDFAST_VERSION, text.c_str());
     return checked.ok() ? 0 : 1;
   }
+  fusefs::FdStore stored;
+  if (stored.is_spare()) {
+    cachecore::WarmUpRocksDb();
+    const cachecore::Status turn = stored.AwaitTurn();
+    if (turn.error() == ECONNRESET) return 0;
+    if (!turn.ok()) {
+      std::fprintf(stderr, "holdfastd: %s\n", turn.message().c_str());
+      return 1;
+    }
+  }
   const cachecore::Status armed = cachecore::ArmFaultPoint(FLAGS_fault_file);
   if (!armed.ok()) {
     std::fprintf(stderr, "holdfastd: %s\n", armed.message().c_str());
     return 2;
   }
-  auto daemon = fusefs::Daemon::Start(*config);
+  auto daemon = fusefs::Daemon::Start(*config, std::move(stored));
   if (!daemon.ok()) {
     std::fprintf(stderr, "holdfastd: %s\n", daemon.status().message().c_str());
     return 1;

@@ -7,7 +7,7 @@ _holdfast_options() {
                  --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
                  --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
-                 --watchdog --daemon-flag --fetcher-flag" ;;
+                 --watchdog --no-spare --daemon-flag --fetcher-flag" ;;
     umount) echo "--help --keep --lazy --force --instance --root" ;;
     status) echo "--help --json --instance --root" ;;
     stop) echo "--help --instance --root" ;;

@@ -6,6 +6,7 @@ control socket.  Each kill has an object of its own.
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -24,7 +25,8 @@ SETTLE_S = 0.2  # For the daemon to have read and journaled what the kernel says
 
 
 class Bench:
-    def __init__(self, box, name, objects, ranges):
+    def __init__(self, box, name, objects, ranges, no_spare):
+        self.no_spare = ("--no-spare",) if no_spare else ()
         self.box = box
         self.truth = images.random_file(SIZE)
         self.served = box.make_directory("served-" + name)
@@ -46,7 +48,7 @@ class Bench:
 
     def mount(self, name):
         os.link(self.truth, os.path.join(self.served, name))
-        settings = () if self.count else ("--fetch-size=4096", "--daemon-flag=--readahead_max=0")
+        settings = () if self.count else ("--fetch-size=4096", "--daemon-flag=--readahead_max=0", *self.no_spare)
         self.count += 1
         return self.holdfast.mount_file(self.origin.url(name), *settings)
 
@@ -54,6 +56,10 @@ class Bench:
         minor = os.minor(os.stat(self.holdfast.run_path("fuse")).st_dev)
         with open(os.path.join(self.control, str(minor), "waiting")) as f:
             return int(f.read())
+
+    def has_spare(self):
+        with open(self.holdfast.run_path("supervise.status")) as f:
+            return any(service["spare"] for service in json.load(f)["services"])
 
     def one_kill(self, waiting):
         """(serving, first, last), in ms after the kill."""
@@ -63,6 +69,8 @@ class Bench:
                                 text=True)
         wait_until(lambda: self.kernel_waiting() >= waiting, 60, f"{waiting} reads waiting")
         time.sleep(SETTLE_S)
+        if not self.no_spare:
+            wait_until(self.has_spare, 30, "a spare")
         pid = self.holdfast.daemon_pid()
         killed = time.monotonic_ns()
         os.kill(pid, signal.SIGKILL)
@@ -92,6 +100,7 @@ def main():
     parser.add_argument("--kills", type=int, default=20, help="per line of the table")
     parser.add_argument("--waiting", type=int, nargs="+", default=[1, 64, 1024, 10000])
     parser.add_argument("--caches", nargs="+", default=["1000x1", "100000x100"], help="OBJECTSxRANGES")
+    parser.add_argument("--no-spare", action="store_true", help="without a second holdfastd at hand, as under systemd")
     options = parser.parse_args()
     reasons = unmet(())
     if reasons:
@@ -99,7 +108,7 @@ def main():
     with Sandbox("recovery") as box:
         for number, cache in enumerate(options.caches):
             objects, ranges = map(int, cache.split("x"))
-            bench = Bench(box, f"b{number}", objects, ranges)
+            bench = Bench(box, f"b{number}", objects, ranges, options.no_spare)
             print(f"{'ms after the kill':>18}|{'serving':^24}|{'first read':^24}|{'last read':^24}|")
             print(f"{'waiting':>18}|" + f"{'p50':>8}{'p99':>8}{'max':>8}|" * 3 + "  load")
             for waiting in options.waiting:

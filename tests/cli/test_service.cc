@@ -23,13 +23,17 @@
 
 namespace {
 
-std::vector<std::string> passed_names;
+struct Passed {
+  std::string name;
+  int fd;
+};
+std::vector<Passed> passed_fds;
 
 std::string ReadPassed(const std::string& name) {
-  for (size_t i = 0; i < passed_names.size(); ++i) {
-    if (passed_names[i] != name) continue;
+  for (const Passed& passed : passed_fds) {
+    if (passed.name != name) continue;
     char text[256];
-    ssize_t size = pread(SD_LISTEN_FDS_START + static_cast<int>(i), text, sizeof(text), 0);
+    ssize_t size = pread(passed.fd, text, sizeof(text), 0);
     return size < 0 ? strerror(errno) : std::string(text, static_cast<size_t>(size));
   }
   return "no such name";
@@ -72,7 +76,8 @@ std::string Obey(const std::string& command, const std::vector<int>& fds) {
   return "unknown command";
 }
 
-bool Serve(int control) {
+// One packet and the descriptors beside it; false at the socket's end.
+bool Receive(int socket, std::string* text_out, std::vector<int>* fds) {
   char text[8192];
   alignas(cmsghdr) char ancillary[CMSG_SPACE(sizeof(int) * 64)];
   iovec data{text, sizeof(text)};
@@ -81,14 +86,36 @@ bool Serve(int control) {
   message.msg_iovlen = 1;
   message.msg_control = ancillary;
   message.msg_controllen = sizeof(ancillary);
-  ssize_t size = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
-  if (size <= 0) return false;  // The test has gone.
-  std::vector<int> fds;
+  ssize_t size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  if (size <= 0) return false;
   if (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr) {
-    fds.resize((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    memcpy(fds.data(), CMSG_DATA(header), fds.size() * sizeof(int));
+    fds->resize((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    memcpy(fds->data(), CMSG_DATA(header), fds->size() * sizeof(int));
   }
-  std::string answer = Obey(std::string(text, static_cast<size_t>(size)), fds);
+  text_out->assign(text, static_cast<size_t>(size));
+  return true;
+}
+
+// Until it is this spare's turn; the names that come then end in ':' each.
+void AwaitTurn() {
+  std::string names;
+  std::vector<int> fds;
+  if (!Receive(passed_fds[0].fd, &names, &fds)) _exit(0);
+  sd_notify(0, "STATUS=taking over");
+  passed_fds.clear();
+  size_t begin = 0;
+  for (int fd : fds) {
+    size_t end = names.find(':', begin);
+    passed_fds.push_back({names.substr(begin, end - begin), fd});
+    begin = end + 1;
+  }
+}
+
+bool Serve(int control) {
+  std::string command;
+  std::vector<int> fds;
+  if (!Receive(control, &command, &fds)) return false;  // The test has gone.
+  std::string answer = Obey(command, fds);
   for (int fd : fds) close(fd);
   return send(control, answer.data(), answer.size(), MSG_NOSIGNAL) >= 0;
 }
@@ -99,11 +126,11 @@ int main(int argc, char** argv) {
   if (argc != 3) return 2;
   char** names = nullptr;
   int passed = sd_listen_fds_with_names(0, &names);
+  for (int i = 0; i < passed; ++i) passed_fds.push_back({names[i], SD_LISTEN_FDS_START + i});
+  const bool spare = passed == 1 && passed_fds[0].name == "spare";
+  if (spare) AwaitTurn();
   std::string joined;
-  for (int i = 0; i < passed; ++i) {
-    passed_names.push_back(names[i]);
-    joined += (i > 0 ? ":" : "") + passed_names.back();
-  }
+  for (const Passed& fd : passed_fds) joined += (joined.empty() ? "" : ":") + fd.name;
   uint64_t watchdog_usec = 0;
   sd_watchdog_enabled(0, &watchdog_usec);
   fprintf(stderr, "%s lives as %d\n", argv[2], getpid());
@@ -114,8 +141,8 @@ int main(int argc, char** argv) {
   strncpy(address.sun_path, argv[1], sizeof(address.sun_path) - 1);
   if (connect(control, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return 3;
   std::string hello = std::string(argv[2]) + "\n" + std::to_string(getpid()) + "\n" +
-                      std::to_string(passed) + "\n" + std::to_string(watchdog_usec) + "\n" +
-                      joined + "\n";
+                      std::to_string(passed_fds.size()) + "\n" + std::to_string(watchdog_usec) +
+                      "\n" + joined + "\n";
   if (send(control, hello.data(), hello.size(), MSG_NOSIGNAL) < 0) return 4;
   while (Serve(control)) {
   }

@@ -1,0 +1,132 @@
+#include "cli/spare.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "cli/notify_socket.h"
+#include "cli/supervise_time.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Duration;
+using cachecore::Result;
+using cachecore::UniqueFd;
+
+constexpr std::string_view kSocketName = "spare";
+
+}  // namespace
+
+Result<std::unique_ptr<Spare>> Spare::Create(LaunchSpec launch, int first_fd,
+                                             const RestartPolicy& restart) {
+  std::unique_ptr<Spare> spare(new Spare(restart));
+  const size_t fds_max = std::min(launch.fds_max, kFdsPerMessageMax);
+  spare->names_.resize(fds_max * (kFdNameBytesMax + 1) + 1);
+  spare->ancillary_.resize(CMSG_SPACE(fds_max * sizeof(int)));
+  launch.pid_path.clear();
+  launch.fds_max = 1;
+  ASSIGN_OR_RETURN(spare->launcher_, ChildLauncher::Create(launch));
+  ASSIGN_OR_RETURN(spare->passed_, FdStore::Create(1, first_fd));
+  return spare;
+}
+
+void Spare::WantAt(Duration time) {
+  wanted_ = true;
+  if (pid_ == 0) deadline_ = time;
+}
+
+void Spare::OnDeadline() {
+  deadline_ = kNever;
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0 ||
+      stat(launcher_->program().c_str(), &program_) != 0) {
+    deadline_ = MonotonicNow() + backoff_.DelayAfter(Duration::zero());
+    return;
+  }
+  socket_.Reset(ends[0]);
+  passed_->Add(UniqueFd(ends[1]), kSocketName, /*poll=*/false);
+  started_at_ = MonotonicNow();
+  const pid_t pid = launcher_->Start(*passed_);
+  passed_->Clear();  // The only other end is the spare's: its death ends the socket.
+  if (pid > 0) {
+    pid_ = pid;
+    return;
+  }
+  socket_.Reset();
+  deadline_ = MonotonicNow() + backoff_.DelayAfter(Duration::zero());
+}
+
+pid_t Spare::Fit() {
+  if (pid_ == 0 || !socket_.valid()) return 0;
+  struct stat now;
+  const bool same = stat(launcher_->program().c_str(), &now) == 0 &&
+                    now.st_dev == program_.st_dev && now.st_ino == program_.st_ino &&
+                    now.st_ctim.tv_sec == program_.st_ctim.tv_sec &&
+                    now.st_ctim.tv_nsec == program_.st_ctim.tv_nsec;
+  if (!same) Kill();
+  return same ? pid_ : 0;
+}
+
+bool Spare::HandOver(const FdStore& store) {
+  char* out = names_.data();
+  // The kernel would split what is more: such a service starts anew.
+  bool sent = CMSG_SPACE(store.size() * sizeof(int)) <= ancillary_.size();
+  if (sent) {
+    std::fill(ancillary_.begin(), ancillary_.end(), '\0');
+    iovec data{names_.data(), 0};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    if (store.size() > 0) {
+      message.msg_control = ancillary_.data();
+      message.msg_controllen = CMSG_SPACE(store.size() * sizeof(int));
+      cmsghdr* header = CMSG_FIRSTHDR(&message);
+      header->cmsg_level = SOL_SOCKET;
+      header->cmsg_type = SCM_RIGHTS;
+      header->cmsg_len = CMSG_LEN(store.size() * sizeof(int));
+      for (size_t i = 0; i < store.size(); ++i) {
+        const int fd = store.fd(i);
+        memcpy(CMSG_DATA(header) + i * sizeof(int), &fd, sizeof(int));
+        out = std::copy(store.name(i).begin(), store.name(i).end(), out);
+        *out++ = ':';
+      }
+    }
+    *out++ = '\n';  // An empty packet would look like the socket's end.
+    data.iov_len = static_cast<size_t>(out - names_.data());
+    sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+  }
+  if (!sent) {
+    Kill();
+    return false;
+  }
+  socket_.Reset();
+  pid_ = 0;
+  wanted_ = false;
+  return true;
+}
+
+void Spare::Discard() {
+  wanted_ = false;
+  deadline_ = kNever;
+  Kill();
+}
+
+void Spare::Kill() {
+  socket_.Reset();
+  if (pid_ != 0) kill(pid_, SIGKILL);
+}
+
+bool Spare::OnExit(pid_t pid) {
+  if (pid_ == 0 || pid != pid_) return false;
+  pid_ = 0;
+  socket_.Reset();
+  if (wanted_) deadline_ = MonotonicNow() + backoff_.DelayAfter(MonotonicNow() - started_at_);
+  return true;
+}
+
+}  // namespace cli
