@@ -22,6 +22,7 @@
 #include "cli/fd_store.h"
 #include "cli/notify_message.h"
 #include "cli/notify_socket.h"
+#include "cli/service_state.h"
 #include "cli/spare.h"
 #include "cli/supervise_status.h"
 #include "cli/supervise_text.h"
@@ -38,38 +39,6 @@ using cachecore::UniqueFd;
 
 // One turn of the loop takes this many datagrams of a service at most: a flood starves nobody.
 constexpr int kDatagramsPerTurn = 1024;
-
-enum class State {
-  kWaiting,
-  kTakingOver,
-  kStarting,
-  kReady,
-  kStopping,
-  kAborting,
-  kKilled,
-  kStopped
-};
-
-const char* StateName(State state) {
-  switch (state) {
-    case State::kWaiting:
-      return "waiting";
-    case State::kTakingOver:
-    case State::kStarting:
-      return "starting";
-    case State::kReady:
-      return "ready";
-    case State::kStopping:
-      return "stopping";
-    case State::kAborting:
-      return "aborting";
-    case State::kKilled:
-      return "killed";
-    case State::kStopped:
-      return "stopped";
-  }
-  return "";
-}
 
 struct Service {
   const ServiceSpec* spec = nullptr;

@@ -1,0 +1,43 @@
+// What a supervised service is doing; see cli/supervisor.h.
+
+#ifndef CLI_SERVICE_STATE_H_
+#define CLI_SERVICE_STATE_H_
+
+namespace cli {
+
+// kTakingOver: a spare that has been told to, and has not been heard of.
+enum class State {
+  kWaiting,
+  kTakingOver,
+  kStarting,
+  kReady,
+  kStopping,
+  kAborting,
+  kKilled,
+  kStopped
+};
+
+inline const char* StateName(State state) {
+  switch (state) {
+    case State::kWaiting:
+      return "waiting";
+    case State::kTakingOver:
+    case State::kStarting:
+      return "starting";
+    case State::kReady:
+      return "ready";
+    case State::kStopping:
+      return "stopping";
+    case State::kAborting:
+      return "aborting";
+    case State::kKilled:
+      return "killed";
+    case State::kStopped:
+      return "stopped";
+  }
+  return "";
+}
+
+}  // namespace cli
+
+#endif  // CLI_SERVICE_STATE_H_
