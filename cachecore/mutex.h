@@ -21,6 +21,10 @@
 #define HOLDFAST_THREAD_ANNOTATION(x)
 #endif
 
+// Abseil, which gRPC's headers bring, has the same words with the same meaning.
+#undef GUARDED_BY
+#undef NO_THREAD_SAFETY_ANALYSIS
+
 #define CAPABILITY(x) HOLDFAST_THREAD_ANNOTATION(capability(x))
 #define SCOPED_CAPABILITY HOLDFAST_THREAD_ANNOTATION(scoped_lockable)
 #define GUARDED_BY(x) HOLDFAST_THREAD_ANNOTATION(guarded_by(x))
