@@ -74,8 +74,8 @@ class Filter::Parser {
   Result<std::string> FieldPart() {
     if (at_ < text_.size() && text_[at_] == '"') return Quoted();
     const size_t begin = at_;
-    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) != 0 ||
-                                  text_[at_] == '_')) {
+    while (at_ < text_.size() &&
+           (std::isalnum(static_cast<unsigned char>(text_[at_])) != 0 || text_[at_] == '_')) {
       ++at_;
     }
     if (begin == at_) return Fault("a field is expected");
@@ -110,8 +110,8 @@ class Filter::Parser {
 
   // What follows a backslash; leaves at_ on its last character.
   Status Escape(std::string* value) {
-    constexpr std::pair<char, char> kPlain[] = {{'a', '\a'}, {'b', '\b'}, {'f', '\f'},
-                                                {'n', '\n'}, {'r', '\r'}, {'t', '\t'},
+    constexpr std::pair<char, char> kPlain[] = {{'a', '\a'}, {'b', '\b'},  {'f', '\f'},
+                                                {'n', '\n'}, {'r', '\r'},  {'t', '\t'},
                                                 {'v', '\v'}, {'\\', '\\'}, {'"', '"'}};
     const char c = at_ < text_.size() ? text_[at_] : '\0';
     for (const auto& [letter, meaning] : kPlain) {

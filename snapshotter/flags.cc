@@ -49,7 +49,8 @@ bool IsProgram(const std::string& path) {
 Result<std::string> FindHoldfast() {
   if (!FLAGS_holdfast.empty()) {
     if (FLAGS_holdfast[0] == '/' && IsProgram(FLAGS_holdfast)) return FLAGS_holdfast;
-    return Status(EINVAL, "--holdfast=" + FLAGS_holdfast + " is not the absolute path of a program");
+    return Status(EINVAL,
+                  "--holdfast=" + FLAGS_holdfast + " is not the absolute path of a program");
   }
   std::error_code error;
   const std::filesystem::path here =
@@ -61,8 +62,9 @@ Result<std::string> FindHoldfast() {
   for (const std::string& folder : folders) {
     if (IsProgram(folder + "/holdfast")) return folder + "/holdfast";
   }
-  return Status(ENOENT, "the command holdfast is neither beside this program nor on $PATH; say where "
-                        "with --holdfast");
+  return Status(ENOENT,
+                "the command holdfast is neither beside this program nor on $PATH; say where "
+                "with --holdfast");
 }
 
 Status CheckAbsolute(const char* flag, const std::string& path) {
@@ -102,7 +104,8 @@ Result<Options> OptionsFromFlags() {
   Result<cachecore::Duration> timeout = cachecore::ParseDuration(FLAGS_timeout);
   if (!timeout.ok()) return std::move(timeout).status().WithContext("--timeout");
   options.holdfast.timeout = std::chrono::ceil<std::chrono::milliseconds>(*timeout);
-  if (options.holdfast.timeout.count() <= 0) return Status(EINVAL, "--timeout must be at least 1ms");
+  if (options.holdfast.timeout.count() <= 0)
+    return Status(EINVAL, "--timeout must be at least 1ms");
   return options;
 }
 

@@ -100,7 +100,8 @@ std::vector<std::string> HoldfastMounter::MountCommand(const ImageLayer& image,
   std::vector<std::string> argv = Command("mount");
   argv.push_back("--as=erofs");
   argv.push_back("--timeout=" + std::to_string(options_.timeout.count()) + "ms");
-  if (const auto mirrors = options_.mirrors.find(image.registry); mirrors != options_.mirrors.end()) {
+  if (const auto mirrors = options_.mirrors.find(image.registry);
+      mirrors != options_.mirrors.end()) {
     for (const std::string& mirror : mirrors->second) argv.push_back("--origin=" + url(mirror));
   }
   argv.push_back(url(image.registry));

@@ -84,7 +84,8 @@ Result<std::unique_ptr<SnapshotDirectory>> SnapshotDirectory::Open(const std::st
   if (!lock.valid()) return Status::FromErrno(errno, "open " + root);
   if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return Status::FromErrno(errno, "lock " + root);
-    return Status(EBUSY, root + " is in use by another holdfast-snapshotter; give each its own --root");
+    return Status(EBUSY,
+                  root + " is in use by another holdfast-snapshotter; give each its own --root");
   }
   const std::string real = std::filesystem::canonical(root, error).string();
   if (error) return Status::FromErrno(error.value(), root);
@@ -113,7 +114,8 @@ Result<SnapshotDirectory::Contents> SnapshotDirectory::Read() const {
       if (record.ok() && record->id == id) {
         contents.records.push_back(std::move(record).value());
       } else {
-        LOG(ERROR) << PathOf(id) << kRecord << " is damaged; the snapshot is lost, its files are kept";
+        LOG(ERROR) << PathOf(id) << kRecord
+                   << " is damaged; the snapshot is lost, its files are kept";
         contents.damaged.push_back(id);
       }
     } else if (text.status().error() == ENOENT) {
@@ -139,7 +141,8 @@ Status SnapshotDirectory::CopyOwner(uint64_t id, const std::string& model) const
   struct stat top = {};
   if (stat(model.c_str(), &top) != 0) return Status::FromErrno(errno, "stat " + model);
   const std::string fs = FsPath(id);
-  if (chown(fs.c_str(), top.st_uid, top.st_gid) != 0) return Status::FromErrno(errno, "chown " + fs);
+  if (chown(fs.c_str(), top.st_uid, top.st_gid) != 0)
+    return Status::FromErrno(errno, "chown " + fs);
   if (chmod(fs.c_str(), top.st_mode & 07777) != 0) return Status::FromErrno(errno, "chmod " + fs);
   return {};
 }
@@ -151,7 +154,8 @@ Status SnapshotDirectory::WriteRecord(const SnapshotRecord& record) const {
   RETURN_IF_ERROR(WriteFile(fresh, EncodeRecord(record)));
   // The directory's own entry was made by Create.
   RETURN_IF_ERROR(Sync(snapshots_));
-  if (rename(fresh.c_str(), path.c_str()) != 0) return Status::FromErrno(errno, "rename to " + path);
+  if (rename(fresh.c_str(), path.c_str()) != 0)
+    return Status::FromErrno(errno, "rename to " + path);
   return Sync(directory);
 }
 
@@ -189,7 +193,8 @@ Result<DiskUsage> SnapshotDirectory::Measure(uint64_t id) const {
       return Status::FromErrno(entry->fts_errno, std::string("walk ") + entry->fts_path);
     }
     const struct stat& about = *entry->fts_statp;
-    if (!S_ISDIR(about.st_mode) && about.st_nlink > 1 && !linked.insert(about.st_ino).second) continue;
+    if (!S_ISDIR(about.st_mode) && about.st_nlink > 1 && !linked.insert(about.st_ino).second)
+      continue;
     usage.bytes += about.st_blocks * kBlockBytes;
     ++usage.inodes;
   }

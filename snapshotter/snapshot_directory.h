@@ -1,6 +1,7 @@
 // SnapshotDirectory: the snapshots' files and records on disk.
 //
-// Model    ROOT/snapshots/ID/ belongs to one snapshot: `record`, `fs` (its files, or the mount point
+// Model    ROOT/snapshots/ID/ belongs to one snapshot: `record`, `fs` (its files, or the mount
+// point
 //          of its image) and, of an active one, `work`.  A directory without a record is an orphan:
 //          a snapshot that was never finished, or is no more.
 // Errors   every Status names the path.

@@ -94,7 +94,8 @@ grpc::Status ToMounts(const Result<std::vector<MountSpec>>& mounts, const char* 
 
 }  // namespace
 
-grpc::Status SnapshotService::Prepare(grpc::ServerContext*, const api::PrepareSnapshotRequest* request,
+grpc::Status SnapshotService::Prepare(grpc::ServerContext*,
+                                      const api::PrepareSnapshotRequest* request,
                                       api::PrepareSnapshotResponse* response) {
   return ToMounts(store_->Prepare(request->key(), request->parent(), LabelsOf(request->labels())),
                   "Prepare", request->key(), response);
@@ -111,13 +112,15 @@ grpc::Status SnapshotService::Mounts(grpc::ServerContext*, const api::MountsRequ
   return ToMounts(store_->Mounts(request->key()), "Mounts", request->key(), response);
 }
 
-grpc::Status SnapshotService::Commit(grpc::ServerContext*, const api::CommitSnapshotRequest* request,
+grpc::Status SnapshotService::Commit(grpc::ServerContext*,
+                                     const api::CommitSnapshotRequest* request,
                                      google::protobuf::Empty*) {
   return ToGrpc(store_->Commit(request->name(), request->key(), LabelsOf(request->labels())),
                 "Commit", request->key());
 }
 
-grpc::Status SnapshotService::Remove(grpc::ServerContext*, const api::RemoveSnapshotRequest* request,
+grpc::Status SnapshotService::Remove(grpc::ServerContext*,
+                                     const api::RemoveSnapshotRequest* request,
                                      google::protobuf::Empty*) {
   return ToGrpc(store_->Remove(request->key()), "Remove", request->key());
 }
@@ -130,7 +133,8 @@ grpc::Status SnapshotService::Stat(grpc::ServerContext*, const api::StatSnapshot
   return grpc::Status::OK;
 }
 
-grpc::Status SnapshotService::Update(grpc::ServerContext*, const api::UpdateSnapshotRequest* request,
+grpc::Status SnapshotService::Update(grpc::ServerContext*,
+                                     const api::UpdateSnapshotRequest* request,
                                      api::UpdateSnapshotResponse* response) {
   const std::vector<std::string> paths(request->update_mask().paths().begin(),
                                        request->update_mask().paths().end());
@@ -143,7 +147,8 @@ grpc::Status SnapshotService::Update(grpc::ServerContext*, const api::UpdateSnap
 
 grpc::Status SnapshotService::List(grpc::ServerContext*, const api::ListSnapshotsRequest* request,
                                    grpc::ServerWriter<api::ListSnapshotsResponse>* writer) {
-  const Result<Filter> filter = Filter::Parse({request->filters().begin(), request->filters().end()});
+  const Result<Filter> filter =
+      Filter::Parse({request->filters().begin(), request->filters().end()});
   if (!filter.ok()) return ToGrpc(filter.status(), "List", "");
   api::ListSnapshotsResponse response;
   for (const SnapshotRecord& record : store_->List(*filter)) {

@@ -21,9 +21,13 @@ int64_t Now() {
       .count();
 }
 
-Status NotThere(const std::string& key) { return Status(ENOENT, "snapshot " + key + " does not exist"); }
+Status NotThere(const std::string& key) {
+  return Status(ENOENT, "snapshot " + key + " does not exist");
+}
 
-Status AlreadyThere(const std::string& key) { return Status(EEXIST, "snapshot " + key + " exists"); }
+Status AlreadyThere(const std::string& key) {
+  return Status(EEXIST, "snapshot " + key + " exists");
+}
 
 // containerd ends its search for the layer here.
 Status LayerIsThere(const std::string& reference) {
@@ -123,7 +127,8 @@ Result<std::vector<SnapshotRecord>> SnapshotStore::Lineage(const std::string& na
   std::vector<SnapshotRecord> lineage;
   std::set<std::string> seen;
   for (std::string next = name; !next.empty(); next = lineage.back().parent) {
-    if (!seen.insert(next).second) return Status(EBADMSG, "snapshot " + next + " is its own ancestor");
+    if (!seen.insert(next).second)
+      return Status(EBADMSG, "snapshot " + next + " is its own ancestor");
     ASSIGN_OR_RETURN(const SnapshotRecord* const record, Find(next));
     lineage.push_back(*record);
   }
@@ -178,7 +183,8 @@ Result<std::vector<MountSpec>> SnapshotStore::Prepare(const std::string& key,
   return Create(Kind::kActive, key, parent, labels);
 }
 
-Result<std::vector<MountSpec>> SnapshotStore::View(const std::string& key, const std::string& parent,
+Result<std::vector<MountSpec>> SnapshotStore::View(const std::string& key,
+                                                   const std::string& parent,
                                                    const Labels& labels) {
   return Create(Kind::kView, key, parent, labels);
 }
@@ -277,14 +283,16 @@ Status SnapshotStore::MountAndAdd(const SnapshotRecord& record) {
 Result<std::vector<MountSpec>> SnapshotStore::Mounts(const std::string& key) {
   ASSIGN_OR_RETURN(const SnapshotRecord record, Stat(key));
   if (record.kind == Kind::kCommitted) {
-    return Status(EBUSY, "snapshot " + key + " is committed; only active ones and views have mounts");
+    return Status(EBUSY,
+                  "snapshot " + key + " is committed; only active ones and views have mounts");
   }
   ASSIGN_OR_RETURN(const std::vector<SnapshotRecord> lineage, Lineage(record.parent));
   RETURN_IF_ERROR(EnsureMounted(lineage));
   return MountsOf(record, lineage);
 }
 
-Status SnapshotStore::Commit(const std::string& name, const std::string& key, const Labels& labels) {
+Status SnapshotStore::Commit(const std::string& name, const std::string& key,
+                             const Labels& labels) {
   ASSIGN_OR_RETURN(const SnapshotRecord before, Stat(key));
   if (before.kind != Kind::kActive) return Status(EBUSY, "snapshot " + key + " is not active");
   ASSIGN_OR_RETURN(const DiskUsage usage, directory_->Measure(before.id));

@@ -48,7 +48,8 @@ class SnapshotStore {
 
   // An active snapshot, or a view, over `parent` ("" for none).
   cachecore::Result<std::vector<MountSpec>> Prepare(const std::string& key,
-                                                    const std::string& parent, const Labels& labels);
+                                                    const std::string& parent,
+                                                    const Labels& labels);
   cachecore::Result<std::vector<MountSpec>> View(const std::string& key, const std::string& parent,
                                                  const Labels& labels);
   cachecore::Result<std::vector<MountSpec>> Mounts(const std::string& key);

@@ -86,7 +86,8 @@ int main(int argc, char** argv) {
   if (cachecore::PrintHelpIfAsked("snapshotter/")) return 0;
   google::InitGoogleLogging(argv[0]);
   if (argc > 1) {
-    return Fail(Status(EINVAL, std::string("unexpected argument \"") + argv[1] + "\"; see --help"), 2);
+    return Fail(Status(EINVAL, std::string("unexpected argument \"") + argv[1] + "\"; see --help"),
+                2);
   }
   const Result<snapshotter::Options> options = snapshotter::OptionsFromFlags();
   if (!options.ok()) return Fail(options.status(), 2);

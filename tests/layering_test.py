@@ -6,23 +6,28 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FOLDERS = ("cachecore", "fusefs", "fetcher", "cli")
+FOLDERS = ("cachecore", "fusefs", "fetcher", "cli", "snapshotter")
 
 # The part of cachecore/ that has neither engine nor disk in it, for every program.
 BASE = re.compile(
     r"cachecore/(byte_range|clock|fault_point|ids|metrics|mutex|parse_text|program_help|"
     r"secret_environment|secret_file|status|unique_fd|wire)\.(h|def)$")
+# What protoc makes of containerd's interface.
+CONTAINERD_API = re.compile(r"github\.com/containerd/containerd/api/[\w/]+\.pb\.h$")
 MAY_INCLUDE = {
     "cachecore": lambda path: path.startswith("cachecore/"),
     "fusefs": lambda path: path.startswith(("cachecore/", "fusefs/")),
     "fetcher": lambda path: path.startswith("fetcher/") or BASE.match(path),
     "cli": lambda path: path.startswith(("cachecore/", "cli/")),
+    "snapshotter": lambda path: path.startswith("snapshotter/") or BASE.match(path) or CONTAINERD_API.match(path),
 }
 # Which files may include an outside library.
 ONLY_IN = (
     (re.compile(r"rocksdb/"), re.compile(
         r"cachecore/rocksdb_\w+\.(h|cc)$|tests/cachecore/|tests/integration/damage_record\.cc$")),
     (re.compile(r"fuse\w*\.h$|fuse3?/|linux/fuse\.h"), re.compile(r"fusefs/|tests/(fusefs|crash)/")),
+    (re.compile(r"grpc|google/protobuf/|github\.com/containerd/"), re.compile(
+        r"snapshotter/snapshot(_service|ter_main)\.(h|cc)$|tests/snapshotter/cri_image\.cc$")),
     (re.compile(r"curl/"), re.compile(r"fetcher/http_\w+\.(h|cc)$|tests/fetcher/")),
 )
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
@@ -100,6 +105,8 @@ def self_test():
         list(include_faults("cli/x.cc", ['#include "fetcher/client.h"'])),
         list(include_faults("cachecore/cache.cc", ["#include <rocksdb/db.h>"])),
         list(include_faults("cli/x.cc", ["#include <fuse_lowlevel.h>"])),
+        list(include_faults("snapshotter/x.cc", ['#include "cli/process.h"'])),
+        list(include_faults("snapshotter/snapshot_store.cc", ["#include <grpcpp/grpcpp.h>"])),
         list(include_faults("fetcher/client.cc", ["#include <curl/curl.h>"])),
         list(length_faults("cli/x.cc", long_function)),
         list(length_faults("cli/x.cc", [""] * (MAX_FILE_LINES + 1))),

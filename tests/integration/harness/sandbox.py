@@ -84,8 +84,8 @@ def mounts_below(directory):
     return points[::-1]
 
 
-def clean(directory):
-    """Kills and unmounts everything of `directory`, then removes it.  Safe to call twice."""
+def clean_processes(directory):
+    """Kills every process of `directory`."""
     for _ in range(20):  # A supervisor may start one more while we go through the list.
         pids = processes_of(directory)
         if not pids:
@@ -97,12 +97,22 @@ def clean(directory):
                 pass
         for pid in pids:
             wait_gone(pid, 0.5)
+
+
+def unmount_below(directory):
+    """Takes away every mount below `directory`."""
     for _ in range(10):
         points = mounts_below(directory)
         if not points:
             break
         for point in points:
             _libc.umount2(os.fsencode(point), _MNT_DETACH)
+
+
+def clean(directory):
+    """Kills and unmounts everything of `directory`, then removes it.  Safe to call twice."""
+    clean_processes(directory)
+    unmount_below(directory)
     if not mounts_below(directory):  # Never delete through a mount.
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -1,0 +1,150 @@
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "snapshotter/filter.h"
+#include "snapshotter/flags.h"
+#include "snapshotter/image_mounter.h"
+#include "snapshotter/layer_labels.h"
+#include "snapshotter/mount_table.h"
+#include "snapshotter/snapshot_record.h"
+
+namespace snapshotter {
+namespace {
+
+SnapshotRecord Sample() {
+  SnapshotRecord record;
+  record.id = 7;
+  record.name = "k8s.io/3/extract-12 sha256:ab";
+  record.parent = "k8s.io/2/\"odd\"";
+  record.kind = Kind::kCommitted;
+  record.content = Content::kImage;
+  record.labels = {{"containerd.io/snapshot.ref", "sha256:ab"}, {"x", "1"}};
+  record.created_ns = 1;
+  record.updated_ns = 2;
+  record.usage = {4096, 1};
+  record.reference = "sha256:ab";
+  record.image = {"r:5000", "os/d", "sha256:1", "sha256:2", "sha256:3"};
+  return record;
+}
+
+bool Matches(const std::vector<std::string>& filters, const SnapshotRecord& record) {
+  const auto filter = Filter::Parse(filters);
+  EXPECT_TRUE(filter.ok()) << filter.status().message();
+  return filter.ok() && filter->Matches(record);
+}
+
+TEST(FilterTest, EverySelectorOfOneOfTheFiltersMustHold) {
+  const SnapshotRecord record = Sample();
+  EXPECT_TRUE(Matches({}, record));
+  EXPECT_TRUE(Matches({""}, record));
+  EXPECT_TRUE(Matches({"kind==committed"}, record));
+  EXPECT_TRUE(Matches({"kind==committed,labels.x==1"}, record));
+  EXPECT_FALSE(Matches({"kind==committed,labels.x==2"}, record));
+  EXPECT_TRUE(Matches({"kind==active", "labels.x"}, record));
+  EXPECT_FALSE(Matches({"labels.y"}, record));
+  EXPECT_TRUE(Matches({"labels.y!=1"}, record));
+  EXPECT_FALSE(Matches({"labels.x!=1"}, record));
+  EXPECT_TRUE(Matches({"labels.containerd.\"io/snapshot\".ref==sha256:ab"}, record));
+}
+
+TEST(FilterTest, WhatContainerdAsksForARemoteLayerIsUnderstood) {
+  EXPECT_TRUE(
+      Matches({"labels.\"containerd.io/snapshot.ref\"==sha256:ab,parent==\"k8s.io/2/\\\"odd\\\"\""},
+              Sample()));
+  EXPECT_TRUE(Matches({"name==\"k8s.io/3/extract-12 sha256:ab\""}, Sample()));
+}
+
+TEST(FilterTest, QuotesHaveTheEscapesOfGo) {
+  SnapshotRecord record = Sample();
+  record.name = "\t\xc3\xa9\xe2\x82\xac\xf0\x9f\x90\x8e\x01";
+  EXPECT_TRUE(Matches({"name==\"\\t\\u00e9\\u20ac\\U0001f40e\\x01\""}, record));
+}
+
+TEST(FilterTest, OtherFiltersAreRefusedWithTheirColumn) {
+  for (const char* text :
+       {"name~=x", "name=x", "name==", "name==x,", ",", "labels", "size==1", "name.x==1",
+        "name==\"x", "name==\"\\q\"", "name==\"\\x1\"", "name==\"\\UFFFFFFFF\"", "name==a b"}) {
+    const auto filter = Filter::Parse({text});
+    EXPECT_EQ(filter.status().error(), EINVAL) << text;
+    EXPECT_NE(filter.status().message().find("column"), std::string::npos) << text;
+  }
+}
+
+TEST(SnapshotRecordTest, ARecordComesBackAsItWas) {
+  SnapshotRecord record = Sample();
+  EXPECT_EQ(EncodeRecord(*DecodeRecord(EncodeRecord(record))), EncodeRecord(record));
+  record.content = Content::kFiles;
+  record.kind = Kind::kView;
+  const auto again = DecodeRecord(EncodeRecord(record));
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->kind, Kind::kView);
+  EXPECT_EQ(again->content, Content::kFiles);
+}
+
+TEST(SnapshotRecordTest, AnythingElseIsNoRecord) {
+  const std::string good = EncodeRecord(Sample());
+  for (size_t length = 0; length + 2 < good.size(); ++length) {
+    EXPECT_EQ(DecodeRecord(good.substr(0, length)).status().error(), EBADMSG) << length;
+  }
+  const auto with = [&good](const std::string& from, const std::string& to) {
+    std::string text = good;
+    text.replace(text.find(from), from.size(), to);
+    return DecodeRecord(text).status().error();
+  };
+  EXPECT_EQ(with("\"version\": 1", "\"version\": 2"), EBADMSG);
+  EXPECT_EQ(with("\"version\": 1", "\"version\": 1, \"more\": 1"), EBADMSG);
+  EXPECT_EQ(with("\"id\": 7", "\"id\": \"7\""), EBADMSG);
+  EXPECT_EQ(with("\"committed\"", "\"done\""), EBADMSG);
+  EXPECT_EQ(with("\"x\": \"1\"", "\"x\": 1"), EBADMSG);
+  EXPECT_EQ(DecodeRecord("[]").status().error(), EBADMSG);
+}
+
+TEST(LayerLabelsTest, AChainIdIsTheDigestOfTheChainBelowAndTheLayer) {
+  const std::string one = "sha256:" + std::string(64, '1');
+  EXPECT_EQ(ChainId("", one), one);
+  // printf '%s %s' CHAIN LAYER | sha256sum
+  EXPECT_EQ(ChainId("sha256:a", "sha256:b"),
+            "sha256:970a948bffa8de94d6e22d747ba8c95030e6e546909f98f54e99a13005e173a8");
+}
+
+TEST(LayerLabelsTest, TheRepositoryIsTakenFromTheReference) {
+  const std::string digest = "sha256:" + std::string(64, 'a');
+  const auto image = [&](const std::string& reference) {
+    return ImageLayerOf({{kReferenceLabel, digest},
+                         {kVerityLabel, digest},
+                         {kMerkleLabel, digest},
+                         {kDigestLabel, digest},
+                         {kImageLabel, reference}});
+  };
+  EXPECT_EQ((*image("docker.io/library/debian:12"))->registry, "docker.io");
+  EXPECT_EQ((*image("docker.io/library/debian:12"))->repository, "library/debian");
+  EXPECT_EQ((*image("[::1]:5000/a@" + digest))->registry, "[::1]:5000");
+  EXPECT_EQ((*image("h:1/a/b:t@" + digest))->repository, "a/b");
+  for (const char* bad : {"", "debian", "/a", "h/", "h/:t", "h/a b", "h/a?x"}) {
+    EXPECT_EQ(image(bad).status().error(), EINVAL) << bad;
+  }
+  EXPECT_FALSE(ImageLayerOf({{kReferenceLabel, digest}})->has_value());
+}
+
+TEST(MountTableTest, PointsAreUnescapedAndLookedUpWhole) {
+  const MountTable table = MountTable::Parse(
+      "22 1 0:20 / / rw - ext4 /dev/a rw\n"
+      "23 22 0:21 / /a\\040b/fs ro shared:1 - erofs x ro\n"
+      "nonsense\n");
+  EXPECT_TRUE(table.HasMountAt("/a b/fs"));
+  EXPECT_FALSE(table.HasMountAt("/a b"));
+  EXPECT_TRUE(table.HasMountAtOrBelow("/a b"));
+  EXPECT_FALSE(table.HasMountAtOrBelow("/a"));
+}
+
+TEST(FlagsTest, MirrorsArePairs) {
+  const auto mirrors = ParseMirrors("r=m1,s=m2,r=m3:5000");
+  ASSERT_TRUE(mirrors.ok());
+  EXPECT_EQ(mirrors->at("r"), (std::vector<std::string>{"m1", "m3:5000"}));
+  EXPECT_EQ(ParseMirrors("r").status().error(), EINVAL);
+  EXPECT_EQ(ParseMirrors("r=").status().error(), EINVAL);
+}
+
+}  // namespace
+}  // namespace snapshotter
