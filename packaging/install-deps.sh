@@ -2,6 +2,7 @@
 # Installs, as root, the Debian packages that are missing here: install-deps.sh GROUP...
 #
 #   build   to compile the three programs
+#   snapshotter   to compile holdfast-snapshotter too (with `build`)
 #   test    to build and run every test (with `build`)
 #   demo    to run packaging/demo.sh (with `build`)
 #   bench   what tests/bench/cold.sh compares with
@@ -12,21 +13,26 @@ set -eu
 build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
   libgoogle-glog-dev librocksdb-dev libssl-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
   perl pkg-config fuse3'
+snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-dev protobuf-compiler
+  protobuf-compiler-grpc'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo apache2-utils clang clang-format clang-tidy docker-registry fio fsverity git libbenchmark-dev libgtest-dev openssl
   skopeo systemd umoci"
 # For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
 command -v npm >/dev/null || test="$test npm"
+test="$demo $snapshotter apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
+  fsverity git libbenchmark-dev libgtest-dev openssl runc skopeo systemd umoci"
 bench="$demo curl rclone s3fs"
 
 wanted=
 for group in "${@:-build}"; do
   case $group in
     build) wanted="$wanted $build" ;;
+    snapshotter) wanted="$wanted $snapshotter" ;;
     test) wanted="$wanted $test" ;;
     demo) wanted="$wanted $demo" ;;
     bench) wanted="$wanted $bench" ;;
-    *) echo "install-deps.sh: no group '$group'; there are build, test, demo, bench" >&2; exit 2 ;;
+    *) echo "install-deps.sh: no group '$group'; there are build, snapshotter, test, demo, bench" >&2; exit 2 ;;
   esac
 done
 

@@ -66,9 +66,9 @@ sanitized() {
 # Where threads meet; and, for memory, also where bytes from outside are taken apart.
 threaded=(cache_test device_server_test engine_model_test engine_test fetcher_client_test
   fetcher_device_test fuse_connection_test interrupts_test request_log_test
-  rocksdb_metadata_store_test watchdog_test)
+  rocksdb_metadata_store_test snapshot_store_test watchdog_test)
 decoding=(data_store_test fd_store_test fetcher_parts_test metadata_schema_test notify_message_test
-  presence_leaf_test presence_map_test request_table_test wire_test)
+  presence_leaf_test presence_map_test request_table_test snapshotter_parts_test wire_test)
 programs=(holdfast holdfastd holdfast-fetcherd)
 fuzzers=(command_fuzz content_range_fuzz message_fuzz metadata_fuzz object_attr_fuzz presence_fuzz
   source_config_fuzz)

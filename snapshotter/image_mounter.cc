@@ -95,7 +95,8 @@ std::vector<std::string> HoldfastMounter::Command(const char* verb) const {
 std::vector<std::string> HoldfastMounter::MountCommand(const ImageLayer& image,
                                                        const std::string& path) const {
   const auto url = [&](const std::string& registry) {
-    return "http://" + registry + "/v2/" + image.repository + "/blobs/" + image.blob;
+    const char* const scheme = options_.plain_http.contains(registry) ? "http://" : "https://";
+    return scheme + registry + "/v2/" + image.repository + "/blobs/" + image.blob;
   };
   std::vector<std::string> argv = Command("mount");
   argv.push_back("--as=erofs");

@@ -13,7 +13,7 @@ BASE = re.compile(
     r"cachecore/(byte_range|clock|fault_point|ids|metrics|mutex|parse_text|program_help|"
     r"secret_environment|secret_file|status|unique_fd|wire)\.(h|def)$")
 # What protoc makes of containerd's interface.
-CONTAINERD_API = re.compile(r"github\.com/containerd/containerd/api/[\w/]+\.pb\.h$")
+CONTAINERD_API = re.compile(r"github\.com/containerd/containerd/api/[\w/.]+\.pb\.h$")
 MAY_INCLUDE = {
     "cachecore": lambda path: path.startswith("cachecore/"),
     "fusefs": lambda path: path.startswith(("cachecore/", "fusefs/")),

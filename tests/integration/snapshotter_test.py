@@ -76,7 +76,7 @@ class PullTest(SnapshotterTest):
         wait_until(lambda: not self.snapshotter.records(), 30, "the snapshots collected")
         self.assertEqual(self.image_mounts(), [])
 
-    def test_the_same_layers_in_another_namespace_are_one_mount(self):
+    def test_the_same_layers_in_another_tag_are_one_mount(self):
         reference, _, tree = self.push()
         self.containerd.pull(reference)
         work = self.box.make_directory("work-2")
@@ -160,7 +160,7 @@ class VerbsTest(SnapshotterTest):
         with open(self.box.path("diff.tar"), "wb") as f:
             done = self.box.start(["ctr", "--address", self.containerd.socket, "--namespace", "k8s.io", "snapshots",
                                    "--snapshotter", "holdfast", "diff", "--media-type",
-                                   "application/vnd.oci.image.layer.v1.tar", "look", top], stdout=f)
+                                   "application/vnd.oci.image.layer.v1.tar", top, "saved"], stdout=f)
             self.assertEqual(done.wait(60), 0)
         with tarfile.open(self.box.path("diff.tar")) as archive:
             self.assertEqual(sorted(archive.getnames()), ["data/000", "new"])
