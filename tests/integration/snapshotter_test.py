@@ -163,7 +163,7 @@ class VerbsTest(SnapshotterTest):
                                    "application/vnd.oci.image.layer.v1.tar", top, "saved"], stdout=f)
             self.assertEqual(done.wait(60), 0)
         with tarfile.open(self.box.path("diff.tar")) as archive:
-            self.assertEqual(sorted(archive.getnames()), ["data/000", "new"])
+            self.assertEqual(sorted(archive.getnames()), ["data", "data/000", "new"])
 
         refused = self.containerd.ctr("snapshots", "--snapshotter", "holdfast", "rm", "saved")
         self.assertNotEqual(refused.returncode, 0)
