@@ -157,6 +157,10 @@ class VerbsTest(SnapshotterTest):
             self.assertEqual(f.read(), "changed\n")
         self.assertRaises(OSError, open, os.path.join(point, "x"), "w")
         self.box.run(["umount", point])
+        refused = self.containerd.ctr("snapshots", "--snapshotter", "holdfast", "rm", "saved")
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("child", refused.stderr)
+        ctr("rm", "look")
         with open(self.box.path("diff.tar"), "wb") as f:
             done = self.box.start(["ctr", "--address", self.containerd.socket, "--namespace", "k8s.io", "snapshots",
                                    "--snapshotter", "holdfast", "diff", "--media-type",
@@ -164,11 +168,7 @@ class VerbsTest(SnapshotterTest):
             self.assertEqual(done.wait(60), 0)
         with tarfile.open(self.box.path("diff.tar")) as archive:
             self.assertEqual(sorted(archive.getnames()), ["data", "data/000", "new"])
-
-        refused = self.containerd.ctr("snapshots", "--snapshotter", "holdfast", "rm", "saved")
-        self.assertNotEqual(refused.returncode, 0)
-        for key in ("look", "saved"):
-            ctr("rm", key)
+        ctr("rm", "saved")
         wait_until(lambda: len(self.snapshotter.records()) == 2, 30, "the snapshots collected")
 
 
