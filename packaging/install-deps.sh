@@ -16,12 +16,10 @@ build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-d
 snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-dev protobuf-compiler
   protobuf-compiler-grpc'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
-test="$demo apache2-utils clang clang-format clang-tidy docker-registry fio fsverity git libbenchmark-dev libgtest-dev openssl
-  skopeo systemd umoci"
-# For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
-command -v npm >/dev/null || test="$test npm"
 test="$demo $snapshotter apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
   fsverity git libbenchmark-dev libgtest-dev openssl runc skopeo systemd umoci"
+# For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
+command -v npm >/dev/null || test="$test npm"
 bench="$demo curl rclone s3fs"
 
 wanted=
