@@ -61,8 +61,18 @@ void Spare::OnDeadline() {
   deadline_ = MonotonicNow() + backoff_.DelayAfter(Duration::zero());
 }
 
+bool Spare::OnInput() {
+  if (poll_fd() < 0) return false;
+  char byte;
+  const ssize_t size = recv(socket_.get(), &byte, sizeof(byte), MSG_DONTWAIT);
+  warm_ = size == 1;
+  if (size == 0)
+    socket_.Reset();  // Its death is told by a signal too, but it may only have closed.
+  return warm_;
+}
+
 pid_t Spare::Fit() {
-  if (pid_ == 0 || !socket_.valid()) return 0;
+  if (pid_ == 0 || !warm_) return 0;
   struct stat now;
   const bool same = stat(launcher_->program().c_str(), &now) == 0 &&
                     now.st_dev == program_.st_dev && now.st_ino == program_.st_ino &&
@@ -107,6 +117,7 @@ bool Spare::HandOver(const FdStore& store) {
   socket_.Reset();
   pid_ = 0;
   wanted_ = false;
+  warm_ = false;
   return true;
 }
 
@@ -118,6 +129,7 @@ void Spare::Discard() {
 
 void Spare::Kill() {
   socket_.Reset();
+  warm_ = false;
   if (pid_ != 0) kill(pid_, SIGKILL);
 }
 
@@ -125,7 +137,10 @@ bool Spare::OnExit(pid_t pid) {
   if (pid_ == 0 || pid != pid_) return false;
   pid_ = 0;
   socket_.Reset();
-  if (wanted_) deadline_ = MonotonicNow() + backoff_.DelayAfter(MonotonicNow() - started_at_);
+  // One that never got so far is the same as one that could not be started.
+  const Duration lived =
+      std::exchange(warm_, false) ? MonotonicNow() - started_at_ : Duration::zero();
+  if (wanted_) deadline_ = MonotonicNow() + backoff_.DelayAfter(lived);
   return true;
 }
 

@@ -1,7 +1,8 @@
 // Spare: a second process of a service, started ahead of need, that takes over when the first dies.
 //
 // Model    the spare has loaded its program and holds nothing but a socket, which it finds as the
-//          stored descriptor named "spare".  HandOver sends it, in one packet, the names of what
+//          stored descriptor named "spare".  It is fit once it has sent a byte there: it is loaded,
+//          and a program that knows of spares.  HandOver sends it, in one packet, the names of what
 //          the service had stored (':'-joined) and the descriptors; from then on it is the service.
 //          A spare whose program file is no longer the one that it was started from is not used,
 //          nor is one after a service that ended by itself, as for an upgrade: see Discard.
@@ -43,6 +44,11 @@ class Spare {
   cachecore::Duration deadline() const { return deadline_; }
   void OnDeadline();
 
+  // Readable when OnInput has something to do; -1 for never.
+  int poll_fd() const { return warm_ ? -1 : socket_.get(); }
+  // True when the spare has become fit.
+  bool OnInput();
+
   // The process to become the service now, or 0.
   pid_t Fit();
   // Makes it the service.  False when it could not be reached: it is gone or about to be.
@@ -55,6 +61,8 @@ class Spare {
 
   // 0 when none runs.
   pid_t pid() const { return pid_; }
+  // 0 when none is fit.
+  pid_t warm_pid() const { return warm_ ? pid_ : 0; }
 
  private:
   Spare(const RestartPolicy& restart) : backoff_(restart) {}
@@ -69,6 +77,7 @@ class Spare {
   cachecore::Duration started_at_{0};
   cachecore::Duration deadline_ = cachecore::Duration::max();
   bool wanted_ = false;
+  bool warm_ = false;
   std::vector<char> names_;
   std::vector<char> ancillary_;
 };

@@ -32,7 +32,7 @@ inline constexpr size_t kStatusTextBytesMax = 256;
 struct ServiceStatus {
   std::string_view name;
   pid_t pid;
-  pid_t spare;  // 0: none.
+  pid_t spare;  // 0: none that is fit.
   const char* state;
   int64_t since_ms;
   uint64_t restarts;

@@ -178,6 +178,7 @@ int Supervisor::Run() {
       // Before deadlines are looked at: a ping that waits here came in time.
       ReadNotifications(&service);
       if (service.store->DropHungUp() > 0) changed_ = true;
+      if (service.spare != nullptr && service.spare->OnInput()) changed_ = true;
     }
     if (std::exchange(child_exited_, false)) Reap();
     if (stopping_) StopNext();
@@ -194,7 +195,7 @@ int Supervisor::Run() {
 }
 
 void Supervisor::Wait() {
-  std::array<pollfd, 1 + 2 * kServicesMax> fds;
+  std::array<pollfd, 1 + 3 * kServicesMax> fds;
   size_t count = 0;
   fds[count++] = {signals_.get(), POLLIN, 0};
   Duration deadline = kNever;
@@ -202,7 +203,9 @@ void Supervisor::Wait() {
     fds[count++] = {service.socket->fd(), POLLIN, 0};
     fds[count++] = {service.store->poll_fd(), POLLIN, 0};
     deadline = std::min(deadline, service.deadline);
-    if (service.spare != nullptr) deadline = std::min(deadline, service.spare->deadline());
+    if (service.spare == nullptr) continue;
+    fds[count++] = {service.spare->poll_fd(), POLLIN, 0};
+    deadline = std::min(deadline, service.spare->deadline());
   }
   timespec limit{};
   if (deadline != kNever) {
@@ -427,7 +430,7 @@ void Supervisor::WriteStatus() {
   for (const Service& service : services_) {
     status_.Service({.name = service.spec->name,
                      .pid = service.pid,
-                     .spare = service.spare != nullptr ? service.spare->pid() : 0,
+                     .spare = service.spare != nullptr ? service.spare->warm_pid() : 0,
                      .state = StateName(service.state),
                      .since_ms = service.since_ms,
                      .restarts = service.restarts,

@@ -40,7 +40,7 @@ namespace cli {
 struct ServiceSpec {
   std::string name;               // Letters, digits, '.', '_' and '-'; at most 64.
   std::vector<std::string> argv;  // A program, not a script: the kernel must show these arguments.
-  std::string log_path;           // stdout and stderr are appended; opened anew at each start.
+  std::string log_path;  // stdout and stderr are appended; opened anew at each process's start.
   std::string pid_path;
   size_t fd_store_max = 0;  // At most kFdStoreMax.
   // What is in the store before the first start: names, and descriptors that the caller owns.

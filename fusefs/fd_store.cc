@@ -44,6 +44,10 @@ FdStore::FdStore() : available_(std::getenv("NOTIFY_SOCKET") != nullptr) {
 
 Status FdStore::AwaitTurn() {
   const UniqueFd socket = Take(kSpareName);
+  const char fit = '\n';
+  if (send(socket.get(), &fit, sizeof(fit), MSG_NOSIGNAL) != sizeof(fit)) {
+    return Status(ECONNRESET, "no spare is wanted");
+  }
   std::vector<char> names(kNamesMax);
   alignas(cmsghdr) std::array<char, CMSG_SPACE(kFdsMax * sizeof(int))> ancillary;
   iovec data{names.data(), names.size()};

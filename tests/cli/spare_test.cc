@@ -153,6 +153,19 @@ TEST_F(SpareTest, EndsByItselfWhenTheSupervisorIsKilled) {
   EXPECT_FALSE(life.EndsWithin(0));
 }
 
+TEST_F(SpareTest, IsNotUsedBeforeItIsFit) {
+  setenv("HOLDFAST_TEST_NEVER_FIT", "1", 1);
+  SupervisorOptions options = WithSpare();
+  options.spare_patience = milliseconds(kDeadlineMs);
+  StartSupervisor(options);
+  unsetenv("HOLDFAST_TEST_NEVER_FIT");
+  Life life = NextLife("one");
+  for (int death = 0; death < 3; ++death) {
+    life = Reborn(&life);
+    EXPECT_EQ(ServiceOf(WaitState("one", "ready"), "one")["spare"], 0);
+  }
+}
+
 TEST_F(SpareTest, WaitsUntilTheServiceIsReady) {
   SupervisorOptions options = WithSpare();
   options.services[0].required_ready = true;
