@@ -20,6 +20,7 @@ DEFINE_string(holdfast, "",
               "the command that mounts images; by default the one beside this program or on $PATH");
 DEFINE_string(instance, "default", "the Holdfast instance that the images are mounted in");
 DEFINE_string(holdfast_root, "", "its --root; by default $HOLDFAST_ROOT or /");
+DEFINE_string(auth_file, "", "credentials for registries, as docker's config.json has them");
 DEFINE_string(plain_http, "", "registries to be asked without TLS, separated by commas");
 DEFINE_string(mirrors, "",
               "REGISTRY=MIRROR pairs, separated by commas: registries that have the same images");
@@ -88,12 +89,16 @@ Result<std::map<std::string, std::vector<std::string>>> ParseMirrors(const std::
 Result<Options> OptionsFromFlags() {
   RETURN_IF_ERROR(CheckAbsolute("--socket", FLAGS_socket));
   RETURN_IF_ERROR(CheckAbsolute("--root", FLAGS_root));
+  if (!FLAGS_auth_file.empty()) {
+    RETURN_IF_ERROR(CheckAbsolute("--auth_file", FLAGS_auth_file));
+  }
   Options options;
   options.socket = FLAGS_socket;
   options.root = FLAGS_root;
   ASSIGN_OR_RETURN(options.holdfast.program, FindHoldfast());
   options.holdfast.instance = FLAGS_instance;
   options.holdfast.root = FLAGS_holdfast_root;
+  options.holdfast.auth_file = FLAGS_auth_file;
   for (const std::string& registry : SplitAtCommas(FLAGS_plain_http)) {
     options.holdfast.plain_http.insert(registry);
   }

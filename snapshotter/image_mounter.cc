@@ -94,18 +94,16 @@ std::vector<std::string> HoldfastMounter::Command(const char* verb) const {
 
 std::vector<std::string> HoldfastMounter::MountCommand(const ImageLayer& image,
                                                        const std::string& path) const {
-  const auto url = [&](const std::string& registry) {
-    const char* const scheme = options_.plain_http.contains(registry) ? "http://" : "https://";
-    return scheme + registry + "/v2/" + image.repository + "/blobs/" + image.blob;
-  };
   std::vector<std::string> argv = Command("mount");
   argv.push_back("--as=erofs");
   argv.push_back("--timeout=" + std::to_string(options_.timeout.count()) + "ms");
+  if (!options_.auth_file.empty()) argv.push_back("--auth-file=" + options_.auth_file);
+  if (options_.plain_http.contains(image.registry)) argv.push_back("--plain-http");
   if (const auto mirrors = options_.mirrors.find(image.registry);
       mirrors != options_.mirrors.end()) {
-    for (const std::string& mirror : mirrors->second) argv.push_back("--origin=" + url(mirror));
+    for (const std::string& mirror : mirrors->second) argv.push_back("--mirror=" + mirror);
   }
-  argv.push_back(url(image.registry));
+  argv.push_back("oci-blob://" + image.registry + "/" + image.repository + "@" + image.blob);
   argv.push_back(path);
   return argv;
 }

@@ -30,9 +30,10 @@ class ImageMounter {
 };
 
 struct HoldfastOptions {
-  std::string program;                                      // The command's path.
-  std::string instance;                                     // "": its default.
-  std::string root;                                         // "": its default.
+  std::string program;   // The command's path.
+  std::string instance;  // "": its default.
+  std::string root;      // "": its default.
+  std::string auth_file;
   std::set<std::string> plain_http;                         // Registries.
   std::map<std::string, std::vector<std::string>> mirrors;  // Of a registry, tried in order.
   std::chrono::milliseconds timeout{30000};                 // For the registry's first answer.
