@@ -1,0 +1,80 @@
+#include "cachecore/verity_tree.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <random>
+#include <string>
+
+#include "cachecore/tree_cache.h"
+#include "tests/cachecore/built_tree.h"
+#include "tests/cachecore/seed.h"
+
+namespace cachecore {
+namespace {
+
+TEST(VerityTreeTest, DigestsAreReadWithAndWithoutTheirAlgorithm) {
+  const std::string hex(64, 'a');
+  ASSERT_TRUE(ParseDigest(hex).ok());
+  EXPECT_EQ(DigestText(*ParseDigest("sha256:" + hex)), "sha256:" + hex);
+  for (const std::string bad : {"", "sha256:", "sha512:aa", "sha256:zz"}) {
+    EXPECT_EQ(ParseDigest(bad).status().error(), EINVAL) << bad;
+  }
+  EXPECT_FALSE(ParseDigest(hex + "a").ok());
+  EXPECT_FALSE(ParseDigest("sha256:" + std::string(63, 'a') + "g").ok());
+}
+
+// Known from the program, so that this holds where it is not installed.
+TEST(VerityTreeTest, TheDigestOfTheEmptyFileIsTheProgramsToo) {
+  EXPECT_EQ(DigestText(BuildOf("").digest),
+            "sha256:3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95");
+}
+
+TEST(VerityTreeTest, EveryTreeBlockIsTheOneItsParentNames) {
+  std::mt19937_64 random(TestSeed());
+  const std::string data = RandomBytes((128 * 128 + 300) * kVerityBlock + 17, &random);
+  const Built built = BuildOf(data);
+  const VerityLayout layout(data.size());
+  BlockHasher hasher;
+  const auto block = [&](uint64_t number) {
+    TreeBlock bytes;
+    std::copy_n(built.tree.begin() + static_cast<std::ptrdiff_t>(number * kVerityBlock),
+                kVerityBlock, bytes.begin());
+    return bytes;
+  };
+  EXPECT_EQ(layout.PathTo(0).size(), 3u);
+  EXPECT_EQ(hasher.OfFile(data.size(), hasher.OfBlock(block(0))), built.digest);
+  for (uint64_t number = 1; number < layout.tree_blocks(); ++number) {
+    ASSERT_TRUE(HashIs(block(*layout.ParentOf(number)), layout.SlotOf(number),
+                       hasher.OfBlock(block(number))))
+        << number;
+  }
+  const uint64_t last = layout.data_blocks() - 1;
+  EXPECT_EQ(layout.PathTo(last).back(), layout.tree_blocks() - 1);
+  EXPECT_EQ(layout.CoveredBy(layout.LeafOf(last)).end, data.size());
+}
+
+TEST(VerityTreeTest, TheTailBeginsAtTheNext64KiB) {
+  EXPECT_EQ(VerityLayout(0).tail_end(), 0u);
+  EXPECT_EQ(VerityLayout(4096).tail_end(), 65536u);
+  EXPECT_EQ(VerityLayout(4097).tail_offset(), 65536u);
+  EXPECT_EQ(VerityLayout(4097).tail_end(), 65536u + 4096);
+  EXPECT_EQ(VerityLayout(65536).tail_offset(), 65536u);
+}
+
+TEST(TreeCacheTest, ItKeepsWhatWasUsedLast) {
+  TreeCache cache(2);
+  const auto block = std::make_shared<const TreeBlock>();
+  cache.Add(1, 0, block);
+  cache.Add(1, 1, block);
+  EXPECT_NE(cache.Find(1, 0), nullptr);
+  cache.Add(2, 0, block);
+  EXPECT_EQ(cache.Find(1, 1), nullptr);
+  EXPECT_NE(cache.Find(1, 0), nullptr);
+  cache.Forget(1);
+  EXPECT_EQ(cache.Find(1, 0), nullptr);
+  EXPECT_NE(cache.Find(2, 0), nullptr);
+}
+
+}  // namespace
+}  // namespace cachecore
