@@ -18,7 +18,8 @@ constexpr uint64_t kObjectNumberBlock = 256;
 
 ObjectRecord RecordOf(const Object& object) {
   return {object.number,     object.volume, object.cookie_key,
-          object.size_bytes, object.stale,  object.attr};
+          object.size_bytes, object.stale,  object.attr,
+          object.digest};
 }
 
 }  // namespace
@@ -147,7 +148,8 @@ void Cache::Run(Work work) {
 ObjectInfo Cache::InfoOf(const Object& object) const {
   return {object.number,     object.volume,     object.volume_key,
           object.cookie_key, object.size_bytes, object.presence.present_bytes(),
-          object.state,      object.stale,      object.last_error};
+          object.state,      object.stale,      object.last_error,
+          object.digest};
 }
 
 std::string Cache::Circumstances() const {
@@ -181,7 +183,7 @@ Result<std::optional<FileSlice>> Cache::TryRead(ObjectNumber number, ByteRange r
     }
     range = range.Intersect({0, object->size_bytes});
     const bool present = object->presence.Covers(range);
-    if (present) slice = FileSlice{object->file, range};
+    if (present) slice = FileSlice{object->file, range, object->verity};
     // A reader that has to wait asks first, read-ahead after it (Read).
     if (!present || !may_ask || refusing_ || object->presence.complete()) return slice;
     engine_.NoteRead(object, range, &work.effects);
@@ -207,7 +209,7 @@ ReadTicket Cache::Read(ObjectNumber number, ByteRange range, SliceDone done) {
     if (object == nullptr || !object->size_known) {
       status = Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
     } else {
-      slice = {object->file, range.Intersect({0, object->size_bytes})};
+      slice = {object->file, range.Intersect({0, object->size_bytes}), object->verity};
       if (!object->presence.Covers(slice.range)) {
         if (refusing_) {
           status = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
@@ -283,7 +285,8 @@ std::vector<ObjectInfo> Cache::DescribeObjects() {
                       [&](const ObjectRecord& record) {
                         ObjectInfo info{record.number,       volume.number,     volume.key,
                                         record.cookie,       record.size_bytes, 0,
-                                        ObjectState::kClose, record.stale,      ""};
+                                        ObjectState::kClose, record.stale,      "",
+                                        record.verity};
                         infos.push_back(std::move(info));
                         return true;
                       })

@@ -24,6 +24,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -39,6 +40,7 @@
 #include "cachecore/mutex.h"
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
+#include "cachecore/verified_reader.h"
 #include "cachecore/wire.h"
 
 namespace cachecore {
@@ -59,6 +61,7 @@ struct ObjectInfo {
   ObjectState state = ObjectState::kClose;
   bool stale = false;
   std::string last_error;
+  std::optional<Digest> verity = std::nullopt;
 };
 
 struct RequestInfo {
@@ -76,6 +79,16 @@ struct RequestInfo {
 struct FileSlice {
   std::shared_ptr<const UniqueFd> file;
   ByteRange range;
+  std::shared_ptr<const ObjectVerity> verity;  // Set: only what ReadChecked gives may be used.
+};
+
+// What Recheck has found in a window of an object.
+struct RecheckResult {
+  uint64_t checked_bytes = 0;  // That are present.
+  uint64_t wrong_bytes = 0;    // Of these: they, or a tree block above them.
+  uint64_t healed_bytes = 0;   // Of these: fetched again, and right.
+  uint64_t next = 0;           // Where the next window begins.
+  std::string error;           // Why not all of them are healed.
 };
 
 struct SyncCounters {
@@ -100,6 +113,8 @@ struct OutgoingMessage {
 
 class Cache {
  public:
+  static constexpr size_t kCheckedTreeBlocks = 8192;  // In memory: 32 MiB, for 4 GiB of data.
+
   // `wake_device` is called, from any thread, when NextMessage may have something.
   static Result<std::unique_ptr<Cache>> Open(CacheOptions options, const Clock& clock,
                                              std::unique_ptr<MetadataStore> store, DataStore data,
@@ -122,6 +137,14 @@ class Cache {
 
   // Reads.  TryRead gives the slice if all of it is present, nullopt if somebody has to fetch.
   Result<std::optional<FileSlice>> TryRead(ObjectNumber number, ByteRange range)
+      EXCLUDES(mu_, load_mu_);
+  // The bytes of a slice with a digest, checked, at least those of its range: reads the blocks that
+  // it touches into `buffer`, whose first byte is that of the first block.  EAGAIN: some were wrong;
+  // they are absent now, and can be waited for.  Reads the disk.
+  Status ReadChecked(const FileSlice& slice, std::span<uint8_t> buffer) EXCLUDES(mu_, load_mu_);
+  // Reads what is present of a window again, from the disk, tree and all; has what is wrong fetched
+  // again and waits for that, `patience` at most.  EOPNOTSUPP for an object without a digest.
+  Result<RecheckResult> Recheck(ObjectNumber number, ByteRange window, Duration patience)
       EXCLUDES(mu_, load_mu_);
   // Calls `done` once, when the range is present or cannot be.  Null when it was called already.
   ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done) EXCLUDES(mu_, load_mu_);
@@ -194,6 +217,11 @@ class Cache {
                     const Status& damage);
   Status ResumeJournal() EXCLUDES(mu_, load_mu_);
 
+  // cache_verity.cc
+  Status Unpresent(const ObjectVerity& object, const std::vector<WrongRange>& wrong)
+      EXCLUDES(mu_, load_mu_);
+  Status AwaitRange(ObjectNumber number, ByteRange range, Duration patience);
+
   // cache_sync.cc
   struct SyncItem {
     ObjectNumber number;
@@ -217,6 +245,7 @@ class Cache {
   const std::unique_ptr<MetadataStore> store_;
   const DataStore data_;
   const std::function<void()> wake_device_;
+  TreeCache trees_{kCheckedTreeBlocks};
 
   Mutex refill_mu_;  // Makes one thread refill ids.  Before mu_.
   Mutex load_mu_;    // Before mu_.

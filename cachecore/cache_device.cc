@@ -189,6 +189,8 @@ int32_t Cache::ExecuteOne(const wire::Command& command) {
     MutexLock lock(&mu_);
     if (const auto* attr = std::get_if<wire::AttrCommand>(&command)) {
       result = engine_.SetAttr(*attr, &work.effects);
+    } else if (const auto* verity = std::get_if<wire::VerityCommand>(&command)) {
+      result = engine_.SetVerity(*verity, &work.effects);
     } else if (const auto* cause = std::get_if<wire::CauseCommand>(&command)) {
       result = engine_.SetCause(*cause);
     } else if (const auto* close = std::get_if<wire::CloseCommand>(&command)) {
@@ -215,7 +217,7 @@ int32_t Cache::ExecuteCopen(wire::CopenCommand command) {
     if (!object->size_known) {
       fresh = ObjectRecord{
           object->number, object->volume, object->cookie_key, static_cast<uint64_t>(command.size),
-          false,          object->attr};
+          false,          object->attr,   object->digest};
     }
   }
   std::string cause;

@@ -137,7 +137,8 @@ Status Cache::LoadLocked(ObjectNumber number) {
   }
   Result<PresenceMap> durable = store_->LoadDurablePresence(number, known.size_bytes);
   if (!durable.ok()) return durable.status();
-  Result<UniqueFd> file = data_.OpenExisting(number, known.size_bytes);
+  const uint64_t tail_end = known.verity ? VerityLayout(known.size_bytes).tail_end() : 0;
+  Result<UniqueFd> file = data_.OpenExisting(number, known.size_bytes, tail_end);
   if (!file.ok()) {
     if (file.status().error() != ENOENT && file.status().error() != EBADMSG) return file.status();
     LOG(ERROR) << "object " << number.value << " (" << known.cookie
@@ -153,6 +154,8 @@ Status Cache::LoadLocked(ObjectNumber number) {
   object->size_bytes = known.size_bytes;
   object->attr = std::move(known.attr);
   object->stale = known.stale;
+  object->digest = known.verity;
+  object->NoteVerity();
   object->presence = std::move(presence).value();
   QueueUnsynced(object.get(), *durable);
   object->file = std::make_shared<const UniqueFd>(std::move(file).value());
@@ -208,6 +211,7 @@ Status Cache::DropObject(ObjectNumber number, const std::string& why) {
     LOG(WARNING) << object->volume_key << "/" << object->cookie_key
                  << ": the cached copy is dropped: " << why;
     by_name_.erase(NameOf(object->volume, object->cookie_key));
+    trees_.Forget(number.value);
     engine_.Drop(object, &work.effects);
     Seal(&work);
   }

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -56,12 +57,14 @@ Result<UniqueFd> DataStore::Create(ObjectNumber number, uint64_t size_bytes) con
   return fd;
 }
 
-Result<UniqueFd> DataStore::OpenExisting(ObjectNumber number, uint64_t size_bytes) const {
+Result<UniqueFd> DataStore::OpenExisting(ObjectNumber number, uint64_t size_bytes,
+                                         uint64_t tail_end) const {
   const std::string path = PathOf(number);
   ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDWR));
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, "stat " + path);
-  if (!S_ISREG(info.st_mode) || static_cast<uint64_t>(info.st_size) != size_bytes) {
+  const auto found = static_cast<uint64_t>(info.st_size);
+  if (!S_ISREG(info.st_mode) || found < size_bytes || found > std::max(size_bytes, tail_end)) {
     return Status(EBADMSG, path + " is not a file of " + std::to_string(size_bytes) +
                                " bytes but of " + std::to_string(info.st_size));
   }

@@ -26,8 +26,11 @@ class DataStore {
   // A new empty file of the given size, open for reading and writing.
   Result<UniqueFd> Create(ObjectNumber number, uint64_t size_bytes) const;
   // An existing file, open for reading and writing.  ENOENT if it is gone; EBADMSG if its size is
-  // not `size_bytes`.
-  Result<UniqueFd> OpenExisting(ObjectNumber number, uint64_t size_bytes) const;
+  // not `size_bytes`, or, where there may be a Merkle tree behind the object, more up to `tail_end`.
+  Result<UniqueFd> OpenExisting(ObjectNumber number, uint64_t size_bytes, uint64_t tail_end) const;
+  Result<UniqueFd> OpenExisting(ObjectNumber number, uint64_t size_bytes) const {
+    return OpenExisting(number, size_bytes, size_bytes);
+  }
   // The same file, open for writing only: what a fetcher is given.
   Result<UniqueFd> OpenForFetcher(ObjectNumber number) const;
   // ENOENT is success.

@@ -64,6 +64,7 @@ struct EngineCounters {
   uint64_t requests = 0;
   uint64_t bytes_filled = 0;
   uint64_t bytes_filled_twice = 0;
+  uint64_t bytes_found_wrong = 0;
   uint64_t bytes_in_flight_at_detach =
       0;  // READs a fetcher had unanswered when it left, summed up.
 };
@@ -131,7 +132,10 @@ class Engine {
   int CloseInstance(ObjectId id, Effects* effects);
   int SetCause(const wire::CauseCommand& command);
   int SetAttr(const wire::AttrCommand& command, Effects* effects);
+  int SetVerity(const wire::VerityCommand& command, Effects* effects);
   int Restore(Effects* effects);
+  // The blocks of `range` were found wrong: they are absent from now on.  REQUIRES: recorded.
+  void Unfill(Object* object, ByteRange range);
 
   const RequestTable& requests() const { return requests_; }
   const std::unordered_map<ObjectNumber, std::unique_ptr<Object>>& objects() const {

@@ -145,6 +145,7 @@ int Engine::Copen(const wire::CopenCommand& command, Effects* effects) {
     object->size_known = true;
     object->size_bytes = size;
     object->presence = PresenceMap(size);
+    object->NoteVerity();
   }
   object->refusals = 0;
   object->last_error.clear();
@@ -218,6 +219,29 @@ int Engine::SetAttr(const wire::AttrCommand& command, Effects* effects) {
   object->attr = command.attr;
   if (object->size_known) effects->changed.push_back(object->number);
   return 0;
+}
+
+int Engine::SetVerity(const wire::VerityCommand& command, Effects* effects) {
+  Object* object = FindLive(command.object_id);
+  if (object == nullptr) return -EINVAL;
+  if (object->digest == command.digest) return 0;
+  if (object->digest) {
+    effects->log.push_back("object " + object->volume_key + "/" + object->cookie_key +
+                           ": the fetcher names " + DigestText(command.digest) + ", but it is " +
+                           DigestText(*object->digest) + "; refused");
+    (void)CloseInstance(command.object_id, effects);  // So that its copen fails too.
+    return -EINVAL;
+  }
+  object->digest = command.digest;
+  object->NoteVerity();
+  if (object->size_known) effects->changed.push_back(object->number);
+  return 0;
+}
+
+void Engine::Unfill(Object* object, ByteRange range) {
+  const uint64_t before = object->presence.present_bytes();
+  object->presence.Remove(range);
+  counters_.bytes_found_wrong += before - object->presence.present_bytes();
 }
 
 // A READ that an earlier fetcher has filled in part becomes new ones for the rest.  Delivered as it

@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <utility>
@@ -15,6 +16,7 @@ namespace {
 constexpr size_t kBootIdSize = 16;
 constexpr size_t kChecksumSize = 8;
 constexpr uint8_t kStaleFlag = 1;
+constexpr uint8_t kVerityFlag = 2;
 constexpr char kDamagedTag = '\xff';
 
 template <typename Int>
@@ -202,9 +204,12 @@ std::string EncodeObject(const ObjectRecord& object) {
   std::string payload;
   AppendInt(object.volume.value, &payload);
   AppendInt(object.size_bytes, &payload);
-  AppendInt<uint8_t>(object.stale ? kStaleFlag : 0, &payload);
+  AppendInt(static_cast<uint8_t>((object.stale ? kStaleFlag : 0) |
+                                 (object.verity ? kVerityFlag : 0)),
+            &payload);
   AppendString(object.cookie, &payload);
   AppendString(object.attr, &payload);
+  if (object.verity) payload.append(object.verity->begin(), object.verity->end());
   return Seal(ObjectKey(object.number), std::move(payload));
 }
 
@@ -268,11 +273,16 @@ Result<ObjectRecord> DecodeObject(std::string_view key, std::string_view value) 
   object.volume.value = reader.Take<uint64_t>();
   object.size_bytes = reader.Take<uint64_t>();
   const auto flags = reader.Take<uint8_t>();
-  object.stale = flags == kStaleFlag;
+  object.stale = (flags & kStaleFlag) != 0;
   object.cookie = reader.TakeString();
   object.attr = reader.TakeString();
+  if ((flags & kVerityFlag) != 0) {
+    const std::string_view digest = reader.TakeBytes(sizeof(Digest));
+    object.verity.emplace();
+    std::copy(digest.begin(), digest.end(), object.verity->begin());
+  }
   if (!key_reader.done() || !reader.done()) return Damaged("object", "wrong length");
-  if (flags > kStaleFlag) return Damaged("object", "unknown flags");
+  if (flags > (kStaleFlag | kVerityFlag)) return Damaged("object", "unknown flags");
   if (object.size_bytes > PresenceMap::kMaxObjectSize) return Damaged("object", "impossible size");
   return object;
 }
@@ -336,6 +346,14 @@ std::string MergePresence(const std::vector<std::string_view>& values) {
   return leaf.Encode();
 }
 
+Result<std::string> WithoutBlocks(std::string_view presence, uint32_t begin, uint32_t end) {
+  PresenceLeaf leaf;
+  uint32_t added;
+  RETURN_IF_ERROR(leaf.Merge(presence, &added));
+  leaf.Remove(begin, end);
+  return leaf.count() == 0 ? std::string() : leaf.Encode();
+}
+
 const char* NameOf(Counter counter) {
   switch (counter) {
     case Counter::kObjectNumber:
@@ -395,7 +413,8 @@ Result<std::string> DescribeObject(std::string_view key, std::string_view value)
   return "object" + Numbered("number", object.number.value) +
          Numbered("volume", object.volume.value) + Numbered("size", object.size_bytes) +
          Numbered("stale", object.stale ? 1 : 0) + " cookie=" + Quoted(object.cookie) +
-         " attr=" + Quoted(object.attr);
+         " attr=" + Quoted(object.attr) +
+         (object.verity ? " verity=" + DigestText(*object.verity) : "");
 }
 
 Result<std::string> DescribeJournal(std::string_view key, std::string_view value) {

@@ -23,8 +23,8 @@
 
 namespace cachecore::schema {
 
-// 1: journal records also listed FUSE requests.
-inline constexpr uint32_t kVersion = 2;
+// 1: journal records also listed FUSE requests.  2: objects had no digest.
+inline constexpr uint32_t kVersion = 3;
 
 // The kinds.
 inline constexpr char kBootPresence = 'B';
@@ -93,6 +93,10 @@ uint32_t LeafOf(std::string_view presence_key);
 // does not decode either and that holds the first such one: damage must stay visible until a reader
 // quarantines it, and must not fail the merge, which would stop the whole database.
 std::string MergePresence(const std::vector<std::string_view>& values);
+
+// A presence value without the blocks [begin, end) of its leaf; "" when none are left.  EBADMSG if
+// it does not decode.
+Result<std::string> WithoutBlocks(std::string_view presence, uint32_t begin, uint32_t end);
 
 // A counter's name, or null when there is no such counter.
 const char* NameOf(Counter counter);

@@ -26,6 +26,7 @@
 #include "cachecore/ids.h"
 #include "cachecore/presence_map.h"
 #include "cachecore/status.h"
+#include "cachecore/verity_tree.h"
 
 namespace cachecore {
 
@@ -41,6 +42,7 @@ struct ObjectRecord {
   uint64_t size_bytes = 0;
   bool stale = false;  // The origin was seen to change; the next fresh use replaces the object.
   std::string attr;    // The fetcher's own, opaque: which validators it pinned at which origin.
+  std::optional<Digest> verity = std::nullopt;  // What its bytes are checked against.
 };
 
 struct JournalRecord {
@@ -61,7 +63,7 @@ enum class Counter : uint8_t { kObjectNumber, kMsgId, kObjectId, kGeneration };
 enum class Sync : bool { kNo, kYes };
 
 // Changes to be committed together.  Whatever their order here, they are applied as: erase objects,
-// put volumes and objects, add presence, put and then erase journal records.  So one batch can
+// put volumes and objects, remove presence, add presence, put and then erase journal records.  So one batch can
 // replace an object by another of the same cookie.
 struct MetadataBatch {
   struct PresenceChange {
@@ -75,12 +77,15 @@ struct MetadataBatch {
   // goes on naming it.
   std::vector<ObjectRecord> erase_objects;
   std::vector<PresenceChange> add_presence;
+  // Of both kinds, whatever is said there.  What is added at the same time may be lost with it.
+  std::vector<PresenceChange> remove_presence;
   std::vector<JournalRecord> put_journal;
   std::vector<MsgId> erase_journal;
 
   bool empty() const {
     return put_volumes.empty() && put_objects.empty() && erase_objects.empty() &&
-           add_presence.empty() && put_journal.empty() && erase_journal.empty();
+           add_presence.empty() && remove_presence.empty() && put_journal.empty() &&
+           erase_journal.empty();
   }
 };
 

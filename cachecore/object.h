@@ -28,6 +28,7 @@
 #include "cachecore/read_ahead.h"
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
+#include "cachecore/verity_tree.h"
 
 namespace cachecore {
 
@@ -35,6 +36,14 @@ using ReadDone = std::function<void(const Status&)>;
 using AcquireDone = std::function<void(const Status&)>;
 
 struct Object;
+
+// What is needed to check an object's bytes.
+struct ObjectVerity {
+  ObjectNumber number;
+  std::string name;  // For people.
+  Digest digest;
+  VerityLayout layout;
+};
 
 struct PendingRead {
   Object* object = nullptr;  // Valid until `ended`.
@@ -71,6 +80,8 @@ struct Object {
   bool size_known = false;
   uint64_t size_bytes = 0;
   std::string attr;
+  std::optional<Digest> digest;                // Never another one, once it is set.
+  std::shared_ptr<const ObjectVerity> verity;  // Null while size or digest is not known.
   bool stale = false;      // The origin's copy has changed; see docs/semantics.md.
   std::string last_error;  // Why it was last refused or failed; for people.
 
@@ -89,6 +100,13 @@ struct Object {
   std::shared_ptr<const UniqueFd> file;
   std::vector<ByteRange> unsynced;  // Filled since the last fdatasync.
   uint64_t unsynced_bytes = 0;
+
+  // Makes `verity`, once there is what it takes.
+  void NoteVerity() {
+    if (!size_known || !digest || verity != nullptr) return;
+    verity = std::make_shared<const ObjectVerity>(
+        ObjectVerity{number, volume_key + "/" + cookie_key, *digest, VerityLayout(size_bytes)});
+  }
 };
 
 }  // namespace cachecore

@@ -89,6 +89,27 @@ uint32_t PresenceLeaf::Add(uint32_t begin, uint32_t end) {
   return added;
 }
 
+uint32_t PresenceLeaf::Remove(uint32_t begin, uint32_t end) {
+  CHECK_LE(end, kBlocks);
+  if (begin >= end || count_ == 0) return 0;
+  if (full()) {
+    bits_ = std::make_unique<Bitmap>();
+    bits_->fill(~uint64_t{0});
+  }
+  uint32_t removed = 0;
+  for (uint32_t word = begin / 64; word * 64 < end; ++word) {
+    const uint32_t first = word * 64;
+    const uint64_t mask =
+        MaskOf(begin > first ? begin - first : 0, end - first < 64 ? end - first : 64);
+    uint64_t& bits = (*bits_)[word];
+    removed += static_cast<uint32_t>(std::popcount(mask & bits));
+    bits &= ~mask;
+  }
+  count_ -= removed;
+  if (full() || count_ == 0) bits_.reset();
+  return removed;
+}
+
 uint32_t PresenceLeaf::FirstMissing(uint32_t begin, uint32_t end) const {
   if (begin >= end || full()) return end;
   if (!bits_) return begin;

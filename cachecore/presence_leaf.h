@@ -34,6 +34,8 @@ class PresenceLeaf {
 
   // Marks blocks [begin, end); returns how many were absent before.  REQUIRES: end <= kBlocks.
   uint32_t Add(uint32_t begin, uint32_t end);
+  // Marks them absent; returns how many were present before.
+  uint32_t Remove(uint32_t begin, uint32_t end);
   // The first absent / present block in [begin, end), or end.  REQUIRES: begin <= end <= kBlocks.
   uint32_t FirstMissing(uint32_t begin, uint32_t end) const;
   uint32_t FirstPresent(uint32_t begin, uint32_t end) const;

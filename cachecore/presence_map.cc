@@ -69,6 +69,22 @@ bool PresenceMap::Covers(ByteRange range) const {
   return range.begin >= end || FirstMissing(range) == end;
 }
 
+void PresenceMap::Remove(ByteRange range) {
+  range = range.Intersect({0, size_bytes_});
+  if (range.empty()) return;
+  const uint64_t end = BlocksUpTo(range.end);
+  for (uint64_t block = range.begin / kBlockSize; block < end;) {
+    const LeafWindow window = WindowAt(block, end);
+    const auto leaf = leaves_.find(window.leaf);
+    if (leaf != leaves_.end()) {
+      present_blocks_ -= leaf->second.Remove(window.begin, window.end);
+      if (leaf->second.count() == 0) leaves_.erase(leaf);
+    }
+    block = window.first_block + window.end;
+  }
+  if (end == BlockCount()) last_block_present_ = false;
+}
+
 uint64_t PresenceMap::FirstMissing(ByteRange window) const {
   const uint64_t end_byte = std::min(window.end, size_bytes_);
   if (window.begin >= end_byte) return end_byte;

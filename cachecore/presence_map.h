@@ -45,6 +45,9 @@ class PresenceMap {
   // when `range` holds no whole block.
   ByteRange Add(ByteRange range);
 
+  // Marks every block that `range` touches absent.
+  void Remove(ByteRange range);
+
   // The range that Add would mark: rounded inward, clipped to the object.
   ByteRange RoundInward(ByteRange range) const;
 

@@ -13,6 +13,7 @@
 #include "cachecore/mutex.h"
 #include "cachecore/rocksdb_database.h"
 #include "cachecore/rocksdb_mend.h"
+#include "cachecore/store_fault_points.h"
 
 namespace cachecore {
 namespace {
@@ -20,27 +21,6 @@ namespace {
 // How far a counter whose record was damaged jumps past every number still seen, so that what was
 // reserved and not recorded does not recur either.
 constexpr uint64_t kCounterRecoverySkip = uint64_t{1} << 24;
-
-// The fault points that a commit passes before and after it, by what is in it; none while none is
-// armed.
-std::vector<std::pair<Fault, Fault>> FaultPointsOf(const MetadataBatch& batch) {
-  std::vector<std::pair<Fault, Fault>> points;
-  if (!FaultPointsArmed()) return points;
-  const auto note = [&](bool applies, Fault before, Fault after) {
-    if (applies) points.emplace_back(before, after);
-  };
-  const auto adds = [&](Presence kind) {
-    return !batch.add_presence.empty() && batch.add_presence.front().presence == kind;
-  };
-  note(!batch.erase_objects.empty(), Fault::kBeforeCommitErase, Fault::kCommittedErase);
-  note(!batch.put_volumes.empty(), Fault::kBeforeCommitVolume, Fault::kCommittedVolume);
-  note(!batch.put_objects.empty(), Fault::kBeforeCommitObject, Fault::kCommittedObject);
-  note(adds(Presence::kThisBoot), Fault::kBeforeCommitPresence, Fault::kCommittedPresence);
-  note(adds(Presence::kDurable), Fault::kBeforeCommitDurable, Fault::kCommittedDurable);
-  note(!batch.put_journal.empty(), Fault::kBeforeCommitRequest, Fault::kCommittedRequest);
-  note(!batch.erase_journal.empty(), Fault::kBeforeCommitRequestEnd, Fault::kCommittedRequestEnd);
-  return points;
-}
 
 std::string KindPrefix(char kind) { return std::string(1, kind); }
 
@@ -94,6 +74,8 @@ class Store : public MetadataStore {
       const std::function<bool(const VolumeRecord&)>& is_wanted);
   void PutVolume(const VolumeRecord& volume, rocksdb::WriteBatch* batch) const;
   void PutPresence(const MetadataBatch::PresenceChange& change, rocksdb::WriteBatch* batch) const;
+  Status RemovePresence(const MetadataBatch::PresenceChange& change,
+                        rocksdb::WriteBatch* batch) const;
   void ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const;
   void KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
                    rocksdb::WriteBatch* batch) const;
@@ -195,6 +177,9 @@ Status Store::Commit(const MetadataBatch& changes, Sync sync) {
     batch.Put(schema::ObjectIndexKey(object.volume, object.cookie),
               schema::EncodeObjectIndex(object));
   }
+  for (const MetadataBatch::PresenceChange& change : changes.remove_presence) {
+    RETURN_IF_ERROR(RemovePresence(change, &batch));
+  }
   for (const MetadataBatch::PresenceChange& change : changes.add_presence) {
     PutPresence(change, &batch);
   }
@@ -247,6 +232,30 @@ void Store::PutPresence(const MetadataBatch::PresenceChange& change,
                                          static_cast<uint32_t>(stop - first)));
     block = stop;
   }
+}
+
+// A merge that comes between the reading and the writing is lost: its bytes are fetched once more.
+Status Store::RemovePresence(const MetadataBatch::PresenceChange& change,
+                             rocksdb::WriteBatch* batch) const {
+  const uint64_t end = (change.range.end + kBlockSize - 1) / kBlockSize;
+  for (const std::string& prefix : {schema::DurablePresencePrefix(change.object),
+                                    schema::BootPresencePrefix(boot_id_, change.object)}) {
+    for (uint64_t block = change.range.begin / kBlockSize; block < end;) {
+      const uint64_t first = block - block % PresenceLeaf::kBlocks;
+      const uint64_t stop = std::min<uint64_t>(end, first + PresenceLeaf::kBlocks);
+      const std::string key =
+          schema::PresenceKey(prefix, static_cast<uint32_t>(first / PresenceLeaf::kBlocks));
+      ASSIGN_OR_RETURN(const std::optional<std::string> value, db_->Get(key));
+      if (value) {
+        ASSIGN_OR_RETURN(const std::string left,
+                         schema::WithoutBlocks(*value, static_cast<uint32_t>(block - first),
+                                               static_cast<uint32_t>(stop - first)));
+        left.empty() ? batch->Delete(key) : batch->Put(key, left);
+      }
+      block = stop;
+    }
+  }
+  return Status();
 }
 
 void Store::ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const {

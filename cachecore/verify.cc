@@ -326,7 +326,12 @@ void Verifier::CheckDataFile(const Known& object) {
     Fault(NameOf(object.record), Status::FromErrno(errno, "its file " + path).message());
   } else if (!S_ISREG(info.st_mode)) {
     Fault(NameOf(object.record), path + " is no regular file");
-  } else if (static_cast<uint64_t>(info.st_size) != object.record.size_bytes) {
+  } else if (const auto found = static_cast<uint64_t>(info.st_size);
+             found < object.record.size_bytes ||
+             found > std::max(object.record.size_bytes,
+                              object.record.verity
+                                  ? VerityLayout(object.record.size_bytes).tail_end()
+                                  : 0)) {
     Fault(NameOf(object.record), path + " is of " + std::to_string(info.st_size) +
                                      " bytes, the object of " + Text(object.record.size_bytes));
   }

@@ -355,6 +355,13 @@ Result<Command> ParseAttr(std::string_view args) {
   return Command(std::move(command));
 }
 
+Result<Command> ParseVerity(std::string_view args) {
+  if (args.find(',') == std::string_view::npos) return BadArgument("verity", "no comma");
+  ASSIGN_OR_RETURN(const uint32_t object, ParseU32("verity", TakeField(&args)));
+  ASSIGN_OR_RETURN(const Digest digest, ParseDigest(args));
+  return Command(VerityCommand{{object}, digest});
+}
+
 Result<Command> ParseCause(std::string_view args) {
   if (args.find(',') == std::string_view::npos) return BadArgument("cause", "no comma");
   ASSIGN_OR_RETURN(const uint32_t id, ParseU32("cause", TakeField(&args)));
@@ -381,7 +388,7 @@ constexpr struct {
     {"attr", ParseAttr},     {"caps", ParseCaps},     {"cause", ParseCause},
     {"close", ParseClose},   {"copen", ParseCopen},   {"cread", ParseCread},
     {"credit", ParseCredit}, {"filled", ParseFilled}, {"restore", ParseRestore},
-    {"resume", ParseResume},
+    {"resume", ParseResume}, {"verity", ParseVerity},
 };
 
 std::string Number(uint64_t value) { return std::to_string(value); }
@@ -414,6 +421,9 @@ std::string Format(const CauseCommand& c) {
 std::string Format(const CloseCommand& c) { return "close " + Number(c.object_id.value); }
 std::string Format(const RestoreCommand&) { return "restore"; }
 std::string Format(const ResumeCommand& c) { return "resume " + Number(c.token); }
+std::string Format(const VerityCommand& c) {
+  return "verity " + Number(c.object_id.value) + "," + DigestText(c.digest);
+}
 
 }  // namespace
 

@@ -22,6 +22,7 @@
 #include "cachecore/byte_range.h"
 #include "cachecore/ids.h"
 #include "cachecore/status.h"
+#include "cachecore/verity_tree.h"
 
 namespace cachecore::wire {
 
@@ -48,7 +49,8 @@ inline constexpr size_t kMaxCauseSize = 1024;  // Longer texts are cut.
 // messages are the kernel's to the byte.
 inline constexpr uint32_t kCapAttr = 1u << 0;   // OPEN carries the object's attr; `attr` command.
 inline constexpr uint32_t kCapBatch = 1u << 1;  // More than one command a packet.
-inline constexpr uint32_t kAllCaps = kCapAttr | kCapBatch;
+inline constexpr uint32_t kCapVerity = 1u << 2;  // `verity` command.
+inline constexpr uint32_t kAllCaps = kCapAttr | kCapBatch | kCapVerity;
 
 struct HelloMessage {
   int32_t status = 0;  // 0, or -EBUSY (a fetcher is attached), -EPERM (wrong uid).
@@ -118,6 +120,10 @@ struct AttrCommand {  // "attr OBJECT,HEX": store with the object, given back at
   ObjectId object_id;
   std::string attr;  // Decoded.
 };
+struct VerityCommand {  // "verity OBJECT,DIGEST": what the object's bytes are checked against.
+  ObjectId object_id;
+  Digest digest = {};
+};
 struct CauseCommand {  // "cause ID,TEXT": why this request is slow or about to fail; for people.
   MsgId msg_id;
   std::string text;
@@ -132,7 +138,7 @@ struct ResumeCommand {     // "resume TOKEN": another fetcher goes on with this 
 
 using Command =
     std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand, AttrCommand,
-                 CauseCommand, CloseCommand, RestoreCommand, ResumeCommand>;
+                 CauseCommand, CloseCommand, RestoreCommand, ResumeCommand, VerityCommand>;
 
 // One command without its newline, and back.
 Result<Command> ParseCommand(std::string_view line);

@@ -167,6 +167,8 @@ std::string ImageSource::Volume() const {
   for (const std::string& url : urls) canonical += url + "\n";
   // Another server's bucket of the same name is another bucket.
   if (!access.s3_endpoint.empty()) canonical += "s3 " + access.s3_endpoint + "\n";
+  // What is checked shares nothing with what is not.
+  if (!verity.empty()) canonical += verity + "\n";
   char hash[9];
   std::snprintf(hash, sizeof hash, "%08x",
                 static_cast<unsigned>(XXH64(canonical.data(), canonical.size(), 0) >> 32));
@@ -178,6 +180,8 @@ json ImageSource::ToJson() const {
   for (const ImageUrl& origin : origins) value["origins"].push_back(origin.base);
   if (!origins.front().query.empty()) value["query"] = origins.front().query;
   access.AddTo(&value);
+  if (!verity.empty()) value["verity"] = verity;
+  if (!merkle.empty()) value["merkle"] = merkle;
   if (IsOfRegistry()) {
     json oci = json::object();
     if (!auth_file.empty()) oci["auth_file"] = auth_file;

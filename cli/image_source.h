@@ -42,6 +42,8 @@ struct ImageSource {
   OriginAccess access = {};       // Resolved.
   std::string auth_file = "";     // For registries: absolute path, or "" for none.
   bool plain_http = false;        // For registries.
+  std::string verity = "";        // "sha256:HEX": the fs-verity digest, or "" for none.
+  std::string merkle = "";        // The name of its Merkle tree beside it, or "" for the usual one.
 
   bool IsOfRegistry() const { return origins.front().base.starts_with("oci://"); }
   std::string Volume() const;

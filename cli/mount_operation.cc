@@ -141,6 +141,11 @@ Status MountOperation::Acquire() {
                                " bytes at the origin, by its manifest " +
                                std::to_string(request_.image_bytes));
   }
+  if (const std::string digest = JsonString(*answer, "digest"); digest != request_.source.verity) {
+    return Status(EBADMSG, "cannot mount " + record_.url + ": it was to be checked against " +
+                               request_.source.verity + ", but the daemon has " +
+                               (digest.empty() ? "no digest" : digest) + " for it");
+  }
   if (object_path_.empty()) return Status(EPROTO, "the daemon's answer to acquire has no path");
   return {};
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cachecore/parse_text.h"
+#include "cachecore/verity_tree.h"
 #include "cli/command.h"
 #include "cli/deadline.h"
 #include "cli/image_reference.h"
@@ -29,6 +30,8 @@ struct MountOptions {
   std::vector<std::string> origins;
   std::string as = "auto";
   OriginAccess web;
+  std::string verify;
+  std::string merkle;
   RegistryOptions registry;
   std::string erofs_options;
   std::string timeout = "30s";
@@ -81,6 +84,21 @@ struct ParsedMount {
   MountRequest request;
 };
 
+// What an image reference's manifest says is added later.
+Status AddVerity(const MountOptions& options, ImageSource* source) {
+  if (options.verify.empty()) {
+    return options.merkle.empty() ? Status() : Status(EINVAL, "--merkle needs --verify");
+  }
+  const Result<cachecore::Digest> digest = cachecore::ParseDigest(options.verify);
+  if (!digest.ok()) return Status(digest.status()).WithContext("--verify");
+  if (options.merkle.find('/') != std::string::npos) {
+    return Status(EINVAL, "--merkle " + options.merkle + ": a name beside the image, without '/'");
+  }
+  source->verity = cachecore::DigestText(*digest);
+  source->merkle = options.merkle;
+  return {};
+}
+
 Result<ParsedMount> Parse(const MountOptions& options) {
   ASSIGN_OR_RETURN(Instance instance, options.instance.Make());
   std::optional<ImageReference> reference;
@@ -102,6 +120,7 @@ Result<ParsedMount> Parse(const MountOptions& options) {
     urls.insert(urls.end(), options.origins.begin(), options.origins.end());
     ASSIGN_OR_RETURN(source, MakeImageSource(urls, options.web));
   }
+  RETURN_IF_ERROR(AddVerity(options, &source));
   Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.timeout);
   if (!timeout.ok()) return std::move(timeout).status().WithContext("--timeout");
   const auto timeout_ms = std::chrono::duration_cast<std::chrono::milliseconds>(*timeout);
@@ -118,13 +137,23 @@ Status Resolve(ParsedMount* parsed) {
   const ImageReference& reference = *parsed->reference;
   MountRequest* request = &parsed->request;
   request->reference = reference.Text();
+  const std::string verity = request->source.verity;
+  const std::string merkle = request->source.merkle;
   if (reference.kind == ImageReference::Kind::kBlob) {
     request->source = BlobSource(reference, reference.digest, parsed->access);
+    request->source.verity = verity;
+    request->source.merkle = merkle;
     return {};
   }
   ASSIGN_OR_RETURN(const ResolvedImage image,
                    ResolveImage(reference, parsed->access, request->instance, request->timeout));
   request->source = BlobSource(reference, image.erofs_digest, parsed->access);
+  if (!verity.empty() && verity != image.verity) {
+    return Status(EBADMSG, reference.Text() + ": its manifest names " + image.verity +
+                               ", not the digest given by --verify");
+  }
+  request->source.verity = image.verity;
+  request->source.merkle = image.merkle_digest;
   request->manifest_digest = image.manifest_digest;
   request->image_bytes = image.erofs_bytes;
   return {};
@@ -210,6 +239,12 @@ void AddMount(CLI::App* app, int* exit_code) {
   app->add_option("--as", options->as, "What the object is (default: auto, by its first bytes)")
       ->type_name("auto|erofs|file")
       ->check(OneOf({"auto", "erofs", "file"}));
+  app->add_option("--verify", options->verify,
+                  "Check every byte against this fs-verity digest of the image")
+      ->type_name("sha256:HEX");
+  app->add_option("--merkle", options->merkle,
+                  "The Merkle tree's name beside the image (default: the image's and .merkle)")
+      ->type_name("NAME");
   app->add_option("--erofs-options", options->erofs_options, "Mount options for EROFS, as mount -o")
       ->type_name("OPTIONS");
   app->add_option("--timeout", options->timeout,

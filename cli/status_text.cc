@@ -136,7 +136,8 @@ std::string ObjectLines(const StatusReport& report) {
     text += "  object " + std::to_string(JsonInt(object, "number")) + "  " +
             JsonString(object, "volume") + "/" + JsonString(object, "name") + "  " + Size(size) +
             ", " + Percent(JsonInt(object, "present"), size) + " present, " +
-            JsonString(object, "state") + (JsonBool(object, "stale") ? ", stale" : "") +
+            JsonString(object, "state") + (JsonBool(object, "verified") ? ", verified" : ", unverified") +
+            (JsonBool(object, "stale") ? ", stale" : "") +
             (error.empty() ? "" : ", error: " + error) + "\n";
   }
   return text;

@@ -1,7 +1,7 @@
 // Backend: one origin of objects, such as a directory or an HTTP server's path.
 //
 // Model    Probe learns an object's size and validator; Fetch brings a range of it into a data
-// file.
+// file, or, where the bytes must be checked before they are written, to its sink.
 //          The validator ("pin") is what tells one version of an object from the next.  A fetch
 //          checks the origin's answer against size and pin before it writes its first byte, so that
 //          bytes of two versions never mix.
@@ -15,10 +15,12 @@
 #ifndef FETCHER_BACKEND_H_
 #define FETCHER_BACKEND_H_
 
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 
@@ -62,11 +64,18 @@ struct FetchRequest {
   std::string key;
   ByteRange range;        // Not empty, inside the object.
   ObjectVersion version;  // What the origin must still have.
-  int data_fd = -1;
+  int data_fd = -1;       // None: the bytes go to the sink, by OnBytes.
 };
 
 class FetchSink {
  public:
+  // These bytes have come; in order, without a gap, from the first byte on.  Not kept by the caller.
+  // A failure ends the transfer.
+  virtual std::optional<Failure> OnBytes(uint64_t offset, std::span<const char> bytes) {
+    static_cast<void>(offset);
+    static_cast<void>(bytes);
+    return Failure{Failure::Kind::kLocal, EINVAL, "nobody takes these bytes"};
+  }
   // These bytes are in the data file.  Ranges come in order, without a gap, from the first byte on.
   virtual void OnStored(ByteRange range) = 0;
   // All is stored, or what was not reported stored will not come.

@@ -248,6 +248,10 @@ void DeviceClient::SetAttr(ObjectId object, const std::string& attr) {
   if (caps_ & wire::kCapAttr) Queue({wire::AttrCommand{object, attr}});
 }
 
+void DeviceClient::SetVerity(ObjectId object, const cachecore::Digest& digest) {
+  Queue({wire::VerityCommand{object, digest}});
+}
+
 void DeviceClient::Cause(MsgId request, const std::string& text) {
   Queue({wire::CauseCommand{request, text}});
 }

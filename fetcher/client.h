@@ -110,6 +110,9 @@ class DeviceClient {
   void Fail(ObjectId object, MsgId read, int error, const std::string& cause);
   // Stores up to kMaxAttrSize bytes with the object, before anything queued later.
   void SetAttr(ObjectId object, const std::string& attr);
+  // Names the digest that the object is checked against, before its Copen.  REQUIRES: TakesVerity.
+  void SetVerity(ObjectId object, const cachecore::Digest& digest);
+  bool TakesVerity() const { return (caps_ & cachecore::wire::kCapVerity) != 0; }
   // Says why a request that is still being worked on takes its time.
   void Cause(MsgId request, const std::string& text);
   // Asks for everything pending again.

@@ -15,7 +15,8 @@ void FetchQueue::Add(MsgId id, ByteRange range, uint64_t order) {
   read.missing.Add(range);
   order_by_begin_.emplace(range.begin, order);
   longest_ = std::max(longest_, range.size());
-  for (const ByteRange gap : in_flight_.Gaps(range)) wanted_.Add(gap);
+  lost_.Remove(range);
+  Want(range);
   in_line_.insert(order);
 }
 
@@ -25,6 +26,33 @@ std::optional<uint64_t> FetchQueue::NextOrder() const {
     if (!wanted_.Within(reads_.at(order).range).empty()) return order;
   }
   LOG(FATAL) << "bytes are wanted by no READ";
+}
+
+uint64_t FetchQueue::NextBegin() const {
+  return wanted_.Within(reads_.at(NextOrder().value()).range).front().begin;
+}
+
+void FetchQueue::Want(ByteRange range) {
+  for (const ByteRange gap : in_flight_.Gaps(range)) {
+    for (const ByteRange part : lost_.Gaps(gap)) wanted_.Add(part);
+  }
+}
+
+void FetchQueue::Lose(ByteRange range) {
+  in_flight_.Remove(range);
+  lost_.Add(range);
+}
+
+std::vector<MsgId> FetchQueue::Hopeless() {
+  std::vector<MsgId> ids;
+  if (lost_.empty()) return ids;
+  if (reads_.empty()) lost_ = RangeSet();
+  for (const auto& [order, read] : reads_) {
+    const std::vector<ByteRange> missing = read.missing.Within(read.range);
+    const auto lost = [&](ByteRange part) { return lost_.Gaps(part).empty(); };
+    if (std::all_of(missing.begin(), missing.end(), lost)) ids.push_back(read.id);
+  }
+  return ids;
 }
 
 ByteRange FetchQueue::Take(uint64_t max_bytes, uint32_t connections) {
@@ -94,7 +122,7 @@ void FetchQueue::Remove(MsgId id) {
   wanted_.Remove(range);
   for (auto other : Overlapping(range)) {
     for (const ByteRange part : other->second.missing.Within(range)) {
-      for (const ByteRange gap : in_flight_.Gaps(part)) wanted_.Add(gap);
+      Want(part);
     }
     in_line_.insert(other->first);
   }

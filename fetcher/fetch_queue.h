@@ -1,7 +1,7 @@
 // FetchQueue: which bytes of one object to fetch next, and which READs they finish.
 //
-// Model    each READ misses bytes; each missing byte is either wanted (nobody fetches it) or in
-// flight
+// Model    each READ misses bytes; each missing byte is wanted (nobody fetches it), in
+// flight, or lost
 //          (inside a piece that Take gave out).  Pieces never overlap.  Take serves READs in the
 //          order in which they came: a piece begins at the oldest READ's first wanted byte and goes
 //          on over what is wanted next to it, whoever wants it.  READs may overlap (one that was
@@ -39,6 +39,8 @@ class FetchQueue {
   void Add(MsgId id, ByteRange range, uint64_t order);
   // The place in line of the oldest READ with wanted bytes; nullopt when all is in flight.
   std::optional<uint64_t> NextOrder() const;
+  // Where the next piece would begin.  REQUIRES: NextOrder().
+  uint64_t NextBegin() const;
   // The next piece, at most `max_bytes`.  When it is all that is wanted and `connections` are idle,
   // it is only the first of that many parts.  REQUIRES: NextOrder().
   ByteRange Take(uint64_t max_bytes, uint32_t connections);
@@ -46,6 +48,10 @@ class FetchQueue {
   std::vector<MsgId> Arrived(ByteRange range);
   // Bytes in flight will not come: what READs still miss of them is wanted again.
   void Return(ByteRange range);
+  // Bytes in flight will never come: they are asked for no more, until a later READ misses them.
+  void Lose(ByteRange range);
+  // The READs that miss nothing but what is lost.
+  std::vector<MsgId> Hopeless();
   // Forgets a READ.  What nobody else misses is not wanted any more.
   void Remove(MsgId id);
 
@@ -65,6 +71,8 @@ class FetchQueue {
   // The READs whose range overlaps `range`, by order.
   std::vector<Reads::iterator> Overlapping(ByteRange range);
   void Forget(Reads::iterator read);
+  // Wants what of `range`, which somebody misses, is not in flight and not lost.
+  void Want(ByteRange range);
 
   Reads reads_;
   std::unordered_map<MsgId, uint64_t> order_by_id_;
@@ -73,6 +81,7 @@ class FetchQueue {
   std::set<uint64_t> in_line_;  // Orders of the READs that may have wanted bytes.
   RangeSet wanted_;
   RangeSet in_flight_;
+  RangeSet lost_;
 };
 
 }  // namespace fetcher

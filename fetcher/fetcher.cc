@@ -91,7 +91,7 @@ Status Fetcher::Run(int stop_fd, UniqueFd kept) {
 
 Status Fetcher::Serve(int stop_fd) {
   context_ = std::make_unique<FetchContext>(
-      FetchContext{options_.fetch, client_.get(), clock_, &random_,
+      FetchContext{options_.fetch, client_.get(), clock_, &random_, &trees_,
                    [this](ObjectId id, Duration at) { timers_.emplace(at, id); }});
   while (true) {
     const short device_events = client_->WantsWrite() ? POLLIN | POLLOUT : POLLIN;

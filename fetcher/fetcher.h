@@ -62,6 +62,7 @@ class Fetcher : private DeviceHandler {
 
  private:
   static constexpr int kFilePiecesPerTurn = 4;
+  static constexpr size_t kCheckedTreeBlocks = 4096;  // In memory: 16 MiB, for 2 GiB of data.
 
   void OnOpen(OpenRequest open) override;
   void OnRead(MsgId msg_id, ObjectId object_id, ByteRange range) override;
@@ -91,6 +92,7 @@ class Fetcher : private DeviceHandler {
   FileEngine file_;
   SourceTable sources_;
   std::unique_ptr<DeviceClient> client_;
+  cachecore::TreeCache trees_{kCheckedTreeBlocks};
   std::unique_ptr<FetchContext> context_;  // Of the current attachment.
   std::unordered_map<ObjectId, std::unique_ptr<ObjectFetcher>> objects_;
   std::set<ObjectId> busy_;  // Those that are not idle.

@@ -60,6 +60,8 @@ class HttpFetch : public HttpTransfer {
 
  private:
   void Judge();
+  // Gives what is gathered to the sink.
+  bool HandOn();
   // Writes what is gathered and reports it.
   bool Store();
 
@@ -127,7 +129,15 @@ void HttpFetch::Judge() {
   buffer_ = TakeBuffer();
 }
 
+bool HttpFetch::HandOn() {
+  failure_ = sink_->OnBytes(stored_, {buffer_.get(), gathered_});
+  stored_ += gathered_;
+  gathered_ = 0;
+  return !failure_;
+}
+
 bool HttpFetch::Store() {
+  if (request_.data_fd < 0) return gathered_ == 0 || HandOn();
   size_t written = 0;
   while (written < gathered_) {
     const ssize_t done = pwrite(request_.data_fd, buffer_.get() + written, gathered_ - written,

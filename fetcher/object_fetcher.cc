@@ -7,50 +7,14 @@
 #include <limits>
 #include <utility>
 
+#include "fetcher/object_piece.h"
+
 namespace fetcher {
 namespace {
 
 using Kind = Failure::Kind;
 
 }  // namespace
-
-// A range being fetched from one origin.
-class ObjectFetcher::Piece : public FetchSink {
- public:
-  Piece(ObjectFetcher* object, size_t index, ByteRange range)
-      : object_(object),
-        index_(index),
-        range_(range),
-        declared_(range.begin),
-        slot_(object->origins_[index].origin) {}
-  virtual ~Piece() = default;
-
-  void Start(Backend* backend, FetchRequest request) {
-    transfer_ = backend->Fetch(std::move(request), this);
-  }
-  void OnStored(ByteRange range) override {
-    // Only whole blocks count; a partial one is fetched again if the rest does not come.
-    uint64_t end = range.end;
-    if (end < range_.end) end -= end % FetchQueue::kBlock;
-    if (end <= declared_) return;
-    object_->Declare({std::exchange(declared_, end), end});
-  }
-  void OnEnd(std::optional<Failure> failure) override {
-    object_->OnPieceEnd(this, std::move(failure));
-  }
-
-  size_t index() const { return index_; }
-  ByteRange rest() const { return {declared_, range_.end}; }
-  bool has_progress() const { return declared_ > range_.begin; }
-
- private:
-  ObjectFetcher* const object_;
-  const size_t index_;
-  const ByteRange range_;
-  uint64_t declared_;
-  const TransferSlot slot_;
-  std::unique_ptr<Transfer> transfer_;
-};
 
 ObjectFetcher::ObjectFetcher(FetchContext* context, OpenRequest open, Source source, uint64_t order)
     : context_(context),
@@ -60,11 +24,19 @@ ObjectFetcher::ObjectFetcher(FetchContext* context, OpenRequest open, Source sou
       key_(std::move(open.cookie_key)),
       data_fd_(std::move(open.data_fd)),
       open_trouble_{RetryBudget(context->options.open_retry_budget), ""} {
-  for (std::shared_ptr<Origin>& origin : source) {
+  for (std::shared_ptr<Origin>& origin : source.origins) {
     const FetchOptions& options = context->options;
     OriginState state(RetryPolicy(options.retry_first, options.retry_cap, context->random));
     state.origin = std::move(origin);
     origins_.push_back(std::move(state));
+  }
+  verity_ = source.verity;
+  merkle_key_ = source.merkle.empty() ? key_ + ".merkle" : source.merkle;
+  if (verity_ && !context->client->TakesVerity()) {
+    FailOpen({Kind::kLocal, EPROTONOSUPPORT,
+              "this holdfastd does not know digests, so nothing may be mounted with one",
+              Duration::zero()});
+    return;
   }
   if (open.attr.empty()) return;
   auto attr = DecodeAttr(open.attr);
@@ -73,11 +45,19 @@ ObjectFetcher::ObjectFetcher(FetchContext* context, OpenRequest open, Source sou
     return;
   }
   attr_ = std::move(*attr);
-  open_ = true;
-  context_->client->Copen(open_id_, attr_.size_bytes);
+  Opened();
 }
 
-ObjectFetcher::~ObjectFetcher() = default;
+ObjectFetcher::~ObjectFetcher() { context_->trees->Forget(open_order_); }
+
+void ObjectFetcher::Opened() {
+  open_ = true;
+  if (verity_) {
+    if (!tree_) tree_.emplace(*verity_, attr_.size_bytes, context_->trees, open_order_);
+    context_->client->SetVerity(id_, *verity_);
+  }
+  context_->client->Copen(open_id_, attr_.size_bytes);
+}
 
 void ObjectFetcher::AddRead(MsgId id, ByteRange range, uint64_t order) {
   if (!open_ || range.end > attr_.size_bytes) {
@@ -104,16 +84,16 @@ std::optional<uint64_t> ObjectFetcher::NextOrder() const {
   if (failed_) return std::nullopt;
   if (open_) return queue_.NextOrder();
   const auto probing = [](const OriginState& state) { return state.probe != nullptr; };
-  if (std::any_of(origins_.begin(), origins_.end(), probing)) return std::nullopt;
+  if (tree_piece_ || std::any_of(origins_.begin(), origins_.end(), probing)) return std::nullopt;
   return open_order_;
 }
 
-std::optional<size_t> ObjectFetcher::PickOrigin() const {
+std::optional<size_t> ObjectFetcher::PickOrigin(OriginMask without) const {
   const Duration now = context_->clock.Now();
   std::optional<size_t> best;
   for (size_t i = 0; i < origins_.size(); ++i) {
     const OriginState& state = origins_[i];
-    if (state.out || state.retry_at > now) continue;
+    if (state.out || state.retry_at > now || (without >> i & 1) != 0) continue;
     if (!best || state.policy.failures() < origins_[*best].policy.failures()) best = i;
   }
   // The best one being busy is no reason to load another: those are for when it fails.
@@ -122,7 +102,8 @@ std::optional<size_t> ObjectFetcher::PickOrigin() const {
 }
 
 bool ObjectFetcher::StartOne(bool alone) {
-  const std::optional<size_t> index = PickOrigin();
+  if (open_ && tree_) return StartVerified(alone);
+  const std::optional<size_t> index = PickOrigin(0);
   if (!index) return false;
   if (open_ && IsPinned(*index)) {
     StartPiece(*index, alone);
@@ -154,14 +135,14 @@ void ObjectFetcher::OnProbed(size_t index, ProbeResult result) {
   if (auto* failed = std::get_if<Failure>(&result)) {
     failure = std::move(*failed);
   } else {
-    failure = PinOrigin(index, std::get<ObjectVersion>(result));
+    const auto& version = std::get<ObjectVersion>(result);
+    if (verity_ && !open_) return StartRootCheck(index, version);
+    failure = PinOrigin(index, version);
   }
   if (failure) return OnFailure(index, *failure);
   state.policy.Succeeded();
   state.failure.reset();
-  if (open_) return;
-  open_ = true;
-  context_->client->Copen(open_id_, attr_.size_bytes);
+  if (!open_) Opened();
 }
 
 std::optional<Failure> ObjectFetcher::PinOrigin(size_t index, const ObjectVersion& version) {
@@ -206,6 +187,7 @@ void ObjectFetcher::Declare(ByteRange range) {
     troubles_.erase(id);
     context_->client->Complete(id_, id);
   }
+  FailHopeless();
   context_->declared_bytes += range.size();
   if (context_->declared_bytes < FetchContext::kFlushBytes) return;
   context_->declared_bytes = 0;
@@ -220,12 +202,14 @@ void ObjectFetcher::OnPieceEnd(Piece* piece, std::optional<Failure> failure) {
   const std::unique_ptr<Piece> ended = std::move(*place);
   pieces_.erase(place);
   OriginState& state = origins_[ended->index()];
-  if (!failure || ended->has_progress()) {
+  if (ended->has_wrong()) {
+    (void)state.policy.NextDelay();  // Others first, from now on.
+  } else if (!failure || ended->has_progress()) {
     state.policy.Succeeded();
     state.failure.reset();
   }
   if (!failure) return;
-  queue_.Return(ended->rest());
+  if (!ended->rest().empty()) queue_.Return(ended->rest());
   if (failure->kind == Kind::kLocal) {
     for (const MsgId id : queue_.Waiting()) FailRead(id, *failure);
     return;

@@ -28,10 +28,13 @@
 #include <vector>
 
 #include "cachecore/clock.h"
+#include "cachecore/tree_cache.h"
+#include "cachecore/verity_tree.h"
 #include "fetcher/backend.h"
 #include "fetcher/client.h"
 #include "fetcher/fetch_queue.h"
 #include "fetcher/object_attr.h"
+#include "fetcher/object_tree.h"
 #include "fetcher/retry_policy.h"
 #include "fetcher/source_table.h"
 
@@ -55,6 +58,7 @@ struct FetchContext {
   DeviceClient* client;
   const cachecore::Clock& clock;
   std::mt19937* random;
+  cachecore::TreeCache* trees;
   // Asks for OnTimer of this object at that time.
   std::function<void(ObjectId, Duration)> wake_at;
   uint64_t declared_bytes = 0;  // Since the last flush.
@@ -99,6 +103,12 @@ class ObjectFetcher {
     std::string cause;  // What the daemon was told last.
   };
   class Piece;
+  class VerifiedPiece;
+  class TreePiece;
+  using OriginMask = uint32_t;  // A bit for each of origins_, of which there are 16 at most.
+
+  // Tells the daemon that the object is open.
+  void Opened();
 
   void StartProbe(size_t index);
   void OnProbed(size_t index, ProbeResult result);
@@ -122,7 +132,24 @@ class ObjectFetcher {
   // REQUIRES: an origin has failed.
   const Failure& WorstFailure() const;
   // The origin to use now, or nullopt.
-  std::optional<size_t> PickOrigin() const;
+  std::optional<size_t> PickOrigin(OriginMask without) const;
+
+  // object_fetcher_verity.cc
+  bool StartVerified(bool alone);
+  bool StartTree(uint64_t tree_block);
+  void StartVerifiedPiece(size_t index, ByteRange range);
+  void StartRootCheck(size_t index, const ObjectVersion& version);
+  void OnRootFetched(size_t index, const ObjectVersion& version, std::span<const char> bytes);
+  void OnTreeEnd(std::optional<Failure> failure);
+  // The end of the run from `begin` on that one piece may fetch: its tree is here, and the same
+  // origins have had it wrong, `without`.
+  uint64_t EndOfRun(uint64_t begin, OriginMask* without) const;
+  void OnWrongBlock(size_t index, ByteRange block);
+  // No origin can give `range`: what waits for it fails, unless it can go on with other bytes.
+  void Lose(ByteRange range, const std::string& why);
+  void FailHopeless();
+  OriginMask OutMask() const;
+  std::string OriginsOf(OriginMask mask, const std::string& key) const;
 
   FetchContext* const context_;
   const ObjectId id_;
@@ -138,6 +165,14 @@ class ObjectFetcher {
   Trouble open_trouble_;
   std::map<MsgId, Trouble> troubles_;
   std::list<std::unique_ptr<Piece>> pieces_;
+
+  std::optional<cachecore::Digest> verity_;
+  std::string merkle_key_;
+  std::optional<ObjectTree> tree_;  // Once it is open, if it has a digest.
+  std::unique_ptr<TreePiece> tree_piece_;
+  std::map<uint64_t, OriginMask> wrong_blocks_;       // By data block: who has had it wrong.
+  std::map<uint64_t, OriginMask> wrong_tree_blocks_;  // The same for the tree.
+  std::string lost_why_;
 };
 
 }  // namespace fetcher

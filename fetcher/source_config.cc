@@ -122,6 +122,17 @@ Status TakeRegistry(const json& root, RegistryOptions* registry) {
   return TakeBool(*it, "plain_http", &registry->plain_http);
 }
 
+Status TakeVerity(const json& root, SourceConfig* config) {
+  std::string digest;
+  RETURN_IF_ERROR(TakeString(root, "verity", &digest));
+  RETURN_IF_ERROR(TakeString(root, "merkle", &config->merkle));
+  if (root.contains("verity")) {
+    ASSIGN_OR_RETURN(config->verity, cachecore::ParseDigest(digest));
+  }
+  if (config->merkle.empty()) return Status();
+  return CheckObjectKey(config->merkle).WithContext("\"merkle\"");
+}
+
 Result<std::string> ReadSmallFile(const std::string& path) {
   const cachecore::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return Status::FromErrno(errno, path);
@@ -147,7 +158,8 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   const auto version = root.find("version");
   if (version == root.end() || *version != 1) return Bad("\"version\" is not 1");
   RETURN_IF_ERROR(CheckFields(root, {"version", "origins", "query", "ca_file", "client_cert",
-                                     "client_key", "headers_file", "s3", "oci"}));
+                                     "client_key", "headers_file", "s3", "oci", "verity",
+                                     "merkle"}));
   SourceConfig config;
   const auto origins = root.find("origins");
   if (origins == root.end() || !origins->is_array() || origins->empty() ||
@@ -164,6 +176,7 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   RETURN_IF_ERROR(TakeCredentialFiles(root, &config.files));
   RETURN_IF_ERROR(TakeS3(root, &config.s3));
   RETURN_IF_ERROR(TakeRegistry(root, &config.registry));
+  RETURN_IF_ERROR(TakeVerity(root, &config));
   if (!config.query.empty() && (config.query[0] != '?' || !IsUrlText(config.query) ||
                                 config.query.find('#') != std::string::npos)) {
     return Bad("\"query\" is not a '?' and URL text");

@@ -3,6 +3,7 @@
 // Model    {"version":1, "origins":["http://h/base/","file:///dir/"], "query":"?a=b",
 //          "ca_file":"/x.pem", ...}; all but version and origins may be absent.  An object's URL is
 //          origin + key.
+//          "verity":"sha256:HEX" is the fs-verity digest, "merkle":"KEY" its tree's key.
 //          Origins and query may carry credentials: only RedactUrl's result may be shown.
 // Errors   ENOENT no such file; EINVAL it is not a source file, saying why; others from reading it.
 // Threads  immutable values; LoadSourceConfig reads one file.
@@ -11,11 +12,13 @@
 #ifndef FETCHER_SOURCE_CONFIG_H_
 #define FETCHER_SOURCE_CONFIG_H_
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "cachecore/status.h"
+#include "cachecore/verity_tree.h"
 #include "fetcher/file_credentials.h"
 #include "fetcher/registry_site.h"
 #include "fetcher/s3_credentials.h"
@@ -29,6 +32,8 @@ struct SourceConfig {
   CredentialFiles files;     // For https origins.
   S3Options s3;              // For s3 origins.
   RegistryOptions registry;  // For oci origins.
+  std::optional<cachecore::Digest> verity;  // What the object's bytes are checked against.
+  std::string merkle;                       // The key of its Merkle tree; "": by its own key.
 };
 
 cachecore::Result<SourceConfig> ParseSourceConfig(std::string_view json);

@@ -39,7 +39,9 @@ using cachecore::Result;
 Result<Source> SourceTable::Open(const std::string& volume) {
   ASSIGN_OR_RETURN(const SourceConfig config, LoadSourceConfig(dir_, volume));
   Source source;
-  for (const std::string& url : config.origins) source.push_back(OpenOrigin(url, config));
+  source.verity = config.verity;
+  source.merkle = config.merkle;
+  for (const std::string& url : config.origins) source.origins.push_back(OpenOrigin(url, config));
   std::erase_if(origins_, [](const auto& entry) { return entry.second.expired(); });
   return source;
 }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,7 +49,11 @@ class TransferSlot {
   const std::shared_ptr<Origin> origin_;
 };
 
-using Source = std::vector<std::shared_ptr<Origin>>;
+struct Source {
+  std::vector<std::shared_ptr<Origin>> origins;
+  std::optional<cachecore::Digest> verity;
+  std::string merkle;  // "": the object's key and ".merkle".
+};
 
 class SourceTable {
  public:

@@ -20,6 +20,9 @@ namespace {
 
 // A list longer than this serves no reader of `holdfast status`; the counts are exact.
 constexpr size_t kMaxListed = 1000;
+// Of one `verify`: a short answer lets the caller show how far it is.
+constexpr uint64_t kMaxWindow = 256 << 20;
+constexpr std::chrono::hours kMaxPatience{1};
 
 json Failure(int error, const std::string& sentence) {
   return {{"ok", false}, {"errno", error}, {"error", sentence}};
@@ -27,6 +30,11 @@ json Failure(int error, const std::string& sentence) {
 
 int64_t Milliseconds(cachecore::Duration duration) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+}
+
+// "" for an object without a digest.
+std::string TextOf(const std::optional<cachecore::Digest>& digest) {
+  return digest ? cachecore::DigestText(*digest) : "";
 }
 
 json RequestsJson(const std::vector<cachecore::RequestInfo>& requests) {
@@ -76,11 +84,13 @@ std::string ControlOps::Handle(const std::string& line) {
     answer = Acquire(request);
   } else if (request["op"] == "shut") {
     answer = Shut(request);
+  } else if (request["op"] == "verify") {
+    answer = Verify(request);
   } else if (request["op"] == "stop") {
     parts_.stop();
     answer = {{"ok", true}};
   } else {
-    answer = Failure(EOPNOTSUPP, "unknown op; there are ping, status, acquire, shut, stop");
+    answer = Failure(EOPNOTSUPP, "unknown op; there are ping, status, acquire, shut, verify, stop");
   }
   // Names and causes may hold any bytes; JSON may not.
   return answer.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -98,6 +108,8 @@ json ControlOps::Status() {
                        {"present", info.present_bytes},
                        {"state", cachecore::Name(info.state)},
                        {"stale", info.stale},
+                       {"verified", info.verity.has_value()},
+                       {"digest", TextOf(info.verity)},
                        {"error", info.last_error}});
   }
   json fetcher = {{"attached", false}};
@@ -125,6 +137,7 @@ json ControlOps::Status() {
             {"requests", counters.requests},
             {"bytes_filled", counters.bytes_filled},
             {"bytes_filled_twice", counters.bytes_filled_twice},
+            {"bytes_found_wrong", counters.bytes_found_wrong},
             {"bytes_in_flight_at_detach", counters.bytes_in_flight_at_detach},
             {"bytes_synced", syncs.bytes},
             {"sync_ms_max", Milliseconds(syncs.longest)}}}};
@@ -159,7 +172,31 @@ json ControlOps::Acquire(const json& request) {
           {"size", info->size_bytes},
           {"present", info->present_bytes},
           {"stale", info->stale},
+          {"digest", TextOf(info->verity)},
           {"path", parts_.fuse_dir + "/" + info->volume_key + "/" + info->cookie_key}};
+}
+
+json ControlOps::Verify(const json& request) {
+  const auto number = [&](const char* field, uint64_t otherwise) -> uint64_t {
+    return request.contains(field) && request[field].is_number_unsigned()
+               ? request[field].get<uint64_t>()
+               : otherwise;
+  };
+  // What is known is enough; nobody is asked for an object that is not.
+  const ObjectNumber object{number("number", 0)};
+  const cachecore::ByteRange window =
+      cachecore::ByteRange::At(number("offset", 0), std::min(number("length", 0), kMaxWindow));
+  const auto patience = std::chrono::milliseconds(std::min<uint64_t>(
+      number("timeout_ms", 30'000), std::chrono::milliseconds(kMaxPatience).count()));
+  if (window.end < window.begin) return Failure(EINVAL, "the window ends past the last byte");
+  const Result<cachecore::RecheckResult> found = parts_.cache->Recheck(object, window, patience);
+  if (!found.ok()) return Failure(found.status().error(), found.status().message());
+  return {{"ok", true},
+          {"checked", found->checked_bytes},
+          {"wrong", found->wrong_bytes},
+          {"healed", found->healed_bytes},
+          {"next", found->next},
+          {"why", found->error}};
 }
 
 json ControlOps::Shut(const json& request) {

@@ -1,6 +1,7 @@
 // ControlOps: what the operator's requests do.
 //
-// Model    a request is a JSON object with "op": ping, status, acquire, shut, stop.  See
+// Model    a request is a JSON object with "op": ping, status, acquire, shut, verify,
+//          stop.  See
 // docs/protocol.md
 //          "The control socket" for the fields.
 // Errors   every bad request gets {"ok":false,...} with a sentence.
@@ -36,6 +37,7 @@ class ControlOps {
  private:
   nlohmann::json Status();
   nlohmann::json Acquire(const nlohmann::json& request);
+  nlohmann::json Verify(const nlohmann::json& request);
   nlohmann::json Shut(const nlohmann::json& request);
   // Blocks until the fetcher answers, unless the object is known.
   cachecore::Result<cachecore::ObjectInfo> AcquireObject(const nlohmann::json& request);

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -180,9 +181,10 @@ struct FuseOps {
     if (!slice.ok()) {
       fuse_reply_err(req, ReaderError(slice.status()));
     } else if (slice->has_value()) {
-      ReplySlice(req, FuseServer::current_unique_, **slice);
+      (*slice)->verity ? server->ReplyChecked(req, FuseServer::current_unique_, **slice, 0)
+                       : ReplySlice(req, FuseServer::current_unique_, **slice);
     } else {
-      server->ReadMissing(req, number, range);
+      server->ReadMissing(req, FuseServer::current_unique_, number, range, 0);
     }
   }
 
@@ -247,20 +249,42 @@ void FuseServer::Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched
   fuse_req_interrupt_func(req, nullptr, nullptr);
 }
 
-void FuseServer::ReadMissing(fuse_req_t req, ObjectNumber number, ByteRange range) {
+void FuseServer::ReadMissing(fuse_req_t req, uint64_t unique, ObjectNumber number, ByteRange range,
+                             int tries) {
   const auto watched = Watch(req);
   cachecore::ReadTicket ticket =
       cache_->Read(number, range,
-                   [this, req, watched, unique = current_unique_](
-                       const Status& status, const cachecore::FileSlice& slice) {
+                   [this, req, watched, unique, tries](const Status& status,
+                                                       const cachecore::FileSlice& slice) {
                      Unwatch(req, watched);
-                     if (status.ok()) {
-                       ReplySlice(req, unique, slice);
-                     } else {
+                     if (!status.ok()) {
                        fuse_reply_err(req, ReaderError(status));
+                     } else if (slice.verity) {
+                       ReplyChecked(req, unique, slice, tries);
+                     } else {
+                       ReplySlice(req, unique, slice);
                      }
                    });
   if (ticket != nullptr) interrupts_.SetTicket(watched->second, std::move(ticket));
+}
+
+void FuseServer::ReplyChecked(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice,
+                              int tries) {
+  // Whole blocks; a request may begin and end inside one.
+  static thread_local std::vector<uint8_t> buffer;
+  const uint64_t skip = slice.range.begin % cachecore::kVerityBlock;
+  buffer.resize(std::max<size_t>(buffer.size(),
+                                 skip + slice.range.size() + cachecore::kVerityBlock));
+  const Status checked = slice.range.empty() ? Status() : cache_->ReadChecked(slice, buffer);
+  if (checked.ok()) {
+    const auto* bytes = reinterpret_cast<const char*>(buffer.data());
+    fuse_reply_buf(req, bytes + skip, slice.range.size());
+  } else if (checked.error() == EAGAIN && tries < kMaxTries) {
+    ReadMissing(req, unique, slice.verity->number, slice.range, tries + 1);
+  } else {
+    LOG(ERROR) << checked.message() << "; EIO after " << tries << " more tries";
+    fuse_reply_err(req, EIO);
+  }
 }
 
 const fuse_lowlevel_ops& FuseOperations() {

@@ -72,6 +72,8 @@ class FuseServer {
  private:
   friend struct FuseOps;  // fuse_ops.cc
 
+  static constexpr int kMaxTries = 3;
+
   // A watch and who keeps it; what libfuse hands back to us when a request is interrupted.
   using Watched = std::pair<Interrupts*, uint64_t>;
 
@@ -82,7 +84,11 @@ class FuseServer {
   cachecore::Status OpenSession(cachecore::UniqueFd fd);
   // Runs the saved INIT through the fresh session, before any thread serves.
   cachecore::Status ReplayInit();
-  void ReadMissing(fuse_req_t req, cachecore::ObjectNumber number, cachecore::ByteRange range);
+  // `tries`: how often bytes for this request were found wrong in the cache.
+  void ReadMissing(fuse_req_t req, uint64_t unique, cachecore::ObjectNumber number,
+                   cachecore::ByteRange range, int tries);
+  // The reply of an object with a digest: from memory, after its bytes have been checked.
+  void ReplyChecked(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice, int tries);
 
   // The kernel's name for the request that this thread is handling (libfuse does not tell).
   static thread_local uint64_t current_unique_;
