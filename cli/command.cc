@@ -16,7 +16,7 @@ const std::vector<Verb>& Verbs() {
       {"status", "Show instances, mounts, objects and waiting requests", AddStatus},
       {"stop", "Stop an instance that has no mounts", AddStop},
       {"dump", "Print a cache's records, offline", AddDump},
-      {"verify", "Check what must hold in a cache, offline", AddVerify},
+      {"verify", "Check a mounted image's bytes, or a cache offline", AddVerify},
       {"image", "Make, publish and show images", AddImage},
       {"upgrade", "Swap running daemons for the programs on disk", AddUpgrade},
       {"supervise", "Run an instance's daemons in the foreground", AddSupervise},

@@ -1,14 +1,19 @@
+#include <unistd.h>
+
 #include <cerrno>
+#include <chrono>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "cachecore/parse_text.h"
 #include "cachecore/rocksdb_metadata_store.h"
 #include "cachecore/verify.h"
 #include "cli/cache_dir.h"
 #include "cli/command.h"
 #include "cli/files.h"
+#include "cli/live_verify.h"
 
 namespace cli {
 namespace {
@@ -20,6 +25,8 @@ using cachecore::VerifyReport;
 
 struct VerifyVerbOptions {
   InstanceOptions instance;
+  std::string name;
+  std::string timeout = "30s";
   std::string cache_dir;
   std::string boot_id;
   std::vector<std::string> contents;
@@ -69,9 +76,51 @@ void PrintJson(const VerifyReport& report) {
   std::cout << JsonText(printed, 2) << '\n';
 }
 
+// A bar on a terminal, nothing elsewhere.
+void ShowProgress(const LiveVerifyReport& report, uint64_t done) {
+  constexpr uint64_t kWidth = 40;
+  if (isatty(STDERR_FILENO) == 0 || report.size_bytes == 0) return;
+  const auto full = static_cast<size_t>(done * kWidth / report.size_bytes);
+  std::cerr << "\r[" << std::string(full, '#') << std::string(kWidth - full, ' ') << "] "
+            << done * 100 / report.size_bytes << " %, " << report.wrong_bytes << " bytes wrong"
+            << (done == report.size_bytes ? "\n" : "") << std::flush;
+}
+
+int RunLive(const Instance& instance, const VerifyVerbOptions& given) {
+  if (!given.cache_dir.empty() || !given.contents.empty() || given.as_new_boot ||
+      !given.boot_id.empty()) {
+    return Fail(Status(EINVAL, "with NAME a running daemon is asked; the other options are for "
+                               "checking a cache directory, without NAME"),
+                kExitUsage);
+  }
+  const Result<cachecore::Duration> timeout = cachecore::ParseDuration(given.timeout);
+  if (!timeout.ok()) return Fail(Status(timeout.status()).WithContext("--timeout"), kExitUsage);
+  const Result<LiveVerifyReport> report =
+      LiveVerify(instance, given.name, std::chrono::ceil<std::chrono::milliseconds>(*timeout),
+                 given.json ? [](const LiveVerifyReport&, uint64_t) {} : ShowProgress);
+  if (!report.ok()) return Fail(report.status());
+  if (given.json) {
+    std::cout << JsonText({{"name", report->name},
+                           {"digest", report->digest},
+                           {"size", report->size_bytes},
+                           {"checked", report->checked_bytes},
+                           {"wrong", report->wrong_bytes},
+                           {"healed", report->healed_bytes},
+                           {"error", report->error}})
+              << '\n';
+  } else {
+    std::cout << report->name << ": " << report->checked_bytes << " of " << report->size_bytes
+              << " bytes present and checked, " << report->wrong_bytes << " wrong, "
+              << report->healed_bytes << " of them healed\n";
+  }
+  if (report->healed_bytes == report->wrong_bytes) return kExitOk;
+  return Fail(Status(EIO, report->name + ": " + report->error));
+}
+
 int RunVerify(const VerifyVerbOptions& given) {
   const Result<Instance> instance = given.instance.Make();
   if (!instance.ok()) return Fail(instance.status(), kExitUsage);
+  if (!given.name.empty()) return RunLive(*instance, given);
   cachecore::VerifyOptions options;
   options.cache_dir = given.cache_dir.empty() ? CacheDirOf(*instance) : given.cache_dir;
   options.as_new_boot = given.as_new_boot;
@@ -103,6 +152,12 @@ int RunVerify(const VerifyVerbOptions& given) {
 
 void AddVerify(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<VerifyVerbOptions>();
+  app->add_option("NAME", options->name,
+                  "A mount point or VOLUME/OBJECT: the running daemon checks it and mends it")
+      ->type_name("");
+  app->add_option("--timeout", options->timeout,
+                  "With NAME: how long to wait for what is fetched again (default: 30s)")
+      ->type_name("TIME");
   app->add_option("--cache-dir", options->cache_dir, "The cache directory (default: --instance's)")
       ->type_name("DIR");
   app->add_option("--content", options->contents,

@@ -1,0 +1,175 @@
+"""Images with a digest: a wrong byte at the origin, in the Merkle tree or in the cache is never read."""
+
+import json
+import os
+import unittest
+
+import _path  # noqa: F401
+from harness import images
+from harness.case import Case, main
+from harness.verity import BLOCK, data_files, flip_bits, forget_pages, read_blocks, with_tree
+
+SIZE = (8 << 20) + 1234
+
+
+class VerityTest(Case):
+    def setUp(self):
+        super().setUp()
+        self.source = images.random_file(SIZE, seed=7)
+        with open(self.source, "rb") as f:
+            self.truth = f.read()
+        self.good_root = self.box.make_directory("good")
+        self.bad_root = self.box.make_directory("bad")
+        self.digest = with_tree(self.source, self.good_root)
+        with_tree(self.source, self.bad_root)
+        self.good = self.serve(self.good_root, name="nginx-good")
+        self.bad = self.serve(self.bad_root, name="nginx-bad")
+        self.instance = self.holdfast()
+
+    def bad_path(self, name="image"):
+        return os.path.join(self.bad_root, name)
+
+    def mount(self, *origins, digest=None):
+        urls = [origin.url("image") for origin in origins]
+        flags = [flag for url in urls[1:] for flag in ("--origin", url)]
+        return self.instance.mount_file(urls[0], f"--verify={digest or self.digest}", *flags)
+
+    def object(self):
+        return self.instance.status()["objects"][0]
+
+    def verify(self, name, *flags):
+        return self.instance.run("verify", "--root", self.instance.root, "--instance", self.instance.name, *flags, name)
+
+    def test_a_good_image_reads_right_and_is_told_from_one_without_a_digest(self):
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+        self.assertEqual(self.object()["digest"], self.digest)
+        text = self.instance.run("status", "--root", self.instance.root).stdout
+        self.assertRegex(text, r"image.*, verified")
+        other = self.holdfast("u")
+        other.mount_file(self.good.url("image"))
+        self.assertRegex(other.run("status", "--root", other.root).stdout, r"image.*, unverified")
+
+    def test_small_objects_need_no_tree(self):
+        for size in (0, 1, BLOCK):
+            name = f"small{size}"
+            with open(os.path.join(self.good_root, name + ".src"), "wb") as f:
+                f.write(self.truth[:size])
+            digest = with_tree(f.name, self.good_root, name)
+            path = self.instance.mount_file(self.good.url(name), f"--verify={digest}")
+            self.assertEqual(read_blocks(path, self.truth[:size]), [])
+
+    def test_a_wrong_digest_fails_the_mount_with_the_digest_named(self):
+        wrong = "sha256:" + "12" * 32
+        point = self.box.make_directory("p")
+        for url in (self.good.url("image"),):
+            done = self.instance.try_mount(url, point, f"--verify={wrong}", "--as=file")
+            self.assert_one_line(done, rf"image: is not the file of digest {wrong}")
+        self.assert_one_line(self.instance.try_mount(self.good.url("image"), point, "--verify=sha256:12"),
+                             r"--verify: .*no fs-verity digest")
+
+    def test_an_image_without_its_tree_fails_the_mount(self):
+        os.unlink(self.bad_path("image.merkle"))
+        done = self.instance.try_mount(self.bad.url("image"), self.box.make_directory("p"), f"--verify={self.digest}")
+        self.assert_one_line(done, r"image\.merkle.*404")
+
+    def test_flipped_bits_at_the_only_origin_are_errors_of_their_blocks_alone(self):
+        flipped = flip_bits(self.bad_path())
+        path = self.mount(self.bad)
+        failed = read_blocks(path, self.truth)
+        self.assertEqual(failed, flipped)
+        log = self.instance.log_text("holdfastd")
+        first = flipped[1] * BLOCK
+        self.assertRegex(log, rf"image.*bytes \[{first}, {first + BLOCK}\) are wrong at {self.bad.url('image')}")
+        with_tree(self.source, self.bad_root)  # Put right: a later read asks again.
+
+    def test_a_good_origin_beside_a_bad_one_makes_every_read_right(self):
+        flip_bits(self.bad_path())
+        path = self.mount(self.bad, self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+
+    def test_flipped_bits_in_the_tree_cost_what_they_cover(self):
+        blocks = os.path.getsize(self.bad_path("image.merkle")) // BLOCK
+        flipped = flip_bits(self.bad_path("image.merkle"), every=4, first=1)
+        leaves = [block - (blocks - (len(self.truth) + 128 * BLOCK - 1) // (128 * BLOCK)) for block in flipped]
+        covered = {leaf * 128 + i for leaf in leaves for i in range(128)}
+        path = self.mount(self.bad)
+        failed = set(read_blocks(path, self.truth))
+        self.assertEqual(failed, {block for block in covered if block * BLOCK < len(self.truth)})
+
+    def test_a_good_tree_beside_a_bad_one_makes_every_read_right(self):
+        flip_bits(self.bad_path("image.merkle"), every=4, first=1)
+        path = self.mount(self.bad, self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+
+    def test_flipped_bits_in_the_cache_are_found_and_fetched_again(self):
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+        stored = data_files(self.instance)[0]
+        flipped = flip_bits(stored, end=SIZE)
+        forget_pages(path)
+        self.assertEqual(read_blocks(path, self.truth), [])
+        found = self.instance.status()["counters"]["bytes_found_wrong"]
+        self.assertGreaterEqual(found, len(flipped) * BLOCK - BLOCK)
+        with open(stored, "rb") as f:
+            self.assertEqual(f.read(SIZE), self.truth)
+
+    def test_flipped_bits_in_the_cache_between_two_mounts(self):
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+        self.instance.umount(os.path.dirname(path))
+        self.instance.stop()
+        stored = data_files(self.instance)[0]
+        flip_bits(stored, end=SIZE)
+        flip_bits(stored, begin=(SIZE + 65535) // 65536 * 65536, every=3)  # The tree, its root among it.
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+
+    def test_what_is_present_with_its_tree_needs_no_origin(self):
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+        self.instance.umount(os.path.dirname(path))
+        self.instance.stop()
+        self.good.stop()
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+
+    def test_through_an_erofs_mount(self):
+        image, tree = images.random_image(4, 1 << 20, seed=5)
+        digest = with_tree(image, self.good_root, "e.erofs")
+        with_tree(image, self.bad_root, "e.erofs")
+        flip_bits(self.bad_path("e.erofs"), first=1)
+        point = self.instance.mount(self.bad.url("e.erofs"), f"--verify={digest}", "--origin",
+                                    self.good.url("e.erofs"))
+        self.assertEqual(images.manifest(point), images.manifest(tree))
+
+    def test_verify_finds_and_heals(self):
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+        stored = data_files(self.instance)[0]
+        flipped = flip_bits(stored, first=3, end=SIZE)
+        done = self.verify(os.path.dirname(path), "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout.splitlines()[-1])
+        self.assertEqual((report["wrong"], report["healed"]), (len(flipped) * BLOCK, len(flipped) * BLOCK))
+        self.assertEqual(report["checked"], SIZE)
+        with open(stored, "rb") as f:
+            self.assertEqual(f.read(SIZE), self.truth)
+        self.assertEqual(self.verify(os.path.dirname(path)).returncode, 0)
+
+    def test_verify_says_what_it_cannot_heal(self):
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+        flip_bits(data_files(self.instance)[0], every=10 ** 6, first=5, end=SIZE)
+        self.good.stop()
+        done = self.verify(os.path.dirname(path), "--timeout=1s")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"image: bytes \[20480, 24576\)")
+
+    def test_verify_of_an_object_without_a_digest_says_so(self):
+        path = self.instance.mount_file(self.good.url("image"))
+        self.assert_one_line(self.verify(os.path.dirname(path)), r"without --verify")
+
+
+if __name__ == "__main__":
+    main(["fsverity", "mkfs.erofs"])
