@@ -3,7 +3,7 @@
 # The options of a verb, in the order of its --help.
 _holdfast_options() {
   case $1 in
-    mount) echo "--help --origin --as --erofs-options --timeout --ca-file --client-cert --client-key
+    mount) echo "--help --origin --as --verify --merkle --erofs-options --timeout --ca-file --client-cert --client-key
                  --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
                  --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
@@ -12,7 +12,7 @@ _holdfast_options() {
     status) echo "--help --json --instance --root" ;;
     stop) echo "--help --instance --root" ;;
     dump) echo "--help --cache-dir --instance --root" ;;
-    verify) echo "--help --cache-dir --content --as-new-boot --boot-id --json --instance --root" ;;
+    verify) echo "--help --timeout --cache-dir --content --as-new-boot --boot-id --json --instance --root" ;;
     'image build') echo "--help --force --config --tmp-dir --max-size --json --auth-file --plain-http
                  --mirror --ca-file" ;;
     'image push') echo "--help --json --auth-file --plain-http --mirror --ca-file" ;;

@@ -82,7 +82,10 @@ TEST(MetadataSchemaTest, EveryRecordSurvivesItsEncoding) {
                               .cookie = RandomBytes(&random, 252),
                               .size_bytes = random() % PresenceMap::kMaxObjectSize,
                               .stale = random() % 2 == 0,
-                              .attr = RandomBytes(&random, 4096)};
+                              .attr = RandomBytes(&random, 4096),
+                              .verity = random() % 2 == 0 ? std::optional<Digest>(Digest{
+                                                                static_cast<uint8_t>(random())})
+                                                          : std::nullopt};
     const auto object_again = DecodeObject(ObjectKey(object.number), EncodeObject(object));
     ASSERT_TRUE(object_again.ok()) << object_again.status().message();
     EXPECT_EQ(object_again->number, object.number);
@@ -91,6 +94,7 @@ TEST(MetadataSchemaTest, EveryRecordSurvivesItsEncoding) {
     EXPECT_EQ(object_again->size_bytes, object.size_bytes);
     EXPECT_EQ(object_again->stale, object.stale);
     EXPECT_EQ(object_again->attr, object.attr);
+    EXPECT_EQ(object_again->verity, object.verity);
 
     JournalRecord request{.msg_id = {static_cast<uint32_t>(random())},
                           .opcode = static_cast<uint32_t>(random()),

@@ -607,8 +607,8 @@ TEST_F(RocksDbMetadataStoreTest, ANewerSchemaIsRefusedWithAReason) {
   const Status status = OpenError();
   EXPECT_EQ(status.error(), EPROTO);
   EXPECT_EQ(status.message(), directory_ +
-                                  " was written by a newer Holdfast (schema 3, this program knows "
-                                  "up to 2): use that Holdfast, or another --cache-dir");
+                                  " was written by a newer Holdfast (schema 4, this program knows "
+                                  "up to 3): use that Holdfast, or another --cache-dir");
 }
 
 // The journal's record is as schema 1 wrote it: it goes on with FUSE request 42.
@@ -629,7 +629,26 @@ TEST_F(RocksDbMetadataStoreTest, StateOfThePreviousSchemaIsReadAndBecomesCurrent
   EXPECT_EQ(journal[0].object.value, 17u);
   EXPECT_EQ(journal[0].range, (ByteRange{4096, 8192}));
   EXPECT_EQ(journal[0].generation.value, 1u);
-  EXPECT_NE(Dump().find("\nschema version=2\n"), std::string::npos);
+  EXPECT_NE(Dump().find("\nschema version=3\n"), std::string::npos);
+}
+
+TEST_F(RocksDbMetadataStoreTest, RemovedPresenceIsGoneOfBothKinds) {
+  Reopen();
+  PutObject(Object());
+  MetadataBatch batch;
+  batch.add_presence.push_back({kObjectNumber, {0, 40960}, Presence::kThisBoot});
+  batch.add_presence.push_back({kObjectNumber, {0, 40960}, Presence::kDurable});
+  ASSERT_TRUE(store_->Commit(batch, Sync::kNo).ok());
+  MetadataBatch removal;
+  removal.remove_presence.push_back({kObjectNumber, {8192, 16384}, Presence::kDurable});
+  ASSERT_TRUE(store_->Commit(removal, Sync::kYes).ok());
+  Reopen();
+  const PresenceMap present = *store_->LoadPresence(kObjectNumber, 40960);
+  EXPECT_EQ(present.Gaps({0, 40960}), (std::vector<ByteRange>{{8192, 16384}}));
+  MetadataBatch rest;
+  rest.remove_presence.push_back({kObjectNumber, {0, 40960}, Presence::kDurable});
+  ASSERT_TRUE(store_->Commit(rest, Sync::kYes).ok());
+  EXPECT_EQ(store_->LoadPresence(kObjectNumber, 40960)->present_bytes(), 0u);
 }
 
 TEST_F(RocksDbMetadataStoreTest, ADamagedSchemaRecordIsWrittenAnew) {
@@ -638,7 +657,7 @@ TEST_F(RocksDbMetadataStoreTest, ADamagedSchemaRecordIsWrittenAnew) {
   PutRaw(schema::VersionKey(), "garbage");
   Reopen();
   EXPECT_TRUE(store_->LoadObject(kObjectNumber)->has_value());
-  EXPECT_NE(Dump().find("\nschema version=2\n"), std::string::npos);
+  EXPECT_NE(Dump().find("\nschema version=3\n"), std::string::npos);
 }
 
 TEST_F(RocksDbMetadataStoreTest, ASecondOpeningInTheSameProcessIsBusy) {
@@ -779,7 +798,7 @@ object_key volume=16 cookie="layer" number=17
 object number=17 volume=16 size=268435556 stale=0 cookie="layer" attr="etag"
 object number=18 volume=16 size=268435556 stale=0 cookie="\x01\xff" attr="etag"
 request msg=9 opcode=2 object=17 range=[0, 65536) generation=3
-schema version=2
+schema version=3
 volume number=16 key="images"
 )";
   EXPECT_EQ(Dump(), expected);

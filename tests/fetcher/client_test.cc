@@ -57,7 +57,7 @@ class DeviceClientTest : public testing::Test {
 TEST_F(DeviceClientTest, IntroducesItselfInThisOrder) {
   Attach();
   EXPECT_EQ(client_->generation().value, 42u);
-  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 3\n", "restore\ncredit 8\n"));
+  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 7\n", "restore\ncredit 8\n"));
 }
 
 TEST_F(DeviceClientTest, SpeaksOneCommandAPacketToADaemonWithoutBatches) {
@@ -172,7 +172,7 @@ TEST_F(DeviceClientTest, AnHeirHearsNothingThatWasMeantForTheDeadOne) {
   client_ = std::move(client).value();
   EXPECT_EQ(client_->generation().value, 43u);
   daemon_.WaitUntil([&] { return daemon_.credits() == 16; });
-  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 3\n", "restore\ncredit 16\n"));
+  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 7\n", "restore\ncredit 16\n"));
   daemon_.Open(3, 2, "v", "d");
   ASSERT_TRUE(client_->ReadMessages(&handler_).ok());
   EXPECT_THAT(handler_.opens, SizeIs(1));
