@@ -643,8 +643,8 @@ TEST_F(RocksDbMetadataStoreTest, RemovedPresenceIsGoneOfBothKinds) {
   removal.remove_presence.push_back({kObjectNumber, {8192, 16384}, Presence::kDurable});
   ASSERT_TRUE(store_->Commit(removal, Sync::kYes).ok());
   Reopen();
-  const PresenceMap present = *store_->LoadPresence(kObjectNumber, 40960);
-  EXPECT_EQ(present.Gaps({0, 40960}), (std::vector<ByteRange>{{8192, 16384}}));
+  const Result<PresenceMap> present = store_->LoadPresence(kObjectNumber, 40960);
+  EXPECT_EQ(present->Gaps({0, 40960}), (std::vector<ByteRange>{{8192, 16384}}));
   MetadataBatch rest;
   rest.remove_presence.push_back({kObjectNumber, {0, 40960}, Presence::kDurable});
   ASSERT_TRUE(store_->Commit(rest, Sync::kYes).ok());

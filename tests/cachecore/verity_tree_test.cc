@@ -33,7 +33,7 @@ TEST(VerityTreeTest, TheDigestOfTheEmptyFileIsTheProgramsToo) {
 TEST(VerityTreeTest, EveryTreeBlockIsTheOneItsParentNames) {
   std::mt19937_64 random(TestSeed());
   const std::string data = RandomBytes((128 * 128 + 300) * kVerityBlock + 17, &random);
-  const Built built = BuildOf(data);
+  const BuiltTree built = BuildOf(data);
   const VerityLayout layout(data.size());
   BlockHasher hasher;
   const auto block = [&](uint64_t number) {

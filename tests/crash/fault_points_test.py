@@ -22,6 +22,7 @@ from harness.holdfast import BIN, NO_READ_AHEAD, Holdfast
 from harness.nginx import Nginx
 from harness.readers import RIGHT, Reader
 from harness.sandbox import Sandbox, Timeout, wait_until
+from harness.verity import flip_bits, forget_pages, with_tree
 
 SIZE = 4 << 20
 # What two readers may have had in flight when a process died: the kernel reads 128 KiB ahead of each.
@@ -39,9 +40,12 @@ ONCE = BEGIN + ("start.listening", "start.database_open", "start.database_prepar
 NO_RESEND = ("fuse.request_kept",)
 REPLACE = ("store.before_erase", "store.erase", "data.removed")
 END = ("stop.unmounted", "stop.store_emptied")
+# Passed when bytes in the cache are found wrong; these, and the last, only with a digest.
+ROT = ("store.before_unpresent", "store.unpresent")
+VERIFIED = ROT + ("fetcher.tree_stored",)
 NEW_CONNECTION = "fetcher.connection_stored"  # Not passed by a fetcher that resumes one.
 CAN_FAIL = ("store.before_object", "store.before_presence", "store.before_durable", "store.before_request",
-            "store.before_request_end", "data.created", "data.synced")
+            "store.before_request_end", "store.before_unpresent", "data.created", "data.synced")
 
 
 def points_of(program):
@@ -91,12 +95,12 @@ class Instance:
         logs = self.holdfast.log_text("holdfastd") + self.holdfast.log_text("holdfast-fetcherd")
         return supervisor.count("exited with code 99") + len(re.findall(r"fault point \S+: failing", logs))
 
-    def mount(self, url):
+    def mount(self, url, *flags):
         """As a person would: again, if a daemon died in the middle of it."""
         for attempt in range(5):
             point = self.bench.box.make_directory(f"m-{self.holdfast.name}-{len(self.points)}-{attempt}")
             settings = self.settings if not self.points else ()
-            done = self.holdfast.try_mount(url, point, "--as=file", *settings)
+            done = self.holdfast.try_mount(url, point, "--as=file", *flags, *settings)
             if done.returncode == 0:
                 self.points.append(point)
                 return os.path.join(point, url.rsplit("/", 1)[1])
@@ -120,6 +124,8 @@ class Bench:
     def __init__(self, box):
         self.box = box
         self.truth = images.random_file(SIZE)
+        self.digest = with_tree(self.truth, box.make_directory("tree"))
+        self.tree = os.path.join(box.make_directory("tree"), "image.merkle")
         self.other = images.random_file(SIZE, seed=2)
         self.served = box.make_directory("served")
         self.origin = Nginx(box, self.served, 1).start()
@@ -137,6 +143,7 @@ class Bench:
         directory = os.path.join(self.served, f"v{self.cases}")
         os.mkdir(directory)
         os.link(self.truth, os.path.join(directory, "file"))
+        shutil.copyfile(self.tree, os.path.join(directory, "file.merkle"))
         return f"v{self.cases}/file"
 
     def readers(self, path, truth, split):
@@ -144,8 +151,8 @@ class Bench:
             data = f.read()
         return [Reader(path, begin, end - begin, data[begin:end]) for begin, end in split]
 
-    def read(self, instance, uri, truth, allowed=(RIGHT,), between=lambda: None):
-        path = instance.mount(self.origin.url(uri))
+    def read(self, instance, uri, truth, allowed=(RIGHT,), between=lambda: None, flags=()):
+        path = instance.mount(self.origin.url(uri), *flags)
         readers = self.readers(path, truth, ((0, SIZE // 2), (SIZE // 2, SIZE)))
         try:
             between()
@@ -189,17 +196,20 @@ class Bench:
         uri = self.new_file()
         if point in REPLACE:
             self.prepare_replacement(instance, uri)
+        flags = (f"--verify={self.digest}",) if point in VERIFIED else ()
+        if point in ROT:
+            self.prepare_rot(instance, uri, flags)
         instance.arm(program, point, nth, action)
         if point == NEW_CONNECTION:
             instance.kill("holdfastd")
         instance.kill(program)
         wait_until(lambda: not os.path.exists(instance.fault_file(program)), 20, f"a {program} that is armed")
         truth = self.other if point in REPLACE else self.truth
-        self.read(instance, uri, truth, allowed, lambda: self.kill_fetcher(instance))
+        self.read(instance, uri, truth, allowed, lambda: self.kill_fetcher(instance), flags)
         hit = self.wait_hit(instance, before)
         if not hit:
             instance.kill(program)  # Disarmed.
-        self.read(instance, uri, truth)
+        self.read(instance, uri, truth, flags=flags)
         instance.verify()
         if point not in REPLACE and action == "exit":  # After a failed sync nobody knows what is on disk: it is dropped.
             twice = self.origin.served("/" + uri).twice_bytes
@@ -231,6 +241,13 @@ class Bench:
         done = instance.holdfast.run("umount", "--root", instance.holdfast.root, instance.points.pop())
         if done.returncode:
             raise Failed(f"umount: {done.stderr}")
+
+    def prepare_rot(self, instance, uri, flags):
+        """What is present of the file goes bad on the disk."""
+        path = self.read(instance, uri, self.truth, flags=flags)
+        number = max(known["number"] for known in instance.holdfast.status()["objects"])
+        flip_bits(instance.holdfast.state_path("cache", "data", f"{number % 256:02x}", f"{number}.data"), end=SIZE)
+        forget_pages(path)
 
     def run_alone(self, program, point, nth, action):
         """With an instance of its own, whose begin or end is the matter."""
@@ -275,7 +292,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="a regular expression for points")
     options = parser.parse_args()
-    reasons = unmet(())
+    reasons = unmet(("fsverity",))
     if reasons:
         print("SKIP: " + ", ".join(reasons))
         sys.exit(SKIP)
