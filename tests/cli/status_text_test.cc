@@ -45,8 +45,8 @@ TEST(StatusTextTest, ARunningInstanceIsShownWhole) {
             "  fetcher     pid 12, attached for 2m 5s (since 2023-11-14T22:11:15Z), generation 4, "
             "restarted 3 times (last: killed by signal 9), next start in 1.5 s\n"
             "  mount       /mnt/x  erofs  http://h/image.erofs\n"
-            "  object 17  h-1/image.erofs  3.0 GiB, 99.9 % present, Open\n"
-            "  object 18  h-2/x  0 B, 100.0 % present, Close, stale, error: 404 Not Found\n"
+            "  object 17  h-1/image.erofs  3.0 GiB, 99.9 % present, Open, unverified\n"
+            "  object 18  h-2/x  0 B, 100.0 % present, Close, unverified, stale, error: 404 Not Found\n"
             "  requests    1 waiting, the oldest for 3.2 s\n"
             "    READ object 17 offset 4096 length 65536, waits 3.2 s, 2 waiters, with the "
             "fetcher: connection refused\n");
