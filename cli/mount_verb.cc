@@ -153,7 +153,7 @@ Status Resolve(ParsedMount* parsed) {
                                ", not the digest given by --verify");
   }
   request->source.verity = image.verity;
-  request->source.merkle = image.merkle_digest;
+  request->source.merkle = BlobKey(reference, image.merkle_digest);
   request->manifest_digest = image.manifest_digest;
   request->image_bytes = image.erofs_bytes;
   return {};
