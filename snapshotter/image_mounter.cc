@@ -103,6 +103,8 @@ std::vector<std::string> HoldfastMounter::MountCommand(const ImageLayer& image,
       mirrors != options_.mirrors.end()) {
     for (const std::string& mirror : mirrors->second) argv.push_back("--mirror=" + mirror);
   }
+  argv.push_back("--verify=" + image.verity);
+  argv.push_back("--merkle=" + image.merkle);
   argv.push_back("oci-blob://" + image.registry + "/" + image.repository + "@" + image.blob);
   argv.push_back(path);
   return argv;
