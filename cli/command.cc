@@ -18,6 +18,8 @@ const std::vector<Verb>& Verbs() {
       {"dump", "Print a cache's records, offline", AddDump},
       {"verify", "Check a mounted image's bytes, or a cache offline", AddVerify},
       {"image", "Make, publish and show images", AddImage},
+      {"rootfs", "Make root file systems of images", AddRootfs},
+      {"run", "Run a container of an image, by runc", AddRun},
       {"upgrade", "Swap running daemons for the programs on disk", AddUpgrade},
       {"supervise", "Run an instance's daemons in the foreground", AddSupervise},
       {"version", "Print the version", AddVersion},

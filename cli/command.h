@@ -43,6 +43,8 @@ void AddVerify(CLI::App* app, int* exit_code);
 void AddSupervise(CLI::App* app, int* exit_code);
 void AddUpgrade(CLI::App* app, int* exit_code);
 void AddImage(CLI::App* app, int* exit_code);
+void AddRootfs(CLI::App* app, int* exit_code);
+void AddRun(CLI::App* app, int* exit_code);
 void AddVersion(CLI::App* app, int* exit_code);
 
 // --instance and --root, for the verbs that have them.

@@ -1,0 +1,277 @@
+#include "cli/rootfs.h"
+
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <ctime>
+#include <filesystem>
+#include <iostream>
+
+#include "cli/files.h"
+#include "cli/image_reference.h"
+#include "cli/mount_point.h"
+#include "cli/mount_table.h"
+#include "cli/resolved_image.h"
+#include "cli/rootfs_image.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+std::string OverlayPoint(const Instance& instance, const std::string& name) {
+  return RootfsBundle(instance, name) + "/rootfs";
+}
+
+// The process that has the overlay with this upper directory in another mount namespace; 0: none.
+pid_t ContainerProcess(const std::string& upper) {
+  char own[PATH_MAX] = {};
+  if (readlink("/proc/self/ns/mnt", own, sizeof own - 1) < 0) return 0;
+  for (const std::string& name : ListDirectory("/proc")) {
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    char other[PATH_MAX] = {};
+    if (readlink(("/proc/" + name + "/ns/mnt").c_str(), other, sizeof other - 1) < 0) continue;
+    if (std::string(own) == other) continue;
+    const Result<std::string> table = ReadFile("/proc/" + name + "/mountinfo");
+    if (table.ok() && table->find("upperdir=" + upper + "/upper,") != std::string::npos) {
+      return std::stoi(name);
+    }
+  }
+  return 0;
+}
+
+// Removes a directory, unless something is mounted in it, which would be emptied.
+Status RemoveTree(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  for (const MountEntry& entry : table) {
+    if (entry.mount_point == path || entry.mount_point.starts_with(path + "/")) {
+      return Status(EBUSY, entry.mount_point + " is still mounted; unmount it first");
+    }
+  }
+  std::error_code error;
+  std::filesystem::remove_all(path, error);
+  if (error) return Status::FromErrno(error.value(), "remove " + path);
+  return {};
+}
+
+Status UnmountIfMounted(const std::string& path) {
+  for (;;) {
+    ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+    if (FindMount(table, path) == nullptr) return {};
+    if (umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) continue;
+    const int error = errno;
+    const std::string holders = error == EBUSY ? DescribeHolders(path) : "";
+    if (error == EBUSY) {
+      return Status(EBUSY, path + " is busy" + (holders.empty() ? "" : ", " + holders) +
+                               "; end its users first");
+    }
+    return Status::FromErrno(error, "unmount " + path);
+  }
+}
+
+// Images that no overlay uses any more.
+Status ReleaseUnusedImages(const Instance& instance) {
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  std::vector<std::string> used;
+  for (const RootfsRecord& record : ListRootfsRecords(instance)) {
+    if (FindMount(table, OverlayPoint(instance, record.name)) != nullptr ||
+        ContainerProcess(record.upper) != 0) {
+      used.push_back(ImageMountPoint(instance, record.erofs_digest));
+    }
+  }
+  return ReleaseImagesBut(instance, used);
+}
+
+Status TakeDown(const Instance& instance, const std::string& name) {
+  const std::string bundle = RootfsBundle(instance, name);
+  const Result<RootfsRecord> record = ReadRootfsRecord(instance, name);
+  RETURN_IF_ERROR(UnmountIfMounted(bundle + "/rootfs"));
+  RETURN_IF_ERROR(UnmountIfMounted(bundle + "/tmpfs"));
+  if (record.ok() && !record->own_upper) RETURN_IF_ERROR(RemoveTree(record->upper + "/work"));
+  RETURN_IF_ERROR(RemoveTree(bundle));
+  return ReleaseUnusedImages(instance);
+}
+
+Status SweepLocked(const Instance& instance) {
+  for (const std::string& name : ListDirectory(RootfsHome(instance))) {
+    const Result<UniqueFd> held = HoldRootfs(instance, name);
+    if (!held.ok()) continue;
+    const Result<RootfsRecord> record = ReadRootfsRecord(instance, name);
+    // One that can't be read is somebody's data all the same, unless there is none.
+    const bool is_stale =
+        record.ok() ? !record->ready || record->goes_with_run : record.status().error() == ENOENT;
+    if (!is_stale) continue;
+    if (record.ok()) EndContainer(RootfsBundle(instance, name), name);
+    const Status gone = TakeDown(instance, name);
+    if (!gone.ok()) std::cerr << "holdfast: left of " << name << ": " << gone.message() << "\n";
+  }
+  return ReleaseUnusedImages(instance);
+}
+
+Result<UniqueFd> LockHome(const Instance& instance) {
+  RETURN_IF_ERROR(MakeDirectories(instance.StateDir(), 0700));
+  return LockDirectory(RootfsHome(instance), 0700);
+}
+
+Status MakeUpper(const RootfsRecord& record) {
+  RETURN_IF_ERROR(MakeDirectories(record.upper, 0700));
+  if (record.tmpfs) {
+    ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+    if (FindMount(table, record.upper) == nullptr &&
+        mount("holdfast", record.upper.c_str(), "tmpfs", 0, "mode=0700") != 0) {
+      return Status::FromErrno(errno, "mount a tmpfs on " + record.upper);
+    }
+  }
+  RETURN_IF_ERROR(MakeDirectories(record.upper + "/upper", 0755));
+  return MakeDirectories(record.upper + "/work", 0700);
+}
+
+Status MountOverlay(const Instance& instance, const RootfsRecord& record) {
+  const std::string point = OverlayPoint(instance, record.name);
+  const std::string lower = ImageMountPoint(instance, record.erofs_digest);
+  RETURN_IF_ERROR(MakeDirectories(point, 0755));
+  for (const std::string& path : {lower, record.upper}) {
+    if (path.find_first_of(",:\\") != std::string::npos) {
+      return Status(EINVAL, path + " has a comma, colon or backslash, which an overlay can't");
+    }
+  }
+  const std::string options = "lowerdir=" + lower + ",upperdir=" + record.upper +
+                              "/upper,workdir=" + record.upper + "/work";
+  if (mount("overlay", point.c_str(), "overlay", 0, options.c_str()) == 0) return {};
+  const int error = errno;
+  if (error == ENODEV) {
+    return Status(ENODEV, "this kernel has no overlay file system; load it (modprobe overlay)");
+  }
+  if (error == EINVAL || error == EOPNOTSUPP) {
+    return Status(error,
+                  record.upper +
+                      " can't hold what containers write: its file system can't be an "
+                      "overlay's upper directory; use one on ext4, xfs or btrfs, or --tmpfs");
+  }
+  return Status::FromErrno(error, "mount the overlay on " + point);
+}
+
+Status MountLocked(const Instance& instance, const RootfsRecord& record,
+                   std::chrono::milliseconds timeout) {
+  RETURN_IF_ERROR(MountSharedImage(instance, record, timeout));
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  if (FindMount(table, OverlayPoint(instance, record.name)) != nullptr) return {};
+  RETURN_IF_ERROR(MakeUpper(record));
+  return MountOverlay(instance, record);
+}
+
+Result<RootfsRecord> RecordFor(const RootfsRequest& request, const ImageReference& reference,
+                               const ResolvedImage& image) {
+  RootfsRecord record;
+  record.name = request.name;
+  ImageReference pinned = reference;
+  if (pinned.kind == ImageReference::Kind::kRegistry) pinned.digest = image.manifest_digest;
+  record.reference = pinned.Text();
+  record.manifest = image.manifest_digest;
+  record.erofs_digest = image.erofs_digest;
+  record.mount_flags = MountFlagsOf(request.access);
+  record.tmpfs = request.tmpfs;
+  record.goes_with_run = request.goes_with_run;
+  record.since_unix_s = std::time(nullptr);
+  record.upper = RootfsBundle(request.instance, request.name) + (request.tmpfs ? "/tmpfs" : "");
+  if (request.upper.empty()) return record;
+  record.own_upper = false;
+  record.upper = std::filesystem::absolute(request.upper).lexically_normal().string();
+  struct stat info;
+  if (stat(record.upper.c_str(), &info) != 0) return Status::FromErrno(errno, record.upper);
+  for (const RootfsRecord& other : ListRootfsRecords(request.instance)) {
+    if (other.upper == record.upper) {
+      return Status(EBUSY, record.upper + " is the upper directory of " + other.name + " already");
+    }
+  }
+  return record;
+}
+
+Status Fill(const RootfsRequest& request, RootfsRecord record, const ResolvedImage& image) {
+  const Instance& instance = request.instance;
+  RETURN_IF_ERROR(WriteRootfsRecord(instance, record));
+  RETURN_IF_ERROR(MountLocked(instance, record, request.timeout));
+  RETURN_IF_ERROR(WriteBundle(RootfsBundle(instance, record.name), record.name, image.config,
+                              request.bundle, request.timeout));
+  record.ready = true;
+  return WriteRootfsRecord(instance, record);
+}
+
+}  // namespace
+
+Result<UniqueFd> CreateRootfs(const RootfsRequest& request) {
+  const Instance& instance = request.instance;
+  RETURN_IF_ERROR(CheckRootfsName(request.name));
+  ASSIGN_OR_RETURN(const ImageReference reference, ParseImageReference(request.reference));
+  if (reference.kind == ImageReference::Kind::kBlob) {
+    return Status(EINVAL, request.reference + " is a blob, which has no config; name the image");
+  }
+  ASSIGN_OR_RETURN(const ResolvedImage image,
+                   ResolveImage(reference, request.access, instance, request.timeout));
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  RETURN_IF_ERROR(SweepLocked(instance));
+  ASSIGN_OR_RETURN(const RootfsRecord record, RecordFor(request, reference, image));
+  const std::string bundle = RootfsBundle(instance, request.name);
+  if (mkdir(bundle.c_str(), 0700) != 0) {
+    if (errno != EEXIST) return Status::FromErrno(errno, bundle);
+    return Status(EEXIST, "there is a root file system " + request.name +
+                              " already (holdfast rootfs list); use another name");
+  }
+  Result<UniqueFd> held = HoldRootfs(instance, request.name);
+  const Status status = held.ok() ? Fill(request, record, image) : held.status();
+  if (status.ok()) return held;
+  const Status undone = TakeDown(instance, request.name);
+  if (!undone.ok()) std::cerr << "holdfast: left behind: " << undone.message() << "\n";
+  return Status(status).WithContext("cannot make root file system " + request.name);
+}
+
+Status MountRootfs(const Instance& instance, const std::string& name,
+                   std::chrono::milliseconds timeout) {
+  RETURN_IF_ERROR(CheckRootfsName(name));
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  RETURN_IF_ERROR(SweepLocked(instance));
+  ASSIGN_OR_RETURN(const UniqueFd held, HoldRootfs(instance, name));
+  ASSIGN_OR_RETURN(const RootfsRecord record, ReadRootfsRecord(instance, name));
+  return MountLocked(instance, record, timeout);
+}
+
+Status RemoveRootfs(const Instance& instance, const std::string& name, bool force) {
+  RETURN_IF_ERROR(CheckRootfsName(name));
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  if (access(RootfsBundle(instance, name).c_str(), F_OK) != 0) {
+    RETURN_IF_ERROR(SweepLocked(instance));
+    return Status(ENOENT, "there is no root file system " + name + " (holdfast rootfs list)");
+  }
+  ASSIGN_OR_RETURN(const UniqueFd held, HoldRootfs(instance, name));
+  const Result<RootfsRecord> record = ReadRootfsRecord(instance, name);
+  if (record.ok()) {
+    if (force || record->goes_with_run) EndContainer(RootfsBundle(instance, name), name);
+    if (const pid_t pid = ContainerProcess(record->upper); pid != 0) {
+      return Status(EBUSY, "root file system " + name + " is used by process " +
+                               std::to_string(pid) + " of a container; end that first");
+    }
+  }
+  RETURN_IF_ERROR(TakeDown(instance, name));
+  return SweepLocked(instance);
+}
+
+Status RemoveOwnRootfs(const Instance& instance, const std::string& name, UniqueFd held) {
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  EndContainer(RootfsBundle(instance, name), name);
+  const Status status = TakeDown(instance, name);
+  held.Reset();
+  return status;
+}
+
+Status SweepRootfs(const Instance& instance) {
+  if (access(RootfsHome(instance).c_str(), F_OK) != 0) return {};
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  return SweepLocked(instance);
+}
+
+}  // namespace cli

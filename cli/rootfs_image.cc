@@ -1,0 +1,121 @@
+#include "cli/rootfs_image.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include "cli/deadline.h"
+#include "cli/files.h"
+#include "cli/instance_control.h"
+#include "cli/mount_record.h"
+#include "cli/process.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+
+// Beside the timeout that the command is given itself, which holds for each of its steps.
+constexpr std::chrono::milliseconds kMountCommandGrace{30000};
+constexpr std::chrono::milliseconds kUmountCommandTimeout{60000};
+constexpr std::chrono::milliseconds kRuncDeleteTimeout{20000};
+constexpr int kStepsWithTimeout = 4;
+
+Status RunHoldfast(std::vector<std::string> arguments, std::chrono::milliseconds timeout) {
+  std::error_code error;
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  if (error) return Status::FromErrno(error.value(), "/proc/self/exe");
+  arguments.insert(arguments.begin(), self);
+  ASSIGN_OR_RETURN(const ToolEnd end, RunTool(arguments, Deadline(timeout)));
+  if (end.exit_code == 0) return {};
+  std::string said = end.errors;
+  while (said.ends_with('\n')) said.pop_back();
+  said = said.substr(said.rfind('\n') + 1);
+  if (said.starts_with("holdfast: ")) said = said.substr(10);
+  return Status(EIO, said.empty() ? "holdfast " + arguments[1] + " failed" : said);
+}
+
+std::vector<std::string> CommandFor(const char* verb, const Instance& instance) {
+  return {verb, "--root=" + (instance.root().empty() ? "/" : instance.root()),
+          "--instance=" + instance.name()};
+}
+
+// The records of images' mounts; those that a killed command is still making are waited for.
+Result<std::vector<MountRecord>> ImageMounts(const Instance& instance, const Deadline& deadline) {
+  std::vector<MountRecord> found;
+  const std::string place = instance.RunDir() + "/images/";
+  const auto all_made = [&] {
+    found.clear();
+    const Result<std::vector<MountRecord>> mounts = LiveMounts(instance);
+    if (!mounts.ok()) return true;
+    for (const MountRecord& record : *mounts) {
+      if (record.mount_point.starts_with(place)) found.push_back(record);
+    }
+    return std::all_of(found.begin(), found.end(), [](const auto& one) { return one.mounted; });
+  };
+  RETURN_IF_ERROR(WaitUntil(all_made, deadline));
+  return found;
+}
+
+}  // namespace
+
+std::vector<std::string> MountFlagsOf(const RegistryAccess& access) {
+  std::vector<std::string> flags;
+  const auto add = [&flags](const char* flag, const std::string& value) {
+    if (!value.empty()) flags.push_back(flag + value);
+  };
+  add("--auth-file=", access.auth_file);
+  add("--ca-file=", access.ca_file);
+  add("--client-cert=", access.client_cert);
+  add("--client-key=", access.client_key);
+  if (access.plain_http) flags.push_back("--plain-http");
+  for (const std::string& mirror : access.mirrors) flags.push_back("--mirror=" + mirror);
+  return flags;
+}
+
+Status MountSharedImage(const Instance& instance, const RootfsRecord& record,
+                        std::chrono::milliseconds timeout) {
+  const std::string point = ImageMountPoint(instance, record.erofs_digest);
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
+                   ImageMounts(instance, Deadline(timeout + kMountCommandGrace)));
+  for (const MountRecord& mount : mounts) {
+    if (mount.mount_point == point && AnswersPing(instance)) return {};
+  }
+  RETURN_IF_ERROR(MakeDirectories(point, 0755));
+  std::vector<std::string> command = CommandFor("mount", instance);
+  command.push_back("--timeout=" + std::to_string(timeout.count()) + "ms");
+  command.insert(command.end(), record.mount_flags.begin(), record.mount_flags.end());
+  command.push_back(record.reference);
+  command.push_back(point);
+  return RunHoldfast(command, kStepsWithTimeout * timeout + kMountCommandGrace);
+}
+
+Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>& used) {
+  const std::string place = instance.RunDir() + "/images";
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
+                   ImageMounts(instance, Deadline(kUmountCommandTimeout)));
+  for (const MountRecord& mount : mounts) {
+    if (std::find(used.begin(), used.end(), mount.mount_point) != used.end()) continue;
+    std::vector<std::string> command = CommandFor("umount", instance);
+    command.push_back(mount.mount_point);
+    RETURN_IF_ERROR(RunHoldfast(command, kUmountCommandTimeout));
+  }
+  for (const std::string& name : ListDirectory(place)) rmdir((place + "/" + name).c_str());
+  if (rmdir(place.c_str()) == 0) rmdir(instance.RunDir().c_str());
+  return {};
+}
+
+void EndContainer(const std::string& bundle, const std::string& name) {
+  const std::string state = bundle + "/runc";
+  if (access((state + "/" + name).c_str(), F_OK) != 0) return;
+  const Result<std::string> runc = FindTool("runc", "runc");
+  if (!runc.ok()) return;
+  // What it can't end is found in use afterwards.
+  (void)RunTool({*runc, "--root", state, "delete", "--force", name}, Deadline(kRuncDeleteTimeout))
+      .ok();
+}
+
+}  // namespace cli

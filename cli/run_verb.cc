@@ -1,0 +1,107 @@
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <ctime>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "cli/deadline.h"
+#include "cli/process.h"
+#include "cli/rootfs.h"
+#include "cli/rootfs_options.h"
+
+namespace cli {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+constexpr int kExitSignalled = 128;
+
+sigset_t ForwardedSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD}) {
+    sigaddset(&set, signal);
+  }
+  return set;
+}
+
+// Starts it and waits for its end; signals that we are sent are sent on.
+Result<int> RunForeground(const std::vector<std::string>& argv) {
+  std::vector<char*> arguments;
+  for (const std::string& one : argv) arguments.push_back(const_cast<char*>(one.c_str()));
+  arguments.push_back(nullptr);
+  const sigset_t forwarded = ForwardedSignals();
+  sigset_t before;
+  sigprocmask(SIG_BLOCK, &forwarded, &before);
+  const pid_t pid = fork();
+  if (pid < 0) return Status::FromErrno(errno, "fork");
+  if (pid == 0) {
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    execv(arguments[0], arguments.data());
+    _exit(127);
+  }
+  for (;;) {
+    siginfo_t info;
+    if (sigwaitinfo(&forwarded, &info) < 0) continue;
+    // What the terminal sends, it sends to the runtime as well.
+    if (info.si_signo != SIGCHLD) {
+      if (info.si_code <= 0) kill(pid, info.si_signo);
+      continue;
+    }
+    int status = 0;
+    if (waitpid(pid, &status, WNOHANG) != pid) continue;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : kExitSignalled + WTERMSIG(status);
+  }
+}
+
+int RunRun(const RootfsOptions& options) {
+  Result<RootfsRequest> request = options.Make();
+  if (!request.ok()) return Fail(request.status(), kExitUsage);
+  const Status allowed = RequireRoot("running a container");
+  if (!allowed.ok()) return Fail(allowed);
+  const Result<std::string> runc = FindTool("runc", "runc");
+  if (!runc.ok()) return Fail(runc.status());
+  CatchStopSignals();
+  request->goes_with_run = true;
+  request->bundle.terminal = isatty(STDIN_FILENO) == 1;
+  if (request->name.empty()) {
+    request->name = "run-" + std::to_string(std::time(nullptr)) + "-" + std::to_string(getpid());
+  }
+  Result<UniqueFd> held = CreateRootfs(*request);
+  if (!held.ok()) return Fail(held.status());
+  const std::string bundle = RootfsBundle(request->instance, request->name);
+  Result<int> code = kExitFailed;
+  if (!StopSignalled()) {
+    code = RunForeground(
+        {*runc, "--root", bundle + "/runc", "run", "--bundle", bundle, request->name});
+  }
+  const Status removed = RemoveOwnRootfs(request->instance, request->name, std::move(held).value());
+  if (!code.ok()) return Fail(code.status());
+  if (!removed.ok()) return Fail(removed);
+  return *code;
+}
+
+}  // namespace
+
+void AddRun(CLI::App* app, int* exit_code) {
+  const auto options = std::make_shared<RootfsOptions>();
+  app->add_option("REF", options->reference, "oci://..., oci-layout:DIR[:TAG]")
+      ->required()
+      ->type_name("");
+  app->add_option("CMD", options->bundle.command, "After --: in the place of the image's command")
+      ->type_name("");
+  app->add_option("--name", options->name, "What to call the container")->type_name("NAME");
+  options->AddTo(app);
+  app->callback([options, exit_code] { *exit_code = RunRun(*options); });
+}
+
+}  // namespace cli
