@@ -46,7 +46,8 @@ void RegistryOptions::AddTo(CLI::App* app) {
   app->add_option("--mirror", mirrors, "A registry that has the same images; repeatable")
       ->type_name("REGISTRY[/PREFIX]")
       ->expected(1)
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);  // Else it takes the image after it, where a command follows.
 }
 
 Status RegistryOptions::CheckUnused() const {

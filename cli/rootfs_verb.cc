@@ -18,17 +18,20 @@ using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
 
+// Repeated options take one value each: else one takes the image after it, and the command's "--".
 void RootfsOptions::AddTo(CLI::App* app) {
   app->add_option("--upper", upper, "Keep what is written below this directory")->type_name("DIR");
   app->add_flag("--tmpfs", tmpfs, "Keep what is written in memory")->excludes("--upper");
   app->add_option("--env", bundle.env, "A variable of the environment; repeatable")
       ->type_name("KEY=VALUE")
       ->expected(1)
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   app->add_option("--volume", bundle.volumes, "Show SRC at DST; repeatable")
       ->type_name("SRC:DST[:ro]")
       ->expected(1)
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   app->add_option("--user", bundle.user, "Run as this user (default: the image's)")
       ->type_name("USER[:GROUP]");
   app->add_option("--net", bundle.net, "The network that it sees (default: host)")

@@ -18,6 +18,13 @@ _holdfast_options() {
     'image push') echo "--help --json --auth-file --plain-http --mirror --ca-file" ;;
     'image inspect') echo "--help --json --timeout --auth-file --plain-http --mirror --ca-file
                  --instance --root" ;;
+    'rootfs create') echo "--help --image --upper --tmpfs --env --volume --user --net --timeout --auth-file
+                 --plain-http --mirror --ca-file --instance --root" ;;
+    'rootfs mount') echo "--help --timeout --instance --root" ;;
+    'rootfs rm') echo "--help --force --instance --root" ;;
+    'rootfs list') echo "--help --json --instance --root" ;;
+    run) echo "--help --name --upper --tmpfs --env --volume --user --net --timeout --auth-file
+                 --plain-http --mirror --ca-file --instance --root" ;;
     upgrade) echo "--help --timeout --instance --root" ;;
     supervise) echo "--help --instance --root" ;;
     version) echo "--help" ;;
@@ -46,7 +53,7 @@ _holdfast() {
       break
     elif [[ -z $verb ]]; then
       verb=$word
-      [[ $verb == image ]] || break
+      [[ $verb == image || $verb == rootfs ]] || break
     else
       verb="$verb $word"
       break
@@ -57,18 +64,21 @@ _holdfast() {
     --detach-policy) COMPREPLY=($(compgen -W 'hold fail' -- "$cur")); return ;;
     --instance) COMPREPLY=($(compgen -W "$(_holdfast_instances)" -- "$cur")); return ;;
     --ca-file | --client-cert | --client-key | --headers-file | --auth-file | --config) _filedir; return ;;
-    --root | --cache-dir | --tmp-dir) _filedir -d; return ;;
-    --content | --boot-id | --max-size | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --net) COMPREPLY=($(compgen -W 'host none' -- "$cur")); return ;;
+    --root | --upper | --cache-dir | --tmp-dir) _filedir -d; return ;;
+    --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag | --s3-endpoint | --s3-region | --s3-profile) return ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount umount status stop dump verify image upgrade supervise version' -- "$cur"))
+    COMPREPLY=($(compgen -W 'mount umount status stop dump verify image rootfs run upgrade supervise version' -- "$cur"))
   elif [[ $verb == umount ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_mounts)" -- "$cur"))
   elif [[ $verb == image ]]; then
     COMPREPLY=($(compgen -W 'build push inspect' -- "$cur"))
+  elif [[ $verb == rootfs ]]; then
+    COMPREPLY=($(compgen -W 'create mount rm list' -- "$cur"))
   elif [[ $verb == mount || $verb == image\ push || $verb == image\ inspect ]]; then
     _filedir -d
   elif [[ $verb == image\ build ]]; then
