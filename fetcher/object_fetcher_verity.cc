@@ -13,7 +13,6 @@ namespace fetcher {
 
 using cachecore::kVerityBlock;
 using cachecore::VerityLayout;
-using Kind = Failure::Kind;
 
 // ---- Opening: the digest is that of size and root hash
 // -------------------------------------------
@@ -56,7 +55,7 @@ void ObjectFetcher::OnRootFetched(size_t index, const ObjectVersion& version,
         tree.layout().has_tree()
             ? ", or " + state.origin->backend->Describe(merkle_key_) + " is not its Merkle tree"
             : "";
-    failure = Failure{Kind::kRefused, EBADMSG,
+    failure = Failure{Failure::Kind::kRefused, EBADMSG,
                       state.origin->backend->Describe(key_) + ": is not the file of digest " +
                           cachecore::DigestText(*verity_) + tree_text};
   }
@@ -86,8 +85,8 @@ void ObjectFetcher::OnTreeEnd(std::optional<Failure> failure) {
   const std::unique_ptr<TreePiece> ended = std::move(tree_piece_);
   const size_t index = ended->index();
   OriginState& state = origins_[index];
-  if (failure && failure->kind == Kind::kChanged && ended->version().pin.kind.empty()) {
-    failure->kind = Kind::kRefused;
+  if (failure && failure->kind == Failure::Kind::kChanged && ended->version().pin.kind.empty()) {
+    failure->kind = Failure::Kind::kRefused;
     failure->cause = state.origin->backend->Describe(merkle_key_) +
                      ": is not of the size that the object's Merkle tree has";
   }
@@ -151,8 +150,8 @@ bool ObjectFetcher::StartVerified(bool alone) {
     }
     const uint64_t leaf = tree_->layout().LeafOf(begin / kVerityBlock);
     const ByteRange range = queue_.Take(tree_->layout().CoveredBy(leaf).end - begin, 1);
-    const std::string why = "block " + std::to_string(*missing) + " of the Merkle tree over bytes " +
-                            range.ToString() + " is wrong at " +
+    const std::string why = "block " + std::to_string(*missing) +
+                            " of the Merkle tree over bytes " + range.ToString() + " is wrong at " +
                             OriginsOf(wrong->second, merkle_key_);
     wrong_tree_blocks_.erase(wrong);
     Lose(range, why);
@@ -171,8 +170,7 @@ bool ObjectFetcher::StartVerified(bool alone) {
     StartProbe(*index);
     return true;
   }
-  StartVerifiedPiece(*index,
-                     queue_.Take(end - begin, alone ? origins_[*index].origin->idle() : 1));
+  StartVerifiedPiece(*index, queue_.Take(end - begin, alone ? origins_[*index].origin->idle() : 1));
   // Asked for early, so that a sequential reader need not wait for the next part of the tree.
   if (end < attr_.size_bytes) {
     const auto next = tree_->Missing(end / kVerityBlock, nullptr);
@@ -184,9 +182,9 @@ bool ObjectFetcher::StartVerified(bool alone) {
 void ObjectFetcher::StartVerifiedPiece(size_t index, ByteRange range) {
   OriginState& state = origins_[index];
   // Whole blocks, whatever was asked for: no other bytes can be checked.
-  const ByteRange wide{range.begin - range.begin % kVerityBlock,
-                       std::min(attr_.size_bytes,
-                                (range.end + kVerityBlock - 1) / kVerityBlock * kVerityBlock)};
+  const ByteRange wide{
+      range.begin - range.begin % kVerityBlock,
+      std::min(attr_.size_bytes, (range.end + kVerityBlock - 1) / kVerityBlock * kVerityBlock)};
   ObjectTree::Blocks tree;
   for (uint64_t at = wide.begin; tree_->layout().has_tree() && at < wide.end;
        at = tree_->layout().CoveredBy(tree_->layout().LeafOf(at / kVerityBlock)).end) {
@@ -239,7 +237,7 @@ void ObjectFetcher::Lose(ByteRange range, const std::string& why) {
 }
 
 void ObjectFetcher::FailHopeless() {
-  for (const MsgId id : queue_.Hopeless()) FailRead(id, {Kind::kRefused, EIO, lost_why_});
+  for (const MsgId id : queue_.Hopeless()) FailRead(id, {Failure::Kind::kRefused, EIO, lost_why_});
 }
 
 }  // namespace fetcher
