@@ -214,6 +214,7 @@ void RocksDbDatabase::WarmUp() {
   rocksdb::Options options = MakeOptions(std::make_shared<std::atomic<bool>>(false));
   options.env = memory.get();
   options.create_if_missing = true;
+  if (!options.env->CreateDir("/scratch").ok()) return;  // Else RocksDB warns of its absence.
   // The second life replays the log of the first and makes a table of it.
   for (int life = 0; life < 2; ++life) {
     rocksdb::DB* opened = nullptr;

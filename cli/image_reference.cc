@@ -73,13 +73,20 @@ Result<ImageReference> ParseLayout(const std::string& text) {
   ImageReference reference;
   reference.kind = Kind::kLayout;
   std::string path = text.substr(sizeof kLayoutScheme - 1);
+  // A colon or @ in a directory's name is neither the tag's nor the digest's.
+  if (const size_t at = path.rfind("@sha256:");
+      at != std::string::npos && path.find('/', at) == std::string::npos) {
+    reference.digest = path.substr(at + 1);
+    RETURN_IF_ERROR(CheckDigest(text, reference.digest));
+    path.resize(at);
+  }
   const size_t colon = path.rfind(':');
-  // A colon in a directory's name is not the tag's.
   if (colon != std::string::npos && path.find('/', colon) == std::string::npos) {
     reference.tag = path.substr(colon + 1);
     path.resize(colon);
     if (!IsTag(reference.tag)) return Bad(text, "has the bad tag '" + reference.tag + "'");
   }
+  if (!reference.digest.empty()) reference.tag.clear();  // The digest alone decides.
   if (path.empty()) return Bad(text, "names no directory; a layout is oci-layout:DIR[:TAG]");
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(path, error);
@@ -139,9 +146,10 @@ bool HasScheme(const std::string& text, const std::string& scheme) {
 }  // namespace
 
 std::string ImageReference::Text() const {
-  if (kind == Kind::kLayout) return kLayoutScheme + directory + (tag.empty() ? "" : ":" + tag);
+  const std::string which = digest.empty() ? (tag.empty() ? "" : ":" + tag) : "@" + digest;
+  if (kind == Kind::kLayout) return kLayoutScheme + directory + which;
   return (kind == Kind::kBlob ? kBlobScheme : kRegistryScheme) + registry + "/" + repository +
-         (digest.empty() ? ":" + tag : "@" + digest);
+         which;
 }
 
 bool IsImageReference(const std::string& text) {

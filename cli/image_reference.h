@@ -1,7 +1,7 @@
 // ImageReference: the name of an image in a registry or in a local OCI layout, or of one blob.
 //
 // Model    oci://REGISTRY/REPO:TAG, oci://REGISTRY/REPO@sha256:HEX (a manifest or a list of them),
-//          oci-layout:DIR[:TAG] (a directory in the OCI image layout), and
+//          oci-layout:DIR[:TAG] or DIR@sha256:HEX (a directory in the OCI image layout), and
 //          oci-blob://REGISTRY/REPO@sha256:HEX (the blob itself).  A tag before a digest is allowed
 //          and says nothing.
 // Errors   EINVAL, with a sentence that says what is wrong with which reference.

@@ -170,7 +170,7 @@ Result<RootfsRecord> RecordFor(const RootfsRequest& request, const ImageReferenc
   RootfsRecord record;
   record.name = request.name;
   ImageReference pinned = reference;
-  if (pinned.kind == ImageReference::Kind::kRegistry) pinned.digest = image.manifest_digest;
+  pinned.digest = image.manifest_digest;
   record.reference = pinned.Text();
   record.manifest = image.manifest_digest;
   record.erofs_digest = image.erofs_digest;

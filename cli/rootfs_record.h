@@ -24,7 +24,7 @@ namespace cli {
 
 struct RootfsRecord {
   std::string name;
-  std::string reference;     // With the manifest's digest where the reference can have one.
+  std::string reference;     // With the manifest's digest.
   std::string manifest;      // Its digest.
   std::string erofs_digest;  // Of the image: what containers share.
   std::vector<std::string> mount_flags;  // How `holdfast mount` reaches it.

@@ -56,6 +56,18 @@ TEST(ImageReferenceTest, ALayoutIsADirectoryAndPerhapsATag) {
   EXPECT_EQ(Parsed("oci-layout:x").directory.front(), '/');
 }
 
+TEST(ImageReferenceTest, ALayoutsImageMayBeNamedByItsDigest) {
+  const ImageReference named = Parsed("oci-layout:/srv/a@b:v1@" + kDigest);
+  EXPECT_EQ(named.directory, "/srv/a@b");
+  EXPECT_EQ(named.tag, "");
+  EXPECT_EQ(named.digest, kDigest);
+  EXPECT_EQ(named.Text(), "oci-layout:/srv/a@b@" + kDigest);
+  EXPECT_EQ(Parsed("oci-layout:/a@sha256:x/b").directory, "/a@sha256:x/b");
+  EXPECT_EQ(Refusal("oci-layout:/x@sha256:12"),
+            "'oci-layout:/x@sha256:12' has the bad digest 'sha256:12'; a digest is sha256: and 64 "
+            "hex digits in lower case");
+}
+
 TEST(ImageReferenceTest, ItsTextParsesToItself) {
   for (const char* text : {"oci://h:5000/a/b:v1", "oci-layout:/srv/x:v1", "oci-layout:/srv/x"}) {
     EXPECT_EQ(Parsed(text).Text(), text);

@@ -1,6 +1,5 @@
 """`holdfast rootfs` and `holdfast run`: containers on images, by runc, and what is left of them: nothing."""
 
-import json
 import os
 import random
 import shutil
@@ -9,77 +8,15 @@ import subprocess
 import time
 
 import _path  # noqa: F401
-from harness.case import Case, main
-from harness.holdfast import BIN
+from harness.case import main
+from harness.containers import TOOLS, ContainerCase
 from harness.sandbox import wait_until
 
-PASSWD = "root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n"
 CONTAINERS = 10
 KILLS = 8
 
 
-class RootfsTest(Case):
-    def setUp(self):
-        super().setUp()
-        self.holdfast_ = self.holdfast()
-        self.flags = ["--root", self.holdfast_.root, "--instance", self.holdfast_.name]
-
-    def tearDown(self):
-        for name in self.names():
-            self.command("rootfs", "rm", "--force", name)
-
-    def image(self, text):
-        """A layout of busybox, whose /text says `text`."""
-        tree = self.box.make_directory("tree-" + text)
-        for folder in ("bin", "etc", "proc", "sys", "dev"):
-            os.mkdir(os.path.join(tree, folder))
-        shutil.copy("/bin/busybox", os.path.join(tree, "bin/busybox"))
-        for tool in ("sh", "cat", "id", "sleep"):
-            os.symlink("busybox", os.path.join(tree, "bin", tool))
-        for path, contents in (("etc/passwd", PASSWD), ("text", text)):
-            with open(os.path.join(tree, path), "w") as f:
-                f.write(contents)
-        layout = self.box.path("image-" + text)
-        done = self.holdfast_.run("image", "build", tree, layout)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return "oci-layout:" + layout
-
-    def arguments(self, *words):
-        """`words`, with the instance's flags behind the verb."""
-        verb = 2 if words[0] == "rootfs" else 1
-        return [os.path.join(BIN, "holdfast"), *words[:verb], *self.flags, *words[verb:]]
-
-    def command(self, *words):
-        return self.box.run(self.arguments(*words), timeout=90)
-
-    def start(self, *words):
-        process = subprocess.Popen(self.arguments(*words), stdin=subprocess.DEVNULL, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.addCleanup(self.end, process)
-        return process
-
-    @staticmethod
-    def end(process):
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
-
-    def names(self):
-        done = self.command("rootfs", "list", "--json")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return [one["name"] for one in json.loads(done.stdout)]
-
-    def mounts(self, kind):
-        with open("/proc/self/mountinfo") as f:
-            return [line for line in f if self.holdfast_.root in line and f" - {kind} " in line]
-
-    def assert_nothing_left(self):
-        self.assertEqual(self.names(), [])
-        self.assertEqual(os.listdir(self.holdfast_.state_path("rootfs")), [])
-        self.assertEqual(self.mounts("overlay") + self.mounts("erofs"), [])
-        self.assertFalse(os.path.exists(self.holdfast_.run_path()))
-
+class RootfsTest(ContainerCase):
     def test_a_container_has_its_own_exit_code_and_leaves_nothing(self):
         image = self.image("one")
         done = self.command("run", "--user=app", "--env=A=b", image, "--", "/bin/sh", "-c",
@@ -92,8 +29,12 @@ class RootfsTest(Case):
     def test_ten_containers_at_once_share_one_mount_of_each_of_two_images(self):
         images = {text: self.image(text) for text in ("one", "two")}
         go = self.box.make_directory("go")
-        running = [(text, self.start("run", f"--volume={go}:/go", images[text], "--", "/bin/sh", "-c",
-                                     f"echo > /go/{text}-{i}; cat /text; while [ ! -e /go/now ]; do sleep 1; done"))
+        gate = self.box.path("gate")
+        os.mkfifo(gate)
+        opened = os.open(gate, os.O_RDWR)  # Until it is closed nobody sees the gate's end.
+        self.addCleanup(lambda: os.close(opened) if opened >= 0 else None)
+        running = [(text, self.start("run", f"--volume={go}:/go", f"--volume={gate}:/gate", images[text], "--", "/bin/sh", "-c",
+                                     f"exec 3< /gate; echo > /go/{text}-{i}; cat /text; cat <&3"))
                    for text in images for i in range(CONTAINERS)]
         def all_run():
             failed = [process.communicate()[1] for _, process in running if process.poll() is not None]
@@ -102,8 +43,8 @@ class RootfsTest(Case):
 
         wait_until(all_run, 120, "all containers running")
         self.assertEqual((len(self.mounts("overlay")), len(self.mounts("erofs"))), (len(running), len(images)))
-        with open(os.path.join(go, "now"), "w"):
-            pass
+        os.close(opened)
+        opened = -1
         for text, process in running:
             out, errors = process.communicate(timeout=90)
             self.assertEqual((process.returncode, out), (0, text), errors)
@@ -135,6 +76,47 @@ class RootfsTest(Case):
         self.assert_nothing_left()
         process.communicate(timeout=30)  # The container had its pipes.
 
+    def test_two_of_one_image_go_in_either_order_and_share_its_mount(self):
+        image = self.image("one")
+        for first, second in (("a", "b"), ("b", "a")):
+            for name in "ab":
+                done = self.command("rootfs", "create", name, "--image", image)
+                self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(len(self.mounts("erofs")), 1)
+            objects = [line for line in self.holdfast_.dump().splitlines() if line.startswith("object ")]
+            self.assertEqual(len(objects), 1, objects)  # One copy for both.
+            for name, left in ((first, 1), (second, 0)):
+                done = self.command("rootfs", "rm", name)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertEqual(len(self.mounts("erofs")), left)
+            self.assert_nothing_left()
+
+    def test_what_is_written_below_upper_is_there_the_next_time(self):
+        image = self.image("one")
+        upper = self.box.make_directory("upper")
+        done = self.command("run", "--upper", upper, image, "--", "/bin/sh", "-c", "echo kept > /written")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = self.command("run", "--upper", upper, image, "--", "/bin/cat", "/written")
+        self.assertEqual((done.returncode, done.stdout), (0, "kept\n"), done.stderr)
+        self.assert_nothing_left()
+
+    def test_an_upper_directory_on_an_unsuitable_file_system_is_refused(self):
+        layers = {name: self.box.make_directory("overlay", name) for name in ("lower", "upper", "work", "merged")}
+        options = ",".join(f"{name}dir={layers[name]}" for name in ("lower", "upper", "work"))
+        subprocess.run(["mount", "-t", "overlay", "none", "-o", options, layers["merged"]], check=True)
+        done = self.command("rootfs", "create", "a", "--image", self.image("one"), "--upper", layers["merged"])
+        self.assert_one_line(done, "overlay's upper directory; use one on ext4, xfs or btrfs, or --tmpfs")
+        self.assert_nothing_left()
+
+    def test_without_runc_its_package_is_named(self):
+        image = self.image("one")
+        tools = self.box.make_directory("tools")
+        os.symlink(shutil.which("fusermount3"), os.path.join(tools, "fusermount3"))
+        done = subprocess.run(self.arguments("run", image), text=True, capture_output=True, timeout=60,
+                              env=dict(self.box.environment, PATH=tools))
+        self.assert_one_line(done, "runc")
+        self.assert_nothing_left()
+
     def test_one_that_is_used_is_not_removed(self):
         done = self.command("rootfs", "create", "a", "--image", self.image("one"))
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -154,4 +136,4 @@ class RootfsTest(Case):
 
 
 if __name__ == "__main__":
-    main(tools=("runc", "mkfs.erofs", "fsverity"))
+    main(tools=TOOLS)
