@@ -5,6 +5,7 @@
 #   snapshotter   to compile holdfast-snapshotter too (with `build`)
 #   test    to build and run every test (with `build`)
 #   demo    to run packaging/demo.sh (with `build`)
+#   demo-container  to run packaging/demo-container.sh (with `build`)
 #   bench   what tests/bench/cold.sh compares with
 #
 # Quiet when all is there or all goes well.
@@ -18,6 +19,7 @@ snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-d
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo $snapshotter apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
   fsverity git libbenchmark-dev libgtest-dev openssl runc skopeo systemd umoci"
+demo_container="$demo docker-registry fsverity mmdebstrap runc skopeo"
 # For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
 command -v npm >/dev/null || test="$test npm"
 bench="$demo curl rclone s3fs"
@@ -29,8 +31,9 @@ for group in "${@:-build}"; do
     snapshotter) wanted="$wanted $snapshotter" ;;
     test) wanted="$wanted $test" ;;
     demo) wanted="$wanted $demo" ;;
+    demo-container) wanted="$wanted $demo_container" ;;
     bench) wanted="$wanted $bench" ;;
-    *) echo "install-deps.sh: no group '$group'; there are build, snapshotter, test, demo, bench" >&2; exit 2 ;;
+    *) echo "install-deps.sh: no group '$group'; there are build, snapshotter, test, demo, demo-container, bench" >&2; exit 2 ;;
   esac
 done
 

@@ -14,13 +14,13 @@ from harness.holdfast import Holdfast
 from harness.killer import kill_once
 from harness.nginx import Nginx
 from harness.sandbox import Sandbox, die_with_parent, wait_until
+from demo_report import SLOW_S, megabytes, milliseconds, print_rows, stalls
 
 READERS = 8
 KILL_EVERY_S = 0.2
 LEAST_KILLS = 100
 ROUNDS_MAX = 4
 CHUNK = 128 << 10
-SLOW_S = 0.001  # Shorter reads can't have had a kill in them that anybody noticed.
 # So slow that fetching the image takes longer than the kills do.
 DELAY_MS = 5
 RATE = "3m"
@@ -99,8 +99,7 @@ class Totals:
             self.reads += result["reads"]
             self.errors += result["errors"]
             self.wrong += result["wrong"]
-            self.stalls += [end - start for start, end in result["slow"]
-                            if any(start <= kill.at <= end for kill in kills)]
+            self.stalls += stalls(result["slow"], [kill.at for kill in kills])
         self.kills += kills
         self.fetched += served.bytes
         self.twice += served.twice_bytes
@@ -146,27 +145,19 @@ def one_round(box, number, image, truth, totals):
     totals.add(found, kills, origin.served(), in_flight)
 
 
-def percentile(values, share):
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] * 1000 if values else 0
-
-
 def print_table(totals, image_bytes, rounds, seconds):
-    def mb(size):
-        return f"{size / 1e6:.1f} MB"
-    rows = [
+    print_rows([
         ("reads", f"{totals.reads}", f"{READERS} readers, the whole tree each, {rounds} x, {seconds:.0f} s"),
         ("errors", f"{len(totals.errors)}", ""),
         ("wrong checksums", f"{len(totals.wrong)}", "against the source tree"),
         ("kills", f"{len(totals.kills)}", f"SIGKILL of the fetcher, every {KILL_EVERY_S * 1000:.0f} ms"),
-        ("stall p50", f"{percentile(totals.stalls, 0.5):.0f} ms", f"{len(totals.stalls)} reads that a kill fell into"),
-        ("stall p99", f"{percentile(totals.stalls, 0.99):.0f} ms", f"(the origin waits {DELAY_MS} ms, then sends"),
-        ("stall max", f"{percentile(totals.stalls, 1):.0f} ms", f"at {RATE.upper()}B/s a connection)"),
-        ("bytes in the image", mb(image_bytes), f"x {rounds}" if rounds > 1 else ""),
-        ("bytes fetched", mb(totals.fetched), "by the origin's log"),
-        ("bytes fetched twice", mb(totals.twice), f"at most {mb(totals.in_flight)}: what was in flight at the kills"),
-    ]
-    for name, value, remark in rows:
-        print(f"{name:<20} {value:>12}   {remark}".rstrip())
+        ("stall p50", milliseconds(totals.stalls, 0.5), f"{len(totals.stalls)} reads that a kill fell into"),
+        ("stall p99", milliseconds(totals.stalls, 0.99), f"(the origin waits {DELAY_MS} ms, then sends"),
+        ("stall max", milliseconds(totals.stalls, 1), f"at {RATE.upper()}B/s a connection)"),
+        ("bytes in the image", megabytes(image_bytes), f"x {rounds}" if rounds > 1 else ""),
+        ("bytes fetched", megabytes(totals.fetched), "by the origin's log"),
+        ("bytes fetched twice", megabytes(totals.twice), f"at most {megabytes(totals.in_flight)}: what was in flight at the kills"),
+    ])
 
 
 def main():

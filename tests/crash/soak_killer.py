@@ -24,8 +24,9 @@ class Event:
 
 
 class Killer:
-    def __init__(self, seed):
+    def __init__(self, seed, kinds=None):
         self._random = random.Random(seed)
+        self._kinds = kinds or KINDS
         self.events = []
 
     @property
@@ -37,7 +38,7 @@ class Killer:
 
     def strike(self, holdfast):
         """One random event; nothing when its victims are dead already."""
-        kind = self._random.choices(list(KINDS), list(KINDS.values()))[0]
+        kind = self._random.choices(list(self._kinds), list(self._kinds.values()))[0]
         victims = {"both": (FETCHER, DAEMON)}.get(kind, (FETCHER if kind.startswith("fetcher") else DAEMON,))
         pids = [_pid(holdfast, name) for name in victims]
         if None in pids:

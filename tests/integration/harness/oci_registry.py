@@ -140,8 +140,13 @@ class Registry:
     def blob_requests(self, since=0):
         return [entry for entry in self.requests(since) if "/blobs/" in entry[1] and entry[0] == "GET"]
 
+    def bytes_sent(self, digest):
+        """Of one blob, what was sent twice counted twice."""
+        with open(self._log, errors="replace") as f:
+            return sum(int(m[4]) for m in _ACCESS.finditer(f.read()) if m[1] == "GET" and m[2].endswith("/blobs/" + digest))
 
-_ACCESS = re.compile(r'"(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/[\d.]+" (\d+) ')
+
+_ACCESS = re.compile(r'"(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/[\d.]+" (\d+) (\d+)')
 
 
 class TokenService:
