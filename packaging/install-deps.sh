@@ -18,7 +18,7 @@ snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-d
   protobuf-compiler-grpc'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo $snapshotter apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
-  fsverity git libbenchmark-dev libgtest-dev openssl runc skopeo systemd umoci"
+  fsverity git libbenchmark-dev libc6-dev libgtest-dev openssl runc skopeo systemd tcc umoci"
 demo_container="$demo docker-registry fsverity mmdebstrap runc skopeo"
 # For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
 command -v npm >/dev/null || test="$test npm"

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 
 import _path  # noqa: F401
@@ -20,13 +19,11 @@ from harness.oci_registry import Registry
 from harness.readers import drop_page_cache
 from harness.sandbox import Sandbox, mounts_below
 from demo_report import megabytes, milliseconds, print_rows, stalls
-from soak_killer import Killer
+from strikes import KILL_EVERY_S, Strikes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGES = "python3"
 TOOLS = ("docker-registry", "fsverity", "mkfs.erofs", "mmdebstrap", "runc", "skopeo")
-KILL_EVERY_S = 0.3
-KINDS = {"fetcher": 1, "daemon": 1, "both": 1}
 END_S = 120  # For the program to notice that its time is over, and for the container to go.
 
 
@@ -81,26 +78,6 @@ def holdfast_json(box, *arguments):
     return done.stdout
 
 
-class Strikes(threading.Thread):
-    """Kills every KILL_EVERY_S, and has the kernel forget what it has read, until told to stop."""
-
-    def __init__(self, holdfast, seed):
-        super().__init__(daemon=True)
-        self.killer = Killer(seed, KINDS)
-        self._holdfast = holdfast
-        self._over = threading.Event()
-
-    def run(self):
-        while not self._over.wait(KILL_EVERY_S):
-            self.killer.strike(self._holdfast)
-            drop_page_cache()
-
-    def stop(self):
-        self._over.set()
-        self.join()
-        return self.killer.events
-
-
 def run_container(box, holdfast, reference, seconds, seed):
     """(exit code, what the program saw, time to its first output, the kills)."""
     began = time.monotonic()
@@ -111,18 +88,14 @@ def run_container(box, holdfast, reference, seconds, seed):
     try:
         first = process.stdout.readline()
         first_s = time.monotonic() - began
-        strikes = Strikes(holdfast, seed)
-        strikes.start()
-        try:
+        with Strikes(holdfast, seed) as strikes:
             out, errors = process.communicate(timeout=3 * seconds + END_S)
-        finally:
-            events = strikes.stop()
     finally:
         process.kill()
         process.wait()
     if first != "running\n" or not out.startswith("{"):
         raise AssertionError(f"the container ended with {process.returncode}: {first}{out}{errors}")
-    return process.returncode, json.loads(out), first_s, events
+    return process.returncode, json.loads(out), first_s, strikes.events
 
 
 def report(seen, events, first_s, image_bytes, fetched, files):

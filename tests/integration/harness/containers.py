@@ -22,19 +22,24 @@ class ContainerCase(Case):
         for name in self.names():
             self.command("rootfs", "rm", "--force", name)
 
-    def image(self, text, data=b""):
+    def tree(self, text):
+        """Of what image(text) was made."""
+        return self.box.path("tree-" + text)
+
+    def image(self, text, data=b"", add_files=lambda tree: None):
         """A layout of busybox, whose /text says `text` and whose /data is `data`."""
         tree = self.box.make_directory("tree-" + text)
         for folder in ("bin", "etc", "proc", "sys", "dev"):
             os.mkdir(os.path.join(tree, folder))
         shutil.copy("/bin/busybox", os.path.join(tree, "bin/busybox"))
-        for tool in ("sh", "cat", "id", "sleep", "sha256sum", "wc"):
+        for tool in ("sh", "cat", "find", "id", "sleep", "sha256sum", "wc"):
             os.symlink("busybox", os.path.join(tree, "bin", tool))
         for path, contents in (("etc/passwd", PASSWD), ("text", text)):
             with open(os.path.join(tree, path), "w") as f:
                 f.write(contents)
         with open(os.path.join(tree, "data"), "wb") as f:
             f.write(data)
+        add_files(tree)
         layout = self.box.path("image-" + text)
         done = self.holdfast_.run("image", "build", tree, layout)
         self.assertEqual(done.returncode, 0, done.stderr)
