@@ -50,10 +50,12 @@ std::vector<MountEntry> ParseMountTable(const std::string& mountinfo) {
     }
     MountEntry entry;
     if (!(fields >> entry.type >> entry.source)) continue;
+    fields >> entry.options;
     entry.device = std::move(device);
     entry.root = Unescaped(root);
     entry.mount_point = Unescaped(mount_point);
     entry.source = Unescaped(entry.source);
+    entry.options = Unescaped(entry.options);
     table.push_back(std::move(entry));
   }
   return table;

@@ -28,7 +28,16 @@ std::string OverlayPoint(const Instance& instance, const std::string& name) {
   return RootfsBundle(instance, name) + "/rootfs";
 }
 
-// The process that has the overlay with this upper directory in another mount namespace; 0: none.
+// Whether a process with this mountinfo has the overlay with this upper directory as its root.
+// Anywhere else it is only a copy, such as every new mount namespace gets.
+bool IsRootOf(const std::string& mountinfo, const std::string& upper) {
+  const std::vector<MountEntry> table = ParseMountTable(mountinfo);
+  const MountEntry* root = FindMount(table, "/");
+  return root != nullptr &&
+         root->options.find("upperdir=" + upper + "/upper,") != std::string::npos;
+}
+
+// A process of a container that has the overlay with this upper directory as its root; 0: none.
 pid_t ContainerProcess(const std::string& upper) {
   char own[PATH_MAX] = {};
   if (readlink("/proc/self/ns/mnt", own, sizeof own - 1) < 0) return 0;
@@ -38,9 +47,7 @@ pid_t ContainerProcess(const std::string& upper) {
     if (readlink(("/proc/" + name + "/ns/mnt").c_str(), other, sizeof other - 1) < 0) continue;
     if (std::string(own) == other) continue;
     const Result<std::string> table = ReadFile("/proc/" + name + "/mountinfo");
-    if (table.ok() && table->find("upperdir=" + upper + "/upper,") != std::string::npos) {
-      return std::stoi(name);
-    }
+    if (table.ok() && IsRootOf(*table, upper)) return std::stoi(name);
   }
   return 0;
 }

@@ -77,8 +77,9 @@ slice install packaging/install-deps.sh build test || exit 1
 
 if slice dev-build build dev; then
   slice dev-unit tests dev unit -j2
-  slice dev-integration tests dev integration
-  slice dev-crash tests dev crash
+  # These wait more than they compute.
+  slice dev-integration tests dev integration -j2
+  slice dev-crash tests dev crash -j2
 fi
 export ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1'
 sanitized asan "${threaded[@]}" "${decoding[@]}"

@@ -117,19 +117,38 @@ class RootfsTest(ContainerCase):
         self.assert_one_line(done, "runc")
         self.assert_nothing_left()
 
+    def in_other_namespace(self, *flags):
+        """A process with a mount namespace of its own."""
+        process = subprocess.Popen(["unshare", "--mount", *flags, "/bin/sleep", "1000"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        own = os.readlink("/proc/self/ns/mnt")
+        wait_until(lambda: os.readlink(f"/proc/{process.pid}/ns/mnt") != own and "sleep" in self.program_of(process.pid),
+                   30, "its namespace")
+        return process
+
+    @staticmethod
+    def program_of(pid):
+        with open(f"/proc/{pid}/cmdline") as f:
+            return f.read().partition("\0")[0]
+
     def test_one_that_is_used_is_not_removed(self):
         done = self.command("rootfs", "create", "a", "--image", self.image("one"))
         self.assertEqual(done.returncode, 0, done.stderr)
         bundle = done.stdout.strip()
-        user = subprocess.Popen(["unshare", "--mount", "sleep", "1000"])
-        self.addCleanup(user.wait)
-        self.addCleanup(user.kill)
-        own = os.readlink("/proc/self/ns/mnt")
-        wait_until(lambda: os.readlink(f"/proc/{user.pid}/ns/mnt") != own, 30, "its namespace")
+        user = self.in_other_namespace("--root=" + bundle + "/rootfs")
         self.assert_one_line(self.command("rootfs", "rm", "a"), f"a is used by process {user.pid} of a container")
         self.assertTrue(os.path.ismount(bundle + "/rootfs"))
         user.kill()
         user.wait()
+        done = self.command("rootfs", "rm", "a")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assert_nothing_left()
+
+    def test_who_has_only_got_a_copy_of_its_mounts_does_not_use_it(self):
+        done = self.command("rootfs", "create", "a", "--image", self.image("one"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.in_other_namespace()  # As a service of systemd's has one.
         done = self.command("rootfs", "rm", "a")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assert_nothing_left()
