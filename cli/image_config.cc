@@ -44,7 +44,7 @@ json PlatformOfConfig(const json& config) {
 }
 
 std::string HoldfastConfigText(json config, const HoldfastBlobs& blobs) {
-  config["rootfs"] = {{"type", "layers"}, {"diff_ids", {blobs.erofs.digest, blobs.merkle.digest}}};
+  config["rootfs"] = {{"type", "layers"}, {"diff_ids", {blobs.verity, blobs.merkle.digest}}};
   // Readers match entries that have a layer with the layers: the old ones have none any more.
   const auto history = config.find("history");
   if (history != config.end() && history->is_array()) {

@@ -34,6 +34,20 @@ Status LayerIsThere(const std::string& reference) {
   return Status(EEXIST, "layer " + reference + " is there");
 }
 
+// containerd believes what an image says of its layers' identity; what is mounted is held to it by
+// the digest, so that nobody can put another layer in the place of somebody's.
+Status CheckIdentity(const ImageLayer& image, const std::string& reference,
+                     const std::string& parent) {
+  if (!parent.empty()) {
+    return Status(EINVAL, "layer " + image.blob + " is a Holdfast image over another layer, " +
+                              parent + "; there it must be the lowest");
+  }
+  if (reference == ChainId("", image.verity)) return {};
+  return Status(EPERM, "layer " + image.blob + " claims the diff id " + reference +
+                           " and has the fs-verity digest " + image.verity +
+                           "; they must be the same: build the image again (holdfast image build)");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SnapshotStore>> SnapshotStore::Open(const std::string& root,
@@ -232,23 +246,19 @@ Status SnapshotStore::CreateNothing(const std::string& key, const std::string& p
 Status SnapshotStore::CreateImage(const std::string& key, const std::string& parent,
                                   const Labels& labels, const ImageLayer& image) {
   const std::string& reference = LabelOf(labels, kReferenceLabel);
+  RETURN_IF_ERROR(CheckIdentity(image, reference, parent));
   const std::string claim = reference + " " + parent;
   SnapshotRecord record;
   bool is_there = false;
   {
     const MutexLock lock(&mu_);
     Claim(claim);
-    Status status = CheckNew(key, parent);
-    const SnapshotRecord* const twin = FindRemote(reference, parent);
-    if (status.ok() && twin != nullptr && twin->image.verity != image.verity) {
-      status = Status(EPERM, "layer " + reference + " is there with the fs-verity digest " +
-                                 twin->image.verity + "; an image that says " + image.verity +
-                                 " for it is not to be trusted");
-    }
+    const Status status = CheckNew(key, parent);
     if (!status.ok()) {
       Unclaim(claim);
       return status;
     }
+    const SnapshotRecord* const twin = FindRemote(reference, parent);
     is_there = twin != nullptr;
     record = is_there ? *twin : NewRecord(key, parent, labels);
     if (!is_there) {

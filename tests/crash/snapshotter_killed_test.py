@@ -61,16 +61,15 @@ class SnapshotterKilledTest(Case):
     def setUp(self):
         super().setUp()
         self.registry = Registry(self.box).start()
-        h = self.holdfast()
-        self.snapshotter = Snapshotter(self.box, h, [self.registry.host]).start_and_wait()
+        self.h = self.holdfast()
+        self.snapshotter = Snapshotter(self.box, self.h, [self.registry.host]).start_and_wait()
         self.containerd = Containerd(self.box, self.snapshotter)
         self.addCleanup(self.containerd.close)
         self.containerd.start()
 
     def push(self, repository, seed, **options):
         tree = busybox_tree(self.box.path("tree-" + repository), seed=seed, **options)
-        work = self.box.make_directory("work-" + repository)
-        return push_holdfast_image(self.registry, repository, "1", tree, work)[0]
+        return push_holdfast_image(self.h, self.registry, repository, "1", tree)[0]
 
     def steps(self, ours, ordinary, top):
         """Each returns what went wrong, or nothing."""

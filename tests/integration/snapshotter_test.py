@@ -6,7 +6,7 @@ import shutil
 import tarfile
 
 from harness.case import Case, main
-from harness.container_images import busybox_tree, push_holdfast_image, push_ordinary_image
+from harness.container_images import busybox_tree, push_holdfast_image, push_liar, push_ordinary_image
 from harness.containerd import TOOLS, Containerd, Snapshotter, unmet_by_containerd
 from harness.registry import Registry
 from harness.sandbox import clean_processes, mounts_below, unmount_below, wait_until
@@ -32,8 +32,7 @@ class SnapshotterTest(Case):
     def push(self, repository="os", **options):
         """An image of ours: its reference, its layers, its tree."""
         tree = busybox_tree(self.box.path("tree-" + repository), **options)
-        work = self.box.make_directory("work-" + repository)
-        reference, layers = push_holdfast_image(self.registry, repository, "1", tree, work)
+        reference, layers = push_holdfast_image(self.h, self.registry, repository, "1", tree)
         return reference, layers, tree
 
     def assert_runs(self, reference, tree, name="one", file="data/000"):
@@ -55,7 +54,7 @@ class PullTest(SnapshotterTest):
             if any(layer in answer.path for layer in layers):
                 self.assertNotRegex(answer.agent, "containerd", answer)
                 self.assertEqual(answer.status, 206, answer)
-        size = os.path.getsize(self.box.path("work-os/image.erofs"))
+        size = os.path.getsize(self.registry.blob_path(layers[0]))
         brought = sum(answer.bytes for answer in self.registry.log() if layers[0] in answer.path)
         self.assertLess(brought, size / 50)
         print(f"a pull brought {brought / 1e3:.0f} kB of an image of {size / 1e6:.0f} MB")
@@ -79,8 +78,7 @@ class PullTest(SnapshotterTest):
     def test_the_same_layers_in_another_tag_are_one_mount(self):
         reference, _, tree = self.push()
         self.containerd.pull(reference)
-        work = self.box.make_directory("work-2")
-        other, _ = push_holdfast_image(self.registry, "os", "2", tree, work)
+        other, _ = push_holdfast_image(self.h, self.registry, "os", "2", tree)
         self.containerd.pull(other)
         self.assertEqual(len(self.image_mounts()), 1)
         self.assert_runs(other, tree)
@@ -102,6 +100,38 @@ class PullTest(SnapshotterTest):
         self.assertEqual(done.stdout.split(), ["from", "above", "000", "002", "003",
                                                sha256_of(os.path.join(ordinary_tree, "data/002")), "/data/002"], done.stderr)
         self.assert_runs(reference, tree)
+
+
+class TrustTest(SnapshotterTest):
+    def test_bytes_that_the_registry_changes_are_never_read(self):
+        reference, layers, tree = self.push()
+        self.containerd.pull(reference)
+        with open(os.path.join(tree, "data/002"), "rb") as f:
+            wanted = f.read()
+        with open(self.registry.blob_path(layers[0]), "r+b") as f:
+            at = f.read().index(wanted[4096:8192])
+            f.seek(at)
+            f.write(bytes([wanted[4096] ^ 1]))
+        self.assert_runs(reference, tree, file="data/001")
+        done = self.containerd.run(reference, "two", "sh", "-c", "cat /data/002 | sha256sum")
+        self.assertIn("Input/output error", done.stderr)
+        # Up to the wrong block everything is right.
+        self.assertEqual(done.stdout.split()[0], hashlib.sha256(wanted[:4096]).hexdigest())
+
+    def test_an_image_cannot_take_the_place_of_another(self):
+        reference, _, tree = self.push()
+        other, _, other_tree = self.push("other", seed=2)
+        theirs = self.registry.manifest(reference)["layers"]
+        verity = theirs[0]["annotations"]["containerd.io/snapshot/holdfast.verity"]
+        liar = push_liar(self.registry, other, "liar", [verity, theirs[1]["digest"]])
+        done = self.containerd.try_cri("pull", liar)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(f"claims the diff id {verity} and has the fs-verity digest", done.stderr)
+        self.assertEqual(self.snapshotter.records(), {})
+        self.containerd.pull(reference)
+        self.assert_runs(reference, tree)
+        self.containerd.pull(other)
+        self.assert_runs(other, other_tree, name="other")
 
 
 class ReferenceTest(SnapshotterTest):

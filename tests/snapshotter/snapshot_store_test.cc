@@ -42,7 +42,7 @@ class SnapshotStoreTest : public testing::Test {
   }
 
   static Labels ImageLabels(const std::string& verity = kVerity) {
-    return {{kReferenceLabel, kBlob},
+    return {{kReferenceLabel, kVerity},
             {kVerityLabel, verity},
             {kMerkleLabel, kMerkle},
             {kImageLabel, "registry.example:5000/os/debian:12"},
@@ -52,7 +52,8 @@ class SnapshotStoreTest : public testing::Test {
   std::string PullImage() {
     EXPECT_EQ(store_->Prepare("k/1/extract", "", ImageLabels()).status().error(), EEXIST);
     EXPECT_EQ(
-        store_->Prepare("k/2/extract", "k/1/extract", {{kReferenceLabel, ChainId(kBlob, kMerkle)}})
+        store_
+            ->Prepare("k/2/extract", "k/1/extract", {{kReferenceLabel, ChainId(kVerity, kMerkle)}})
             .status()
             .error(),
         EEXIST);
@@ -155,7 +156,7 @@ TEST_F(SnapshotStoreTest, AnImageIsMountedAndItsLayersAreCommittedAndSaidToBeThe
             (std::map<std::string, std::string>{{Path("k/1/extract", "fs"), kBlob}}));
   // What containerd asks after EEXIST.
   const auto found = store_->List(
-      *Filter::Parse({"labels.\"containerd.io/snapshot.ref\"==" + kBlob + ",parent==\"\""}));
+      *Filter::Parse({"labels.\"containerd.io/snapshot.ref\"==" + kVerity + ",parent==\"\""}));
   ASSERT_EQ(found.size(), 1U);
   EXPECT_EQ(found[0].kind, Kind::kCommitted);
   EXPECT_EQ(found[0].image.registry, "registry.example:5000");
@@ -191,11 +192,20 @@ TEST_F(SnapshotStoreTest, TwoWhoWantTheSameImageAtOnceGetOneMount) {
   EXPECT_EQ(DirectoryCount(), 1U);
 }
 
-TEST_F(SnapshotStoreTest, ALayerThatIsThereWithOtherContentIsNotTaken) {
-  PullImage();
+TEST_F(SnapshotStoreTest, AnImageThatClaimsAnothersIdentityIsRefused) {
   const Status refused = store_->Prepare("evil", "", ImageLabels(kMerkle)).status();
   EXPECT_EQ(refused.error(), EPERM);
   EXPECT_NE(refused.message().find(kVerity), std::string::npos) << refused.message();
+  EXPECT_NE(refused.message().find(kMerkle), std::string::npos) << refused.message();
+  EXPECT_EQ(mounter_.mounts(), 0);
+  PullImage();
+}
+
+TEST_F(SnapshotStoreTest, AnImageIsTheLowestLayer) {
+  CommitLayer("a", "one", "");
+  const Status refused = store_->Prepare("k", "one", ImageLabels()).status();
+  EXPECT_EQ(refused.error(), EINVAL);
+  EXPECT_NE(refused.message().find("lowest"), std::string::npos) << refused.message();
 }
 
 TEST_F(SnapshotStoreTest, AnImageThatCannotBeMountedLeavesNothing) {
@@ -225,7 +235,7 @@ TEST_F(SnapshotStoreTest, LabelsThatLackSomethingAreNamedWithTheCure) {
 
 TEST_F(SnapshotStoreTest, AnOrdinaryLayerOverAnImageIsAnOrdinaryLayer) {
   const std::string top = PullImage();
-  ASSERT_TRUE(store_->Prepare("a", top, {{kReferenceLabel, ChainId(kBlob, kVerity)}}).ok());
+  ASSERT_TRUE(store_->Prepare("a", top, {{kReferenceLabel, ChainId(kVerity, kBlob)}}).ok());
   ASSERT_TRUE(store_->Commit("added", "a", {}).ok());
   const auto mounts = store_->Prepare("c", "added", {});
   EXPECT_EQ((*mounts)[0].options.back(),

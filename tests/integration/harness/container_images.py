@@ -3,14 +3,12 @@
 import hashlib
 import io
 import os
-import subprocess
 import tarfile
+import tempfile
 
-from harness.images import make_erofs, write_random
+from harness.images import write_random
 from harness.registry import digest_of
 
-EROFS_LAYER = "application/vnd.oci.image.layer.holdfast.erofs.v1"
-MERKLE_LAYER = "application/vnd.oci.image.layer.holdfast.merkle.v1"
 TAR_LAYER = "application/vnd.oci.image.layer.v1.tar"
 BUSYBOX = "/bin/busybox"
 
@@ -40,26 +38,21 @@ def _config(diff_ids):
             "rootfs": {"type": "layers", "diff_ids": diff_ids}}
 
 
-def push_holdfast_image(registry, repository, tag, tree, work):
-    """As docs/image-format.md has it.  Returns the reference and the layers' digests."""
-    erofs, merkle = os.path.join(work, "image.erofs"), os.path.join(work, "image.merkle")
-    make_erofs(tree, erofs)
-    done = subprocess.run(["fsverity", "digest", "--compact", f"--out-merkle-tree={merkle}", erofs],
-                          text=True, capture_output=True, check=True)
-    verity = "sha256:" + done.stdout.strip()
-    with open(erofs, "rb") as f:
-        image_blob = registry.push_blob(repository, f.read())
-    with open(merkle, "rb") as f:
-        merkle_blob = registry.push_blob(repository, f.read())
-    layers = [
-        {"mediaType": EROFS_LAYER, **image_blob, "annotations": {
-            "containerd.io/snapshot/holdfast.verity": verity,
-            "containerd.io/snapshot/holdfast.size": str(image_blob["size"]),
-            "containerd.io/snapshot/holdfast.merkle": merkle_blob["digest"]}},
-        {"mediaType": MERKLE_LAYER, **merkle_blob}]
-    digests = [layer["digest"] for layer in layers]
-    reference = registry.push_image(repository, tag, _config(digests), layers, {"org.holdfast.image.version": "1"})
-    return reference, digests
+def push_holdfast_image(holdfast, registry, repository, tag, tree):
+    """Built and pushed as its users do it.  Returns the reference and the layers' digests."""
+    layout = tempfile.mkdtemp(dir=holdfast.box.directory) + "/layout"
+    reference = f"{registry.host}/{repository}:{tag}"
+    for arguments in (("build", tree, layout), ("push", "--plain-http", layout, "oci://" + reference)):
+        done = holdfast.run("image", *arguments)
+        assert done.returncode == 0, done.stderr
+    return reference, [layer["digest"] for layer in registry.manifest(reference)["layers"]]
+
+
+def push_liar(registry, reference, tag, diff_ids):
+    """The image of `reference` again, with a config that claims these diff ids."""
+    manifest = registry.manifest(reference)
+    repository = reference.partition("/")[2].rpartition(":")[0]
+    return registry.push_image(repository, tag, _config(diff_ids), manifest["layers"], manifest["annotations"])
 
 
 def push_ordinary_image(registry, repository, tag, trees):

@@ -82,7 +82,7 @@ class OciLayout:
         image, merkle = self.add_file(erofs), self.add_file(tree)
         os.unlink(tree)
         config = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/true"]}, **(config or {}),
-                  "rootfs": {"type": "layers", "diff_ids": [image["digest"], merkle["digest"]]}}
+                  "rootfs": {"type": "layers", "diff_ids": [verity, merkle["digest"]]}}
         return {
             "schemaVersion": 2, "mediaType": MANIFEST_TYPE, "annotations": {"org.holdfast.image.version": "1"},
             "config": {"mediaType": CONFIG_TYPE, **self.add_json(config)},

@@ -84,6 +84,17 @@ class Registry:
                    json.dumps(manifest, sort_keys=True).encode(), MANIFEST)
         return f"{self.host}/{repository}:{tag}"
 
+    def manifest(self, reference):
+        repository, tag = reference.removeprefix(self.host + "/").rsplit(":", 1)
+        request = urllib.request.Request(f"http://{self.host}/v2/{repository}/manifests/{tag}", headers={"Accept": MANIFEST})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def blob_path(self, digest):
+        """Where it keeps a blob's bytes."""
+        digits = digest.removeprefix("sha256:")
+        return os.path.join(self._directory, "data/docker/registry/v2/blobs/sha256", digits[:2], digits, "data")
+
     def log(self):
         """Every answer so far."""
         with open(self._log) as f:
