@@ -26,11 +26,6 @@ size_t ReadAt(int fd, uint64_t offset, std::span<uint8_t> out) {
   return done;
 }
 
-BlockHasher* ThreadsHasher() {
-  static thread_local BlockHasher hasher;
-  return &hasher;
-}
-
 // The tree of one object in its data file.
 class StoredTree {
  public:
@@ -59,10 +54,10 @@ class StoredTree {
     const uint64_t offset = object_.layout.tail_offset() + number * kVerityBlock;
     bool right = ReadAt(fd_, offset, *block) == kVerityBlock;
     if (right) {
-      BlockHasher* hasher = ThreadsHasher();
-      const Digest hash = hasher->OfBlock(*block);
+      BlockHasher& hasher = BlockHasher::OfThisThread();
+      const Digest hash = hasher.OfBlock(*block);
       right = parent ? HashIs(*parent, object_.layout.SlotOf(number), hash)
-                     : hasher->OfFile(object_.layout.size_bytes(), hash) == object_.digest;
+                     : hasher.OfFile(object_.layout.size_bytes(), hash) == object_.digest;
     }
     if (!right) {
       *why = "block " + std::to_string(number) + " of its Merkle tree is wrong";
@@ -80,10 +75,10 @@ class StoredTree {
 };
 
 bool IsRight(const ObjectVerity& object, uint64_t block, const TreeBlock* leaf,
-             std::span<const uint8_t> bytes) {
-  BlockHasher* hasher = ThreadsHasher();
-  const Digest hash = hasher->OfBlock(bytes);
-  if (leaf == nullptr) return hasher->OfFile(object.layout.size_bytes(), hash) == object.digest;
+             const Digest& hash) {
+  if (leaf == nullptr) {
+    return BlockHasher::OfThisThread().OfFile(object.layout.size_bytes(), hash) == object.digest;
+  }
   return HashIs(*leaf, block % VerityLayout::kHashesPerBlock, hash);
 }
 
@@ -102,15 +97,16 @@ std::vector<WrongRange> ReadVerified(int fd, const ObjectVerity& object, ByteRan
                                      std::span<uint8_t> buffer, TreeCache* trees) {
   const uint64_t begin = range.begin - range.begin % kVerityBlock;
   const uint64_t size = object.layout.size_bytes();
-  const uint64_t end =
-      std::min(size, (range.end + kVerityBlock - 1) / kVerityBlock * kVerityBlock);
+  const uint64_t end = std::min(size, (range.end + kVerityBlock - 1) / kVerityBlock * kVerityBlock);
   CHECK_LE(end - begin, buffer.size());
   const size_t read = ReadAt(fd, begin, buffer.subspan(0, end - begin));
+  static thread_local std::vector<Digest> hashes;
+  hashes.resize(std::max<size_t>(hashes.size(), (end - begin) / kVerityBlock + 1));
+  BlockHasher::OfThisThread().OfBlocks(buffer.subspan(0, read), hashes);
   std::vector<WrongRange> wrong;
   StoredTree tree(fd, object, trees);
   for (uint64_t at = begin; at < end; at += kVerityBlock) {
     const ByteRange block{at, std::min(end, at + kVerityBlock)};
-    const std::span<const uint8_t> bytes = buffer.subspan(at - begin, block.size());
     if (block.end - begin > read) {
       AddWrong({block, "they cannot be read from the data file"}, &wrong);
       continue;
@@ -120,7 +116,8 @@ std::vector<WrongRange> ReadVerified(int fd, const ObjectVerity& object, ByteRan
     if (object.layout.has_tree()) leaf = tree.Leaf(at / kVerityBlock, &why);
     if (!why.empty()) {
       AddWrong({block, std::move(why), true}, &wrong);
-    } else if (!IsRight(object, at / kVerityBlock, leaf.get(), bytes)) {
+    } else if (!IsRight(object, at / kVerityBlock, leaf.get(),
+                        hashes[(at - begin) / kVerityBlock])) {
       AddWrong({block, "they are not what the digest says"}, &wrong);
     }
   }

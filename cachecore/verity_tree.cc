@@ -1,8 +1,6 @@
 #include "cachecore/verity_tree.h"
 
-#include <endian.h>
 #include <glog/logging.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,20 +11,6 @@ namespace {
 
 constexpr std::string_view kPrefix = "sha256:";
 constexpr uint64_t kTailAlignment = 64 << 10;
-
-// struct fsverity_descriptor, little-endian.
-struct Descriptor {
-  uint8_t version = 1;
-  uint8_t hash_algorithm = 1;  // SHA-256.
-  uint8_t log_block_size = 12;
-  uint8_t salt_size = 0;
-  uint32_t reserved_zero = 0;
-  uint64_t data_size = 0;
-  uint8_t root_hash[64] = {};
-  uint8_t salt[32] = {};
-  uint8_t reserved[144] = {};
-};
-static_assert(sizeof(Descriptor) == 256);
 
 uint64_t BlocksOf(uint64_t count, uint64_t per_block) {
   return count / per_block + (count % per_block != 0);
@@ -63,43 +47,6 @@ std::string DigestText(const Digest& digest) {
   return text;
 }
 
-// Fetched once: looking an algorithm up costs as much as hashing a block.
-BlockHasher::BlockHasher()
-    : algorithm_(EVP_MD_fetch(nullptr, "SHA256", nullptr)), context_(EVP_MD_CTX_new()) {
-  CHECK(algorithm_ != nullptr && context_ != nullptr) << "OpenSSL has no SHA-256";
-}
-
-BlockHasher::~BlockHasher() {
-  EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_));
-  EVP_MD_free(static_cast<EVP_MD*>(algorithm_));
-}
-
-Digest BlockHasher::Hash(std::span<const uint8_t> bytes) {
-  auto* const context = static_cast<EVP_MD_CTX*>(context_);
-  Digest digest;
-  CHECK(EVP_DigestInit_ex2(context, static_cast<const EVP_MD*>(algorithm_), nullptr) == 1 &&
-        EVP_DigestUpdate(context, bytes.data(), bytes.size()) == 1 &&
-        EVP_DigestFinal_ex(context, digest.data(), nullptr) == 1);
-  return digest;
-}
-
-Digest BlockHasher::OfBlock(std::span<const uint8_t> bytes) {
-  CHECK_LE(bytes.size(), kVerityBlock);
-  if (bytes.size() == kVerityBlock) return Hash(bytes);
-  TreeBlock padded = {};
-  std::copy(bytes.begin(), bytes.end(), padded.begin());
-  return Hash(padded);
-}
-
-Digest BlockHasher::OfFile(uint64_t size_bytes, const Digest& root_hash) {
-  Descriptor descriptor;
-  descriptor.data_size = htole64(size_bytes);
-  std::copy(root_hash.begin(), root_hash.end(), descriptor.root_hash);
-  uint8_t bytes[sizeof(descriptor)];
-  std::memcpy(bytes, &descriptor, sizeof(descriptor));
-  return Hash(bytes);
-}
-
 VerityLayout::VerityLayout(uint64_t size_bytes)
     : size_bytes_(size_bytes), data_blocks_(BlocksOf(size_bytes, kVerityBlock)) {
   std::vector<uint64_t> sizes;  // From the leaves up.
@@ -122,8 +69,7 @@ ByteRange VerityLayout::CoveredBy(uint64_t leaf) const {
 
 std::optional<uint64_t> VerityLayout::ParentOf(uint64_t tree_block) const {
   if (tree_block == 0) return std::nullopt;
-  const auto below =
-      std::upper_bound(level_starts_.begin(), level_starts_.end(), tree_block) - 1;
+  const auto below = std::upper_bound(level_starts_.begin(), level_starts_.end(), tree_block) - 1;
   return *(below - 1) + (tree_block - *below) / kHashesPerBlock;
 }
 
@@ -152,7 +98,7 @@ Result<Digest> BuildTree(uint64_t size_bytes,
                          const std::function<Status(ByteRange, std::span<uint8_t>)>& read,
                          const std::function<Status(uint64_t, const TreeBlock&)>& write) {
   const VerityLayout layout(size_bytes);
-  BlockHasher hasher;
+  BlockHasher& hasher = BlockHasher::OfThisThread();
   // The open block of each level, by its number; a block is handed up when the next one begins.
   struct Open {
     uint64_t number = 0;

@@ -8,8 +8,7 @@
 // Units    data and tree blocks of kVerityBlock bytes; a last data block that is short counts as
 //          padded with zeros.
 // Errors   checks say yes or no; ParseDigest: EINVAL.
-// Threads  VerityLayout is immutable; a BlockHasher is for one thread.
-// Cost     hashing is OpenSSL's, with the processor's own instructions where it has them.
+// Threads  VerityLayout is immutable.
 // See      docs/format.md "Merkle trees"; fsverity(1).
 
 #ifndef CACHECORE_VERITY_TREE_H_
@@ -26,14 +25,12 @@
 #include <string_view>
 #include <vector>
 
+#include "cachecore/block_hasher.h"
 #include "cachecore/byte_range.h"
 #include "cachecore/status.h"
 
 namespace cachecore {
 
-inline constexpr uint64_t kVerityBlock = 4096;
-
-using Digest = std::array<uint8_t, 32>;
 using TreeBlock = std::array<uint8_t, kVerityBlock>;
 using TreeBlockPtr = std::shared_ptr<const TreeBlock>;
 
@@ -41,25 +38,6 @@ using TreeBlockPtr = std::shared_ptr<const TreeBlock>;
 Result<Digest> ParseDigest(std::string_view text);
 // "sha256:hex".
 std::string DigestText(const Digest& digest);
-
-class BlockHasher {
- public:
-  BlockHasher();
-  ~BlockHasher();
-  BlockHasher(const BlockHasher&) = delete;
-  BlockHasher& operator=(const BlockHasher&) = delete;
-
-  // Of one block, padded with zeros.  REQUIRES: at most kVerityBlock bytes.
-  Digest OfBlock(std::span<const uint8_t> bytes);
-  // fs-verity's digest of a file of that size and root hash.
-  Digest OfFile(uint64_t size_bytes, const Digest& root_hash);
-
- private:
-  Digest Hash(std::span<const uint8_t> bytes);
-
-  void* const algorithm_;  // EVP_MD.
-  void* const context_;    // EVP_MD_CTX.
-};
 
 class VerityLayout {
  public:
@@ -92,8 +70,8 @@ class VerityLayout {
   uint64_t size_bytes_;
   uint64_t data_blocks_;
   uint64_t tree_blocks_ = 0;
-  uint64_t leaves_ = 0;                    // The first block of the lowest level.
-  std::vector<uint64_t> level_starts_;     // From the root down.
+  uint64_t leaves_ = 0;                 // The first block of the lowest level.
+  std::vector<uint64_t> level_starts_;  // From the root down.
 };
 
 // Whether a block is the one whose hash stands in `slot` of its parent.
@@ -101,9 +79,9 @@ bool HashIs(const TreeBlock& parent, uint64_t slot, const Digest& hash);
 
 // Builds the tree of an object whose blocks `read` gives, one after the other (the last may be
 // short); returns its digest and hands every tree block out, in no particular order.
-Result<Digest> BuildTree(
-    uint64_t size_bytes, const std::function<Status(ByteRange, std::span<uint8_t>)>& read,
-    const std::function<Status(uint64_t tree_block, const TreeBlock&)>& write);
+Result<Digest> BuildTree(uint64_t size_bytes,
+                         const std::function<Status(ByteRange, std::span<uint8_t>)>& read,
+                         const std::function<Status(uint64_t tree_block, const TreeBlock&)>& write);
 
 }  // namespace cachecore
 

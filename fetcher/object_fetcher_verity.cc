@@ -15,7 +15,6 @@ using cachecore::kVerityBlock;
 using cachecore::VerityLayout;
 
 // ---- Opening: the digest is that of size and root hash
-// -------------------------------------------
 
 void ObjectFetcher::StartRootCheck(size_t index, const ObjectVersion& version) {
   const VerityLayout layout(version.size_bytes);
@@ -42,10 +41,9 @@ void ObjectFetcher::OnRootFetched(size_t index, const ObjectVersion& version,
     (void)tree.Take(0, bytes);
     right = context_->trees->Find(open_order_, 0) != nullptr;
   } else if (version.size_bytes > 0) {
-    right = tree.IsRight(0, nullptr, bytes);
+    right = tree.IsRight(0, nullptr, tree.HashesOf(bytes).front());
   } else {
-    cachecore::BlockHasher hasher;
-    right = hasher.OfFile(0, {}) == *verity_;
+    right = cachecore::BlockHasher::OfThisThread().OfFile(0, {}) == *verity_;
   }
   std::optional<Failure> failure;
   if (right) {
@@ -67,7 +65,6 @@ void ObjectFetcher::OnRootFetched(size_t index, const ObjectVersion& version,
 }
 
 // ---- The tree
-// ------------------------------------------------------------------------------------
 
 bool ObjectFetcher::StartTree(uint64_t tree_block) {
   if (tree_piece_) return false;
@@ -114,7 +111,6 @@ void ObjectFetcher::OnTreeEnd(std::optional<Failure> failure) {
 }
 
 // ---- Pieces
-// --------------------------------------------------------------------------------------
 
 uint64_t ObjectFetcher::EndOfRun(uint64_t begin, OriginMask* without) const {
   const uint64_t size = attr_.size_bytes;

@@ -64,7 +64,8 @@ std::optional<Failure> ObjectFetcher::VerifiedPiece::OnBytes(uint64_t,
 }
 
 std::optional<Failure> ObjectFetcher::VerifiedPiece::OnBlocks(std::span<const char> bytes) {
-  const ObjectTree& tree = *object_->tree_;
+  ObjectTree& tree = *object_->tree_;
+  const std::span<const cachecore::Digest> hashes = tree.HashesOf(bytes);
   const uint64_t begin = next_;
   uint64_t kept = begin;  // Of the run of right blocks, the first byte.
   const auto keep_run = [&](uint64_t end) -> std::optional<Failure> {
@@ -76,8 +77,7 @@ std::optional<Failure> ObjectFetcher::VerifiedPiece::OnBlocks(std::span<const ch
     const uint64_t number = block.begin / kVerityBlock;
     const TreeBlock* leaf = nullptr;
     if (tree.layout().has_tree()) leaf = tree_.at(tree.layout().LeafOf(number)).get();
-    const bool right =
-        tree.IsRight(number, leaf, bytes.subspan(block.begin - begin, block.size()));
+    const bool right = tree.IsRight(number, leaf, hashes[(block.begin - begin) / kVerityBlock]);
     next_ = block.end;
     if (right) continue;
     if (auto failure = keep_run(block.begin)) return failure;

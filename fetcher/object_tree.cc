@@ -5,6 +5,7 @@
 
 namespace fetcher {
 
+using cachecore::BlockHasher;
 using cachecore::ByteRange;
 using cachecore::Digest;
 using cachecore::HashIs;
@@ -34,16 +35,17 @@ ByteRange ObjectTree::ChunkOf(uint64_t tree_block) const {
 
 std::vector<uint64_t> ObjectTree::Take(uint64_t offset, std::span<const char> bytes) {
   std::vector<uint64_t> wrong;
-  for (; bytes.size() >= kVerityBlock; bytes = bytes.subspan(kVerityBlock), offset += kVerityBlock) {
+  for (; bytes.size() >= kVerityBlock;
+       bytes = bytes.subspan(kVerityBlock), offset += kVerityBlock) {
     const uint64_t number = offset / kVerityBlock;
     const auto parent_number = layout_.ParentOf(number);
     const TreeBlockPtr parent = parent_number ? cache_->Find(owner_, *parent_number) : nullptr;
     if (parent_number && parent == nullptr) continue;  // Nothing says what it must be.
     auto block = std::make_shared<TreeBlock>();
     std::memcpy(block->data(), bytes.data(), kVerityBlock);
-    const Digest hash = hasher_->OfBlock(*block);
+    const Digest hash = BlockHasher::OfThisThread().OfBlock(*block);
     if (parent ? HashIs(*parent, layout_.SlotOf(number), hash)
-               : hasher_->OfFile(layout_.size_bytes(), hash) == digest_) {
+               : BlockHasher::OfThisThread().OfFile(layout_.size_bytes(), hash) == digest_) {
       cache_->Add(owner_, number, std::move(block));
     } else {
       wrong.push_back(number);
@@ -52,11 +54,18 @@ std::vector<uint64_t> ObjectTree::Take(uint64_t offset, std::span<const char> by
   return wrong;
 }
 
-bool ObjectTree::IsRight(uint64_t data_block, const TreeBlock* leaf,
-                         std::span<const char> bytes) const {
-  const Digest hash = hasher_->OfBlock(AsBytes(bytes));
-  if (leaf == nullptr) return hasher_->OfFile(layout_.size_bytes(), hash) == digest_;
+bool ObjectTree::IsRight(uint64_t data_block, const TreeBlock* leaf, const Digest& hash) const {
+  if (leaf == nullptr) {
+    return BlockHasher::OfThisThread().OfFile(layout_.size_bytes(), hash) == digest_;
+  }
   return HashIs(*leaf, data_block % cachecore::VerityLayout::kHashesPerBlock, hash);
+}
+
+std::span<const Digest> ObjectTree::HashesOf(std::span<const char> bytes) {
+  const size_t count = (bytes.size() + kVerityBlock - 1) / kVerityBlock;
+  if (hashes_.size() < count) hashes_.resize(count);
+  BlockHasher::OfThisThread().OfBlocks(AsBytes(bytes), hashes_);
+  return {hashes_.data(), count};
 }
 
 }  // namespace fetcher

@@ -11,7 +11,6 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -34,11 +33,7 @@ class ObjectTree {
   // `cache` outlives this; `owner` names the object in it.
   ObjectTree(const cachecore::Digest& digest, uint64_t size_bytes, cachecore::TreeCache* cache,
              uint64_t owner)
-      : digest_(digest),
-        layout_(size_bytes),
-        cache_(cache),
-        owner_(owner),
-        hasher_(std::make_unique<cachecore::BlockHasher>()) {}
+      : digest_(digest), layout_(size_bytes), cache_(cache), owner_(owner) {}
 
   const cachecore::VerityLayout& layout() const { return layout_; }
 
@@ -49,15 +44,17 @@ class ObjectTree {
   cachecore::ByteRange ChunkOf(uint64_t tree_block) const;
   // Takes bytes of the tree, whole blocks from `offset` on.  Returns those that are wrong.
   std::vector<uint64_t> Take(uint64_t offset, std::span<const char> bytes);
-  // Whether a block's bytes are right.  `leaf` is the tree block above it, null without a tree.
-  bool IsRight(uint64_t data_block, const TreeBlock* leaf, std::span<const char> bytes) const;
+  // Whether that is a block's hash.  `leaf` is the tree block above it, null without a tree.
+  bool IsRight(uint64_t data_block, const TreeBlock* leaf, const cachecore::Digest& hash) const;
+  // Of each block of `bytes`, good until the next call.
+  std::span<const cachecore::Digest> HashesOf(std::span<const char> bytes);
 
  private:
   cachecore::Digest digest_;
   cachecore::VerityLayout layout_;
   cachecore::TreeCache* cache_;
   uint64_t owner_;
-  std::unique_ptr<cachecore::BlockHasher> hasher_;
+  std::vector<cachecore::Digest> hashes_;
 };
 
 }  // namespace fetcher

@@ -14,6 +14,8 @@ set -eu
 build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
   libgoogle-glog-dev librocksdb-dev libssl-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
   perl pkg-config fuse3'
+# Debian has it for this architecture alone; the build goes without it too.
+[ "$(dpkg --print-architecture)" != amd64 ] || build="$build libipsec-mb-dev"
 snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-dev protobuf-compiler
   protobuf-compiler-grpc'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'

@@ -10,7 +10,7 @@ FOLDERS = ("cachecore", "fusefs", "fetcher", "cli", "snapshotter")
 
 # The part of cachecore/ that has neither engine nor disk in it, for every program.
 BASE = re.compile(
-    r"cachecore/(byte_range|clock|fault_point|ids|metrics|mutex|parse_text|program_help|"
+    r"cachecore/(block_hasher|byte_range|clock|fault_point|ids|metrics|mutex|parse_text|program_help|"
     r"secret_environment|secret_file|status|tree_cache|unique_fd|verity_tree|wire)\.(h|def)$")
 # What protoc makes of containerd's interface.
 CONTAINERD_API = re.compile(r"github\.com/containerd/containerd/api/[\w/.]+\.pb\.h$")
@@ -28,6 +28,7 @@ ONLY_IN = (
     (re.compile(r"fuse\w*\.h$|fuse3?/|linux/fuse\.h"), re.compile(r"fusefs/|tests/(fusefs|crash)/")),
     (re.compile(r"grpc|google/protobuf/|github\.com/containerd/"), re.compile(
         r"snapshotter/snapshot(_service|ter_main)\.(h|cc)$|tests/snapshotter/cri_image\.cc$")),
+    (re.compile(r"intel-ipsec-mb\.h"), re.compile(r"cachecore/multi_hasher\.cc$")),
     (re.compile(r"curl/"), re.compile(r"fetcher/http_\w+\.(h|cc)$|tests/fetcher/")),
 )
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')

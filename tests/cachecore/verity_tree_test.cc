@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <random>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "cachecore/tree_cache.h"
 #include "tests/cachecore/built_tree.h"
@@ -35,7 +38,7 @@ TEST(VerityTreeTest, EveryTreeBlockIsTheOneItsParentNames) {
   const std::string data = RandomBytes((128 * 128 + 300) * kVerityBlock + 17, &random);
   const BuiltTree built = BuildOf(data);
   const VerityLayout layout(data.size());
-  BlockHasher hasher;
+  BlockHasher& hasher = BlockHasher::OfThisThread();
   const auto block = [&](uint64_t number) {
     TreeBlock bytes;
     std::copy_n(built.tree.begin() + static_cast<std::ptrdiff_t>(number * kVerityBlock),
@@ -52,6 +55,26 @@ TEST(VerityTreeTest, EveryTreeBlockIsTheOneItsParentNames) {
   const uint64_t last = layout.data_blocks() - 1;
   EXPECT_EQ(layout.PathTo(last).back(), layout.tree_blocks() - 1);
   EXPECT_EQ(layout.CoveredBy(layout.LeafOf(last)).end, data.size());
+}
+
+// The lanes of the multi-buffer library, some of them empty, against one hash after the other.
+TEST(BlockHasherTest, BlocksTogetherHaveTheHashesThatTheyHaveAlone) {
+  std::mt19937_64 random(TestSeed());
+  BlockHasher& hasher = BlockHasher::OfThisThread();
+  for (size_t blocks = 0; blocks <= 300; blocks += 1 + blocks / 40) {
+    for (const size_t more : {0, 1, 4095}) {
+      const std::string data = RandomBytes(blocks * kVerityBlock + more, &random);
+      const std::span bytes(reinterpret_cast<const uint8_t*>(data.data()), data.size());
+      std::vector<Digest> digests(blocks + 2, Digest{});
+      hasher.OfBlocks(bytes, digests);
+      size_t number = 0;
+      for (size_t at = 0; at < bytes.size(); at += kVerityBlock, ++number) {
+        const size_t size = std::min<size_t>(kVerityBlock, bytes.size() - at);
+        ASSERT_EQ(digests[number], hasher.OfBlock(bytes.subspan(at, size))) << number << blocks;
+      }
+      ASSERT_EQ(digests[number], Digest{}) << blocks;
+    }
+  }
 }
 
 TEST(VerityTreeTest, TheTailBeginsAtTheNext64KiB) {
