@@ -202,6 +202,7 @@ void AddInspect(CLI::App* app, int* exit_code) {
   app->add_option("--timeout", options->timeout, "How long to wait for the registry (default: 30s)")
       ->type_name("TIME");
   options->access.AddTo(app);
+  options->access.registry.AddMirrorTo(app);
   options->instance.AddTo(app);
   app->callback([options, exit_code] { *exit_code = RunInspect(*options); });
 }

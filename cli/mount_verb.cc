@@ -252,6 +252,7 @@ void AddMount(CLI::App* app, int* exit_code) {
       ->type_name("TIME");
   options->web.AddTo(app);
   options->registry.AddTo(app);
+  options->registry.AddMirrorTo(app);
   options->instance.AddTo(app);
   AddSettings(app, options.get());
   app->callback([options, exit_code] { *exit_code = RunMount(*options); });

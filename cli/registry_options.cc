@@ -43,6 +43,9 @@ void RegistryOptions::AddTo(CLI::App* app) {
                   "Registry credentials, as docker login writes them (default: docker's)")
       ->type_name("FILE");
   app->add_flag("--plain-http", plain_http, "Reach the registry without TLS");
+}
+
+void RegistryOptions::AddMirrorTo(CLI::App* app) {
   app->add_option("--mirror", mirrors, "A registry that has the same images; repeatable")
       ->type_name("REGISTRY[/PREFIX]")
       ->expected(1)

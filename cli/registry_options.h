@@ -33,6 +33,8 @@ struct RegistryOptions {
   std::vector<std::string> mirrors;
 
   void AddTo(CLI::App* app);
+  // For verbs that take an image from wherever it is.
+  void AddMirrorTo(CLI::App* app);
   // EINVAL when one was given, where there is no registry.
   cachecore::Status CheckUnused() const;
   // Without certificates: those belong to verbs' options for https in general.

@@ -40,6 +40,7 @@ void RootfsOptions::AddTo(CLI::App* app) {
   app->add_option("--timeout", timeout, "How long to wait for the registry (default: 30s)")
       ->type_name("TIME");
   registry.AddTo(app);
+  registry.AddMirrorTo(app);
   app->add_option("--ca-file", ca_file, "Trust the registry by this PEM file")->type_name("FILE");
   instance.AddTo(app);
 }

@@ -14,8 +14,8 @@ _holdfast_options() {
     dump) echo "--help --cache-dir --instance --root" ;;
     verify) echo "--help --timeout --cache-dir --content --as-new-boot --boot-id --json --instance --root" ;;
     'image build') echo "--help --force --config --tmp-dir --max-size --json --auth-file --plain-http
-                 --mirror --ca-file" ;;
-    'image push') echo "--help --json --auth-file --plain-http --mirror --ca-file" ;;
+                 --ca-file" ;;
+    'image push') echo "--help --json --auth-file --plain-http --ca-file" ;;
     'image inspect') echo "--help --json --timeout --auth-file --plain-http --mirror --ca-file
                  --instance --root" ;;
     'rootfs create') echo "--help --image --upper --tmpfs --env --volume --user --net --timeout --auth-file
