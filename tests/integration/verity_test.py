@@ -100,6 +100,26 @@ class VerityTest(Case):
         failed = set(read_blocks(path, self.truth))
         self.assertEqual(failed, {block for block in covered if block * BLOCK < len(self.truth)})
 
+    def test_a_bit_in_every_64th_block_of_the_tree_costs_two_leaves(self):
+        source = images.random_file(48 << 20, seed=8)  # 96 leaves below the root.
+        digest = with_tree(source, self.bad_root, "large")
+        with open(source, "rb") as f:
+            truth = f.read()
+        self.assertEqual(flip_bits(self.bad_path("large.merkle"), first=1), [1, 65])
+        path = self.instance.mount_file(self.bad.url("large"), f"--verify={digest}")
+        failed = read_blocks(path, truth)
+        self.assertEqual(failed, [leaf * 128 + i for leaf in (0, 64) for i in range(128)])
+        self.assertRegex(self.instance.log_text("holdfastd"),
+                         rf"block 65 of the Merkle tree over bytes .* is wrong at {self.bad.url('large.merkle')}")
+
+    def test_a_bit_in_the_root_of_the_tree_fails_the_mount_but_not_beside_a_good_one(self):
+        self.assertEqual(flip_bits(self.bad_path("image.merkle")), [0])
+        done = self.instance.try_mount(self.bad.url("image"), self.box.make_directory("p"), f"--verify={self.digest}")
+        self.assert_one_line(done, rf"is not the file of digest {self.digest}, or "
+                                   rf"{self.bad.url('image.merkle')} is not its Merkle tree")
+        path = self.mount(self.bad, self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+
     def test_a_good_tree_beside_a_bad_one_makes_every_read_right(self):
         flip_bits(self.bad_path("image.merkle"), every=4, first=1)
         path = self.mount(self.bad, self.good)
