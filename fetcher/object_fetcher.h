@@ -137,6 +137,8 @@ class ObjectFetcher {
   // object_fetcher_verity.cc
   bool StartVerified(bool alone);
   bool StartTree(uint64_t tree_block);
+  // Asks for the tree above `begin`, if it is not here, before data is wanted there.
+  void StartTreeAhead(uint64_t begin);
   void StartVerifiedPiece(size_t index, ByteRange range);
   void StartRootCheck(size_t index, const ObjectVersion& version);
   void OnRootFetched(size_t index, const ObjectVersion& version, std::span<const char> bytes);
@@ -170,6 +172,7 @@ class ObjectFetcher {
   std::string merkle_key_;
   std::optional<ObjectTree> tree_;  // Once it is open, if it has a digest.
   std::unique_ptr<TreePiece> tree_piece_;
+  ByteRange last_tree_chunk_;
   std::map<uint64_t, OriginMask> wrong_blocks_;       // By data block: who has had it wrong.
   std::map<uint64_t, OriginMask> wrong_tree_blocks_;  // The same for the tree.
   std::string lost_why_;

@@ -71,11 +71,18 @@ bool ObjectFetcher::StartTree(uint64_t tree_block) {
   const auto wrong = wrong_tree_blocks_.find(tree_block);
   const auto index = PickOrigin(wrong == wrong_tree_blocks_.end() ? 0 : wrong->second);
   if (!index) return false;
-  const ByteRange chunk = tree_->ChunkOf(tree_block);
+  const ByteRange chunk = tree_->ChunkOf(tree_block, last_tree_chunk_);
+  last_tree_chunk_ = chunk;
   tree_piece_ = std::make_unique<TreePiece>(this, *index, merkle_key_, chunk);
   // Any version of it: what it says is checked.
   tree_piece_->Start({tree_->layout().tree_bytes(), Pin{}});
   return true;
+}
+
+void ObjectFetcher::StartTreeAhead(uint64_t begin) {
+  if (begin >= attr_.size_bytes) return;
+  const auto missing = tree_->Missing(begin / kVerityBlock, nullptr);
+  if (missing && wrong_tree_blocks_.count(*missing) == 0) (void)StartTree(*missing);
 }
 
 void ObjectFetcher::OnTreeEnd(std::optional<Failure> failure) {
@@ -166,12 +173,12 @@ bool ObjectFetcher::StartVerified(bool alone) {
     StartProbe(*index);
     return true;
   }
-  StartVerifiedPiece(*index, queue_.Take(end - begin, alone ? origins_[*index].origin->idle() : 1));
-  // Asked for early, so that a sequential reader need not wait for the next part of the tree.
-  if (end < attr_.size_bytes) {
-    const auto next = tree_->Missing(end / kVerityBlock, nullptr);
-    if (next && wrong_tree_blocks_.count(*next) == 0) (void)StartTree(*next);
-  }
+  // A sequential reader need not wait for the next part of the tree if it is asked for early.
+  // Behind the data it would find no connection while there is a lot of that.
+  if (origins_[*index].origin->idle() > 1 || !pieces_.empty()) StartTreeAhead(end);
+  const uint32_t idle = origins_[*index].origin->idle();
+  if (idle == 0) return false;
+  StartVerifiedPiece(*index, queue_.Take(end - begin, alone ? idle : 1));
   return true;
 }
 

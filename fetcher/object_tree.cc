@@ -28,9 +28,11 @@ std::optional<uint64_t> ObjectTree::Missing(uint64_t data_block, Blocks* path) c
   return std::nullopt;
 }
 
-ByteRange ObjectTree::ChunkOf(uint64_t tree_block) const {
+ByteRange ObjectTree::ChunkOf(uint64_t tree_block, ByteRange last) const {
   const uint64_t begin = tree_block * kVerityBlock / kChunk * kChunk;
-  return {begin, std::min(begin + kChunk, layout_.tree_bytes())};
+  const bool goes_on = begin > 0 && begin == last.end;
+  const uint64_t size = goes_on ? std::clamp(2 * last.size(), kChunk, kLargestChunk) : kChunk;
+  return {begin, std::min(begin + size, layout_.tree_bytes())};
 }
 
 std::vector<uint64_t> ObjectTree::Take(uint64_t offset, std::span<const char> bytes) {

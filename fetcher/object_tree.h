@@ -26,8 +26,10 @@ using cachecore::TreeBlockPtr;
 
 class ObjectTree {
  public:
-  // Of the tree, fetched at a time: enough for 16 MiB of data.
+  // Of the tree, fetched at a time: enough for 16 MiB of data, and up to 64 MiB when it goes on
+  // where the last one ended.
   static constexpr uint64_t kChunk = 128 << 10;
+  static constexpr uint64_t kLargestChunk = 512 << 10;
   using Blocks = std::map<uint64_t, TreeBlockPtr>;  // By number.
 
   // `cache` outlives this; `owner` names the object in it.
@@ -40,8 +42,8 @@ class ObjectTree {
   // The first block on the way from the root to a data block that is not here; nullopt if all are,
   // and then `path`, unless null, has them.
   std::optional<uint64_t> Missing(uint64_t data_block, Blocks* path) const;
-  // The part of the tree that is fetched for the sake of one block, in bytes.
-  cachecore::ByteRange ChunkOf(uint64_t tree_block) const;
+  // The part of the tree to be fetched for the sake of one block, in bytes, after the part `last`.
+  cachecore::ByteRange ChunkOf(uint64_t tree_block, cachecore::ByteRange last) const;
   // Takes bytes of the tree, whole blocks from `offset` on.  Returns those that are wrong.
   std::vector<uint64_t> Take(uint64_t offset, std::span<const char> bytes);
   // Whether that is a block's hash.  `leaf` is the tree block above it, null without a tree.
