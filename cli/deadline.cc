@@ -14,6 +14,7 @@ using cachecore::Status;
 using std::chrono::milliseconds;
 
 volatile std::sig_atomic_t stop_signalled = 0;
+int ignoring = 0;  // Lives of StopSignalsIgnored.
 
 void OnStopSignal(int) { stop_signalled = 1; }
 
@@ -36,7 +37,10 @@ void CatchStopSignals() {
   }
 }
 
-bool StopSignalled() { return stop_signalled != 0; }
+bool StopSignalled() { return stop_signalled != 0 && ignoring == 0; }
+
+StopSignalsIgnored::StopSignalsIgnored() { ++ignoring; }
+StopSignalsIgnored::~StopSignalsIgnored() { --ignoring; }
 
 Status WaitForFd(int fd, short events, const Deadline& deadline) {
   for (;;) {

@@ -30,6 +30,14 @@ class Deadline {
 // can be undone.
 void CatchStopSignals();
 bool StopSignalled();
+// While one lives, such a signal is remembered and ends nothing: for undoing.
+class StopSignalsIgnored {
+ public:
+  StopSignalsIgnored();
+  ~StopSignalsIgnored();
+  StopSignalsIgnored(const StopSignalsIgnored&) = delete;
+  StopSignalsIgnored& operator=(const StopSignalsIgnored&) = delete;
+};
 
 // Until `fd` has one of poll(2)'s `events` or hung up.
 cachecore::Status WaitForFd(int fd, short events, const Deadline& deadline);

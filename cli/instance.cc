@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <set>
 
 #include "cli/files.h"
@@ -21,6 +22,12 @@ std::string WithoutTrailingSlashes(std::string path) {
   return path;
 }
 
+std::string WithoutLinks(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::weakly_canonical(path, error);
+  return error ? path : real.string();
+}
+
 bool IsValidName(const std::string& name) {
   constexpr char kAllowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
   return !name.empty() && name.size() <= kNameLengthMax && name != "." && name != ".." &&
@@ -28,6 +35,12 @@ bool IsValidName(const std::string& name) {
 }
 
 }  // namespace
+
+Instance::Instance(std::string root, std::string name)
+    : root_(std::move(root)),
+      name_(std::move(name)),
+      state_dir_(WithoutLinks(Below("/var/lib/holdfast/"))),
+      run_dir_(WithoutLinks(Below("/run/holdfast/"))) {}
 
 Result<Instance> Instance::Make(const std::string& root, const std::string& name) {
   if (!IsValidName(name)) {

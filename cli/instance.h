@@ -27,14 +27,14 @@ class Instance {
   const std::string& root() const { return root_; }
   const std::string& name() const { return name_; }
 
-  std::string StateDir() const { return Below("/var/lib/holdfast/"); }
+  std::string StateDir() const { return state_dir_; }
   std::string CacheDir() const { return StateDir() + "/cache"; }
   std::string SourcesDir() const { return StateDir() + "/sources"; }
   std::string SourceFile(const std::string& volume) const {
     return SourcesDir() + "/" + volume + ".json";
   }
 
-  std::string RunDir() const { return Below("/run/holdfast/"); }
+  std::string RunDir() const { return run_dir_; }
   std::string DeviceSocket() const { return RunDir() + "/device.sock"; }
   std::string ControlSocket() const { return RunDir() + "/control.sock"; }
   std::string FuseDir() const { return RunDir() + "/fuse"; }
@@ -51,11 +51,14 @@ class Instance {
   }
 
  private:
-  Instance(std::string root, std::string name) : root_(std::move(root)), name_(std::move(name)) {}
+  Instance(std::string root, std::string name);
   std::string Below(const char* directory) const { return root_ + directory + name_; }
 
   std::string root_;  // Without a trailing slash; "" is "/".
   std::string name_;
+  // Without symbolic links, as the kernel's mount table has what is mounted there.
+  std::string state_dir_;
+  std::string run_dir_;
 };
 
 // The directory that holds all instances' run directories.

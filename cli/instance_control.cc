@@ -156,8 +156,11 @@ Status Start(const Instance& instance, const Settings& settings) {
   ASSIGN_OR_RETURN(const pid_t supervisor, SpawnDetached({program, "supervise", "--root", root,
                                                           "--instance", instance.name()},
                                                          instance.LogFile(kSupervisor)));
-  RETURN_IF_ERROR(WaitUntilServing(instance, supervisor, marks));
-  return WaitForFetcher(instance, marks);
+  Status status = WaitUntilServing(instance, supervisor, marks);
+  if (status.ok()) status = WaitForFetcher(instance, marks);
+  // By its pid: it may not have written its file yet.
+  if (!status.ok()) (void)EndProcess(supervisor, SIGTERM, kStopTimeout).ok();
+  return status;
 }
 
 // Daemons whose supervisor was killed.
@@ -271,6 +274,7 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
   }
   const Status started = Start(instance, settings);
   if (started.ok()) return true;
+  const StopSignalsIgnored until_undone;
   const Status stopped = StopInstance(instance);
   if (stopped.ok()) return started;
   return Status(started.error(), started.message() + "; and then: " + stopped.message());

@@ -198,6 +198,7 @@ Status MountOperation::ExplainRefusal(const Status& why, ImageKind kind,
 
 void MountOperation::Undo() {
   if (!claimed_) return;
+  const StopSignalsIgnored until_undone;
   const Result<UniqueFd> lock = LockInstance(instance());
   if (record_.mounted) umount2(record_.mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
   if (wrote_source_) {

@@ -20,7 +20,7 @@ struct MountEntry {
   std::string root;  // The directory of the file system that is shown; "/" but for bind mounts.
   std::string type;
   std::string source;
-  std::string options;  // The file system's own.
+  std::string options = "";  // The file system's own.
 };
 
 // Lines that can't be read are passed over.

@@ -28,6 +28,7 @@ using cachecore::Status;
 using cachecore::UniqueFd;
 
 constexpr size_t kOutputBytesMax = 64 << 10;
+constexpr int kEndPatienceMs = 20000;
 
 bool IsProgram(const std::string& path) {
   struct stat info;
@@ -84,6 +85,16 @@ std::string OnSearchPath(const std::string& name) {
   return "";
 }
 
+// Asks first, so that it can undo what it has begun.
+void End(pid_t child) {
+  kill(child, SIGTERM);
+  const UniqueFd ended(pidfd_open(child, 0));
+  pollfd ready = {ended.get(), POLLIN, 0};
+  while (poll(&ready, 1, kEndPatienceMs) < 0 && errno == EINTR) {
+  }
+  kill(child, SIGKILL);
+}
+
 // Runs `argv` to its end and returns what it said to a pipe: on stderr, and on stdout too unless
 // `out_fd` takes that.
 Result<ProgramEnd> RunAndListen(const std::vector<std::string>& argv, int out_fd,
@@ -113,7 +124,8 @@ Result<ProgramEnd> RunAndListen(const std::vector<std::string>& argv, int out_fd
     if (got > 0) end.output.append(buffer, static_cast<size_t>(got));
   }
   // One that has closed its output may run on, and one that says too much is not listened to.
-  if (!status.ok() || got > 0) kill(child, SIGKILL);
+  if (!status.ok()) End(child);
+  if (got > 0) kill(child, SIGKILL);
   int wait_status = 0;
   while (waitpid(child, &wait_status, 0) < 0 && errno == EINTR) {
   }

@@ -63,6 +63,7 @@ Result<RegistryAccess> RegistryOptions::Make() const {
   made.plain_http = plain_http;
   made.mirrors = mirrors;
   for (const std::string& mirror : mirrors) RETURN_IF_ERROR(CheckMirror(mirror));
+  made.has_default_auth_file = auth_file.empty();
   const std::string chosen = auth_file.empty() ? DefaultAuthFile() : auth_file;
   if (chosen.empty()) return made;
   if (access(chosen.c_str(), R_OK) != 0) return Status::FromErrno(errno, "auth file " + chosen);

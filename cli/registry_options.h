@@ -20,6 +20,7 @@ namespace cli {
 
 struct RegistryAccess {
   std::string auth_file;  // Absolute path of a docker config.json; "": anonymous.
+  bool has_default_auth_file = false;  // It was found, not given.
   bool plain_http = false;
   std::string ca_file;  // These are absolute paths or "".
   std::string client_cert;

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "cli/deadline.h"
 #include "cli/files.h"
 #include "cli/image_reference.h"
 #include "cli/mount_point.h"
@@ -81,9 +82,12 @@ Status UnmountIfMounted(const std::string& path) {
   }
 }
 
-// Images that no overlay uses any more.
-Status ReleaseUnusedImages(const Instance& instance) {
-  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+// Images that no overlay uses any more.  One that somebody looks at is tried again the next time;
+// nobody's container is the worse for it.
+void ReleaseUnusedImages(const Instance& instance) {
+  const Result<std::vector<MountEntry>> read = ReadMountTable();
+  if (!read.ok()) return;
+  const std::vector<MountEntry>& table = *read;
   std::vector<std::string> used;
   for (const RootfsRecord& record : ListRootfsRecords(instance)) {
     if (FindMount(table, OverlayPoint(instance, record.name)) != nullptr ||
@@ -91,17 +95,22 @@ Status ReleaseUnusedImages(const Instance& instance) {
       used.push_back(ImageMountPoint(instance, record.erofs_digest));
     }
   }
-  return ReleaseImagesBut(instance, used);
+  const Status status = ReleaseImagesBut(instance, used);
+  if (!status.ok()) std::cerr << "holdfast: an image stays mounted: " << status.message() << "\n";
 }
+
+// The overlay's own, which goes with it.
+std::string WorkDirectory(const RootfsRecord& record) { return record.upper + "/.holdfast-work"; }
 
 Status TakeDown(const Instance& instance, const std::string& name) {
   const std::string bundle = RootfsBundle(instance, name);
   const Result<RootfsRecord> record = ReadRootfsRecord(instance, name);
   RETURN_IF_ERROR(UnmountIfMounted(bundle + "/rootfs"));
   RETURN_IF_ERROR(UnmountIfMounted(bundle + "/tmpfs"));
-  if (record.ok() && !record->own_upper) RETURN_IF_ERROR(RemoveTree(record->upper + "/work"));
+  if (record.ok() && !record->own_upper) RETURN_IF_ERROR(RemoveTree(WorkDirectory(*record)));
   RETURN_IF_ERROR(RemoveTree(bundle));
-  return ReleaseUnusedImages(instance);
+  ReleaseUnusedImages(instance);
+  return {};
 }
 
 Status SweepLocked(const Instance& instance) {
@@ -117,7 +126,8 @@ Status SweepLocked(const Instance& instance) {
     const Status gone = TakeDown(instance, name);
     if (!gone.ok()) std::cerr << "holdfast: left of " << name << ": " << gone.message() << "\n";
   }
-  return ReleaseUnusedImages(instance);
+  ReleaseUnusedImages(instance);
+  return {};
 }
 
 Result<UniqueFd> LockHome(const Instance& instance) {
@@ -125,7 +135,7 @@ Result<UniqueFd> LockHome(const Instance& instance) {
   return LockDirectory(RootfsHome(instance), 0700);
 }
 
-Status MakeUpper(const RootfsRecord& record) {
+Status MakeUpper(const RootfsRecord& record, const std::string& image) {
   RETURN_IF_ERROR(MakeDirectories(record.upper, 0700));
   if (record.tmpfs) {
     ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
@@ -134,8 +144,19 @@ Status MakeUpper(const RootfsRecord& record) {
       return Status::FromErrno(errno, "mount a tmpfs on " + record.upper);
     }
   }
-  RETURN_IF_ERROR(MakeDirectories(record.upper + "/upper", 0755));
-  return MakeDirectories(record.upper + "/work", 0700);
+  RETURN_IF_ERROR(MakeDirectories(WorkDirectory(record), 0700));
+  const std::string upper = record.upper + "/upper";
+  if (mkdir(upper.c_str(), 0700) != 0) {
+    return errno == EEXIST ? Status() : Status::FromErrno(errno, "create directory " + upper);
+  }
+  // The container's root directory is the image's, whatever our umask.
+  struct stat root;
+  if (stat(image.c_str(), &root) != 0) return Status::FromErrno(errno, image);
+  if (chown(upper.c_str(), root.st_uid, root.st_gid) != 0 ||
+      chmod(upper.c_str(), root.st_mode & 07777) != 0) {
+    return Status::FromErrno(errno, upper);
+  }
+  return {};
 }
 
 Status MountOverlay(const Instance& instance, const RootfsRecord& record) {
@@ -147,8 +168,8 @@ Status MountOverlay(const Instance& instance, const RootfsRecord& record) {
       return Status(EINVAL, path + " has a comma, colon or backslash, which an overlay can't");
     }
   }
-  const std::string options = "lowerdir=" + lower + ",upperdir=" + record.upper +
-                              "/upper,workdir=" + record.upper + "/work";
+  const std::string options =
+      "lowerdir=" + lower + ",upperdir=" + record.upper + "/upper,workdir=" + WorkDirectory(record);
   if (mount("overlay", point.c_str(), "overlay", 0, options.c_str()) == 0) return {};
   const int error = errno;
   if (error == ENODEV) {
@@ -168,7 +189,7 @@ Status MountLocked(const Instance& instance, const RootfsRecord& record,
   RETURN_IF_ERROR(MountSharedImage(instance, record, timeout));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   if (FindMount(table, OverlayPoint(instance, record.name)) != nullptr) return {};
-  RETURN_IF_ERROR(MakeUpper(record));
+  RETURN_IF_ERROR(MakeUpper(record, ImageMountPoint(instance, record.erofs_digest)));
   return MountOverlay(instance, record);
 }
 
@@ -181,16 +202,18 @@ Result<RootfsRecord> RecordFor(const RootfsRequest& request, const ImageReferenc
   record.reference = pinned.Text();
   record.manifest = image.manifest_digest;
   record.erofs_digest = image.erofs_digest;
-  record.mount_flags = MountFlagsOf(request.access);
+  if (reference.kind == ImageReference::Kind::kRegistry) {
+    record.mount_flags = MountFlagsOf(request.access);
+  }
   record.tmpfs = request.tmpfs;
   record.goes_with_run = request.goes_with_run;
   record.since_unix_s = std::time(nullptr);
   record.upper = RootfsBundle(request.instance, request.name) + (request.tmpfs ? "/tmpfs" : "");
   if (request.upper.empty()) return record;
   record.own_upper = false;
-  record.upper = std::filesystem::absolute(request.upper).lexically_normal().string();
-  struct stat info;
-  if (stat(record.upper.c_str(), &info) != 0) return Status::FromErrno(errno, record.upper);
+  std::error_code error;
+  record.upper = std::filesystem::canonical(request.upper, error).string();
+  if (error) return Status::FromErrno(error.value(), request.upper);
   for (const RootfsRecord& other : ListRootfsRecords(request.instance)) {
     if (other.upper == record.upper) {
       return Status(EBUSY, record.upper + " is the upper directory of " + other.name + " already");
@@ -232,6 +255,7 @@ Result<UniqueFd> CreateRootfs(const RootfsRequest& request) {
   Result<UniqueFd> held = HoldRootfs(instance, request.name);
   const Status status = held.ok() ? Fill(request, record, image) : held.status();
   if (status.ok()) return held;
+  const StopSignalsIgnored until_undone;
   const Status undone = TakeDown(instance, request.name);
   if (!undone.ok()) std::cerr << "holdfast: left behind: " << undone.message() << "\n";
   return Status(status).WithContext("cannot make root file system " + request.name);
@@ -268,6 +292,7 @@ Status RemoveRootfs(const Instance& instance, const std::string& name, bool forc
 }
 
 Status RemoveOwnRootfs(const Instance& instance, const std::string& name, UniqueFd held) {
+  const StopSignalsIgnored until_removed;
   ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
   EndContainer(RootfsBundle(instance, name), name);
   const Status status = TakeDown(instance, name);

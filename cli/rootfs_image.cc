@@ -1,5 +1,7 @@
 #include "cli/rootfs_image.h"
 
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include "cli/files.h"
 #include "cli/instance_control.h"
 #include "cli/mount_record.h"
+#include "cli/mount_table.h"
 #include "cli/process.h"
 
 namespace cli {
@@ -43,10 +46,30 @@ std::vector<std::string> CommandFor(const char* verb, const Instance& instance) 
           "--instance=" + instance.name()};
 }
 
+std::string ImagesDirectory(const Instance& instance) { return instance.RunDir() + "/images"; }
+
+// Nobody but root: an image may hold setuid programs and devices, which are its containers' only.
+Status MakeImagesDirectory(const Instance& instance) {
+  const std::string path = ImagesDirectory(instance);
+  RETURN_IF_ERROR(MakeDirectories(path, 0700));
+  return chmod(path.c_str(), 0700) == 0 ? Status() : Status::FromErrno(errno, path);
+}
+
+// What was mounted by a command that died before it could say so in a record.
+void DetachStrays(const Instance& instance, const std::vector<std::string>& known) {
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  if (!table.ok()) return;
+  for (const MountEntry& entry : *table) {
+    if (!entry.mount_point.starts_with(ImagesDirectory(instance) + "/")) continue;
+    if (std::find(known.begin(), known.end(), entry.mount_point) != known.end()) continue;
+    umount2(entry.mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+  }
+}
+
 // The records of images' mounts; those that a killed command is still making are waited for.
 Result<std::vector<MountRecord>> ImageMounts(const Instance& instance, const Deadline& deadline) {
   std::vector<MountRecord> found;
-  const std::string place = instance.RunDir() + "/images/";
+  const std::string place = ImagesDirectory(instance) + "/";
   const auto all_made = [&] {
     found.clear();
     const Result<std::vector<MountRecord>> mounts = LiveMounts(instance);
@@ -67,7 +90,8 @@ std::vector<std::string> MountFlagsOf(const RegistryAccess& access) {
   const auto add = [&flags](const char* flag, const std::string& value) {
     if (!value.empty()) flags.push_back(flag + value);
   };
-  add("--auth-file=", access.auth_file);
+  // The default is looked for anew: it may be gone by then, and nobody has asked for it.
+  if (!access.has_default_auth_file) add("--auth-file=", access.auth_file);
   add("--ca-file=", access.ca_file);
   add("--client-cert=", access.client_cert);
   add("--client-key=", access.client_key);
@@ -84,6 +108,7 @@ Status MountSharedImage(const Instance& instance, const RootfsRecord& record,
   for (const MountRecord& mount : mounts) {
     if (mount.mount_point == point && AnswersPing(instance)) return {};
   }
+  RETURN_IF_ERROR(MakeImagesDirectory(instance));
   RETURN_IF_ERROR(MakeDirectories(point, 0755));
   std::vector<std::string> command = CommandFor("mount", instance);
   command.push_back("--timeout=" + std::to_string(timeout.count()) + "ms");
@@ -94,18 +119,23 @@ Status MountSharedImage(const Instance& instance, const RootfsRecord& record,
 }
 
 Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>& used) {
-  const std::string place = instance.RunDir() + "/images";
+  const std::string place = ImagesDirectory(instance);
   ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
                    ImageMounts(instance, Deadline(kUmountCommandTimeout)));
+  std::vector<std::string> known = used;
+  Status first;
   for (const MountRecord& mount : mounts) {
+    known.push_back(mount.mount_point);
     if (std::find(used.begin(), used.end(), mount.mount_point) != used.end()) continue;
     std::vector<std::string> command = CommandFor("umount", instance);
     command.push_back(mount.mount_point);
-    RETURN_IF_ERROR(RunHoldfast(command, kUmountCommandTimeout));
+    Status status = RunHoldfast(command, kUmountCommandTimeout);
+    if (first.ok()) first = std::move(status);
   }
+  DetachStrays(instance, known);
   for (const std::string& name : ListDirectory(place)) rmdir((place + "/" + name).c_str());
   if (rmdir(place.c_str()) == 0) rmdir(instance.RunDir().c_str());
-  return {};
+  return first;
 }
 
 void EndContainer(const std::string& bundle, const std::string& name) {

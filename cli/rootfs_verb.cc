@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/deadline.h"
 #include "cli/files.h"
+#include "cli/image_reference.h"
 #include "cli/mount_table.h"
 #include "cli/rootfs.h"
 #include "cli/rootfs_options.h"
@@ -58,6 +59,9 @@ Result<RootfsRequest> RootfsOptions::Make() const {
   ASSIGN_OR_RETURN(RegistryAccess access, registry.Make());
   if (!ca_file.empty()) access.ca_file = std::filesystem::absolute(ca_file).string();
   ASSIGN_OR_RETURN(const std::chrono::milliseconds waits, ParseTimeout(timeout));
+  if (!name.empty()) RETURN_IF_ERROR(CheckRootfsName(name));
+  RETURN_IF_ERROR(ParseImageReference(reference).status());
+  RETURN_IF_ERROR(CheckBundleOptions(bundle));
   return RootfsRequest{std::move(made), name,  reference, std::move(access), upper, tmpfs,
                        false,           waits, bundle};
 }

@@ -59,6 +59,7 @@ Result<int> RunForeground(const std::vector<std::string>& argv) {
     }
     int status = 0;
     if (waitpid(pid, &status, WNOHANG) != pid) continue;
+    sigprocmask(SIG_SETMASK, &before, nullptr);
     return WIFEXITED(status) ? WEXITSTATUS(status) : kExitSignalled + WTERMSIG(status);
   }
 }
@@ -86,7 +87,8 @@ int RunRun(const RootfsOptions& options) {
   }
   const Status removed = RemoveOwnRootfs(request->instance, request->name, std::move(held).value());
   if (!code.ok()) return Fail(code.status());
-  if (!removed.ok()) return Fail(removed);
+  // The container's own code is what was asked for.
+  if (!removed.ok()) std::cerr << "holdfast: left behind: " << removed.message() << "\n";
   return *code;
 }
 

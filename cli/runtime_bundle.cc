@@ -13,6 +13,7 @@
 #include "cachecore/parse_text.h"
 #include "cachecore/unique_fd.h"
 #include "cli/bounded_call.h"
+#include "cli/content_digest.h"
 #include "cli/files.h"
 
 namespace cli {
@@ -23,6 +24,7 @@ using cachecore::Status;
 using cachecore::UniqueFd;
 using nlohmann::json;
 
+constexpr size_t kCgroupDigits = 12;
 constexpr size_t kUserDatabaseBytesMax = 1 << 20;
 constexpr char kDefaultPath[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -34,8 +36,9 @@ std::vector<std::string> SplitAt(const std::string& text, char separator) {
 }
 
 bool IsId(const std::string& text) {
-  return !text.empty() && text.size() <= 9 &&
-         text.find_first_not_of("0123456789") == std::string::npos;
+  constexpr unsigned long kIdMax = 4294967294;  // The next one means "none".
+  return !text.empty() && text.size() <= 10 &&
+         text.find_first_not_of("0123456789") == std::string::npos && std::stoul(text) <= kIdMax;
 }
 
 // The fields of the first line whose field `key` is `value`; none: an empty vector.
@@ -139,18 +142,24 @@ Result<json> AllMounts(const BundleOptions& options) {
   return mounts;
 }
 
-// A file of a foreign tree: no link leads out of it, and no pipe keeps us.
+// A file of a foreign tree: no link leads out of it, and nothing but a file is opened, for that of
+// a device may do something to the machine.  What can't be looked up there is not there.
 Result<std::string> ReadInside(const std::string& tree, const char* path) {
   const UniqueFd root(open(tree.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root.valid()) return Status::FromErrno(errno, tree);
   open_how how = {};
-  how.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+  how.flags = O_PATH | O_CLOEXEC;
   how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  const UniqueFd fd(static_cast<int>(syscall(SYS_openat2, root.get(), path, &how, sizeof how)));
-  if (!fd.valid() && (errno == ENOENT || errno == ENOTDIR)) return std::string();
+  const UniqueFd found(static_cast<int>(syscall(SYS_openat2, root.get(), path, &how, sizeof how)));
+  if (!found.valid() && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) {
+    return std::string();
+  }
   struct stat info;
-  if (!fd.valid() || fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, path);
+  if (!found.valid() || fstat(found.get(), &info) != 0) return Status::FromErrno(errno, path);
   if (!S_ISREG(info.st_mode)) return std::string();
+  const std::string link = "/proc/self/fd/" + std::to_string(found.get());
+  const UniqueFd fd(open(link.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return Status::FromErrno(errno, path);
   std::string text(kUserDatabaseBytesMax, '\0');
   size_t length = 0;
   while (length < text.size()) {
@@ -242,6 +251,11 @@ Result<json> RuntimeConfig(const std::string& name, const json& image_config,
               {"linux", LinuxPart(options.net)}};
 }
 
+Status CheckBundleOptions(const BundleOptions& options) {
+  RETURN_IF_ERROR(Environment(json::object(), options).status());
+  return AllMounts(options).status();
+}
+
 Status WriteBundle(const std::string& bundle, const std::string& name,
                    const std::string& image_config, const BundleOptions& options,
                    std::chrono::milliseconds timeout) {
@@ -255,7 +269,10 @@ Status WriteBundle(const std::string& bundle, const std::string& name,
   UserDatabase names;
   ASSIGN_OR_RETURN(names.passwd, read("etc/passwd"));
   ASSIGN_OR_RETURN(names.group, read("etc/group"));
-  ASSIGN_OR_RETURN(const json config, RuntimeConfig(name, image, options, names));
+  ASSIGN_OR_RETURN(json config, RuntimeConfig(name, image, options, names));
+  // By their names alone, containers of two instances would share a cgroup.
+  config["linux"]["cgroupsPath"] =
+      "/holdfast-" + name + "-" + DigestHex(DigestOf(bundle)).substr(0, kCgroupDigits);
   return WriteFileAtomically(bundle + "/config.json", JsonText(config, 2) + "\n", 0600);
 }
 

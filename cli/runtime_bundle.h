@@ -41,6 +41,8 @@ cachecore::Result<nlohmann::json> RuntimeConfig(const std::string& name,
                                                 const nlohmann::json& image_config,
                                                 const BundleOptions& options,
                                                 const UserDatabase& names);
+// EINVAL or what the system says of a volume's source.
+cachecore::Status CheckBundleOptions(const BundleOptions& options);
 // Writes `bundle`/config.json for the root file system mounted at `bundle`/rootfs.
 cachecore::Status WriteBundle(const std::string& bundle, const std::string& name,
                               const std::string& image_config, const BundleOptions& options,

@@ -32,7 +32,7 @@ class ContainerCase(Case):
         for folder in ("bin", "etc", "proc", "sys", "dev"):
             os.mkdir(os.path.join(tree, folder))
         shutil.copy("/bin/busybox", os.path.join(tree, "bin/busybox"))
-        for tool in ("sh", "cat", "find", "id", "sleep", "sha256sum", "wc"):
+        for tool in ("sh", "cat", "find", "id", "sleep", "sha256sum", "stat", "wc"):
             os.symlink("busybox", os.path.join(tree, "bin", tool))
         for path, contents in (("etc/passwd", PASSWD), ("text", text)):
             with open(os.path.join(tree, path), "w") as f:

@@ -1,5 +1,6 @@
 """Things to serve: made once, kept under a cache directory by what went into them, the same bytes every time."""
 
+import fcntl
 import hashlib
 import os
 import random
@@ -18,8 +19,11 @@ TREE_FILES = 5000
 def _kept(name, make):
     """CACHE/name, made by make(temporary path) if it is not there."""
     path = os.path.join(CACHE, name)
-    if not os.path.exists(path):
-        os.makedirs(CACHE, exist_ok=True)
+    os.makedirs(CACHE, exist_ok=True)
+    with open(path + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Another test may be making it.
+        if os.path.exists(path):
+            return path
         work = tempfile.mkdtemp(dir=CACHE, prefix=".making-")
         try:
             os.chmod(work, 0o755)
