@@ -1,6 +1,7 @@
 #include "cli/image_build.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "cachecore/unique_fd.h"
 #include "cli/command.h"
 #include "cli/contained_program.h"
 #include "cli/container_layers.h"
@@ -28,28 +30,57 @@ namespace {
 
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::UniqueFd;
 using nlohmann::json;
 using Kind = BuildInput::Kind;
 
 constexpr char kNoUuid[] = "00000000-0000-0000-0000-000000000000";
 constexpr char kErofsFile[] = "erofs";
 constexpr char kMerkleFile[] = "merkle";
+constexpr int kAttemptsMax = 10;
 // With one block alone there would be no Merkle tree, and registries don't take an empty blob.
 constexpr off_t kErofsBytesMin = 2 * 4096;
 
-// A new directory that goes with this, unless it was kept.
+// The lock on a directory, or none: it has another owner, or is no more.
+UniqueFd TryLock(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat info;
+  if (!fd.valid() || flock(fd.get(), LOCK_EX | LOCK_NB) != 0 || stat(path.c_str(), &info) != 0) {
+    return UniqueFd();
+  }
+  return fd;
+}
+
+// A new directory that goes with this, unless it was kept.  It is locked while its process lives;
+// what others have left is removed.
 class TemporaryDirectory {
  public:
   static Result<TemporaryDirectory> Make(const std::string& parent, const std::string& name) {
-    std::string path = parent + "/." + name + ".holdfast-XXXXXX";
-    if (mkdtemp(path.data()) == nullptr) {
-      return Status::FromErrno(errno, "make a directory in " + parent);
+    const std::string prefix = "." + name + ".holdfast-";
+    for (const std::string& left : ListDirectory(parent)) {
+      if (!left.starts_with(prefix)) continue;
+      const UniqueFd abandoned = TryLock(parent + "/" + left);
+      std::error_code ignored;
+      if (abandoned.valid()) std::filesystem::remove_all(parent + "/" + left, ignored);
     }
-    return TemporaryDirectory(path);
+    for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
+      std::string path = parent + "/" + prefix + "XXXXXX";
+      if (mkdtemp(path.data()) == nullptr) {
+        return Status::FromErrno(errno, "make a directory in " + parent);
+      }
+      // Before it was locked, another build may have taken it for abandoned.
+      if (UniqueFd lock = TryLock(path); lock.valid()) {
+        return TemporaryDirectory(path, std::move(lock));
+      }
+      rmdir(path.c_str());
+    }
+    return Status(ENOLCK, "cannot lock a directory in " + parent);
   }
-  TemporaryDirectory(TemporaryDirectory&& other) noexcept : path_(std::exchange(other.path_, "")) {}
+  TemporaryDirectory(TemporaryDirectory&& other) noexcept
+      : path_(std::exchange(other.path_, "")), lock_(std::move(other.lock_)) {}
   TemporaryDirectory& operator=(TemporaryDirectory&& other) noexcept {
     std::swap(path_, other.path_);
+    std::swap(lock_, other.lock_);
     return *this;
   }
   ~TemporaryDirectory() {
@@ -60,8 +91,10 @@ class TemporaryDirectory {
   void Keep() { path_.clear(); }
 
  private:
-  explicit TemporaryDirectory(std::string path) : path_(std::move(path)) {}
+  TemporaryDirectory(std::string path, UniqueFd lock)
+      : path_(std::move(path)), lock_(std::move(lock)) {}
   std::string path_;
+  UniqueFd lock_;
 };
 
 std::string ParentOf(const std::string& path) {

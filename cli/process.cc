@@ -58,6 +58,22 @@ std::vector<char*> PointersTo(std::vector<std::string>* strings) {
   return pointers;
 }
 
+// Signals end the child as they end what it becomes; our own handlers would swallow one that comes
+// before the exec.
+pid_t ForkWithoutHandlers() {
+  sigset_t all, before;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &before);
+  const pid_t child = fork();
+  const int error = errno;
+  if (child == 0) {
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, SIG_DFL);
+  }
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+  errno = error;
+  return child;
+}
+
 // Runs in the child between fork and exec.
 [[noreturn]] void ExecDetached(const std::vector<char*>& argv, int null_fd, int out_fd,
                                int err_fd) {
@@ -106,7 +122,7 @@ Result<ProgramEnd> RunAndListen(const std::vector<std::string>& argv, int out_fd
   const UniqueFd null_fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
   std::vector<std::string> copies = argv;
   const std::vector<char*> pointers = PointersTo(&copies);
-  const pid_t child = fork();
+  const pid_t child = ForkWithoutHandlers();
   if (child < 0) return Status::FromErrno(errno, "fork");
   if (child == 0) {
     ExecDetached(pointers, null_fd.get(), out_fd >= 0 ? out_fd : writer.get(), writer.get());
@@ -182,7 +198,7 @@ Result<pid_t> SpawnDetached(const std::vector<std::string>& argv, const std::str
   if (!log_fd.valid()) return Status::FromErrno(errno, "open the log " + log);
   std::vector<std::string> copies = argv;
   const std::vector<char*> pointers = PointersTo(&copies);
-  const pid_t child = fork();
+  const pid_t child = ForkWithoutHandlers();
   if (child < 0) return Status::FromErrno(errno, "fork");
   if (child == 0) ExecDetached(pointers, null_fd.get(), log_fd.get(), log_fd.get());
   return child;

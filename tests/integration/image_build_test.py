@@ -490,6 +490,10 @@ class TroubleTest(BuildCase):
         process.kill()
         process.communicate(timeout=60)
         wait_until(lambda: not self.children_in_out(), 30, "umoci is gone")
+        # What it leaves, the next one removes.
+        self.assertNotEqual(os.listdir(self.box.path("out")), [])
+        self.built(self.box.make_directory("small"))
+        self.assertEqual(os.listdir(self.box.path("out")), [os.path.basename(self.out)])
 
     def children_in_out(self):
         """Processes whose working directory is below the output's directory."""

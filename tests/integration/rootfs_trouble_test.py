@@ -89,8 +89,7 @@ class RootfsTroubleTest(ContainerCase):
             if process.returncode == 0:
                 done = self.command("rootfs", "rm", f"s{i}")
                 self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertEqual(self.names(), [])
-            self.assertEqual(self.mounts("overlay") + self.mounts("erofs"), [])
+            self.assert_nothing_left()
         done = self.command("run", image, "--", "/bin/cat", "/text")
         self.assertEqual((done.returncode, done.stdout), (0, "one"), done.stderr)
         self.assert_nothing_left()
