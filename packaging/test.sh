@@ -77,16 +77,15 @@ slice install packaging/install-deps.sh build test || exit 1
 
 if slice dev-build build dev; then
   slice dev-unit tests dev unit -j2
-  # These wait more than they compute.
-  slice dev-integration tests dev integration -j2
-  slice dev-crash tests dev crash -j2
+  slice dev-integration tests dev integration
+  slice dev-crash tests dev crash
 fi
 export ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1'
 sanitized asan "${threaded[@]}" "${decoding[@]}"
 sanitized tsan "${threaded[@]}"
 slice release-build build release
 if slice clang-build build clang "${programs[@]}" "${fuzzers[@]}"; then
-  slice clang-fuzz tests clang fuzz
+  slice clang-fuzz tests clang fuzz -j2
 fi
 
 echo

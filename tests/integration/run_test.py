@@ -35,11 +35,15 @@ class RunTest(ContainerCase):
 
     def test_who_dies_of_a_signal_is_told_from_who_exits(self):
         # Not by itself: the first process of a namespace cannot.
-        process = self.start("run", "--name=c", self.image("one"), "--", "/bin/sleep", "1000")
+        go = self.box.make_directory("go")
+        process = self.start("run", "--name=c", f"--volume={go}:/go", self.image("one"), "--", "/bin/sh", "-c",
+                             "echo > /go/here; sleep 1000")
+        wait_until(lambda: os.listdir(go) or process.poll() is not None, 60, "the container running")
         state = self.holdfast_.state_path("rootfs/c/runc")
-        wait_until(lambda: self.box.run(["runc", "--root", state, "kill", "c", "KILL"]).returncode == 0, 60, "a container to kill")
-        process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 128 + signal.SIGKILL)
+        done = self.box.run(["runc", "--root", state, "kill", "c", "KILL"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 128 + signal.SIGKILL, errors)
         self.assert_nothing_left()
 
     def test_a_user_has_the_groups_that_the_image_gives_him(self):
