@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -91,8 +92,11 @@ def run_container(box, holdfast, reference, seconds, seed):
         with Strikes(holdfast, seed) as strikes:
             out, errors = process.communicate(timeout=3 * seconds + END_S)
     finally:
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+            # The container outlives it; the next such command ends the container and removes what is left.
+            holdfast.run("rootfs", "list", "--root", holdfast.root, "--instance", holdfast.name)
     if first != "running\n" or not out.startswith("{"):
         raise AssertionError(f"the container ended with {process.returncode}: {first}{out}{errors}")
     return process.returncode, json.loads(out), first_s, strikes.events
@@ -146,6 +150,7 @@ def main():
     reasons = unmet(TOOLS)
     if reasons:
         sys.exit("demo-container: cannot run here: " + ", ".join(reasons))
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Takes everything down on its way.
     with Sandbox("demo-container") as box:
         faults = demonstrate(box, given.seconds, given.seed)
         if faults:
