@@ -13,7 +13,7 @@ from harness.readers import drop_page_cache
 from harness.sandbox import wait_until
 from strikes import Strikes
 
-ROUNDS = 12
+ROUNDS = 8
 PYTHON = "/usr/bin/python3.11"
 PYTHON_LIBRARY = "/usr/lib/python3.11"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"

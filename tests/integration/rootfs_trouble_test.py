@@ -130,6 +130,9 @@ class RootfsTroubleTest(ContainerCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         with open(path) as f:
             self.assertNotEqual(f.read(), done.stdout)
+        subprocess.run(["runc", "--root", self.holdfast_.state_path("rootfs/same/runc"), "kill", "same", "KILL"], check=True)
+        first.communicate(timeout=60)
+        self.assert_nothing_left()
 
 
 if __name__ == "__main__":
