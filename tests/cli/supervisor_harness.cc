@@ -272,6 +272,13 @@ nlohmann::json SupervisorHarness::WaitState(const std::string& service, const st
   });
 }
 
+size_t SupervisorHarness::SettledFds(Life* life) const {
+  // Readers of the status file are woken by its name, while the supervisor may still hold it open;
+  // a ping that has been obeyed came after that, and changes nothing in the file.
+  life->NotifyAndWait("WATCHDOG=1");
+  return OpenFds(supervisor_pid()).size();
+}
+
 nlohmann::json SupervisorHarness::ServiceOf(const nlohmann::json& status, const std::string& name) {
   for (const auto& service : status.value("services", nlohmann::json::array())) {
     if (service.value("name", "") == name) return service;

@@ -71,6 +71,8 @@ class SupervisorHarness : public ::testing::Test {
   // The status file once it satisfies `wanted`.
   nlohmann::json WaitStatus(const std::function<bool(const nlohmann::json&)>& wanted);
   nlohmann::json WaitState(const std::string& service, const std::string& state);
+  // How many descriptors the supervisor has when it writes no status file.  REQUIRES: `life` runs.
+  size_t SettledFds(Life* life) const;
   static nlohmann::json ServiceOf(const nlohmann::json& status, const std::string& name);
 
   std::string Path(const std::string& file) const { return directory_ + "/" + file; }

@@ -31,7 +31,7 @@ TEST_F(SupervisorKillTest, AThousandKillsOfBothCostNoMemoryNoDescriptorAndNoStor
 
   const auto has_spare = [](const auto& status) { return ServiceOf(status, "one")["spare"] != 0; };
   WaitStatus(has_spare);  // Its socket is one of the descriptors that are counted.
-  const size_t fds = OpenFds(supervisor_pid()).size();
+  const size_t fds = SettledFds(&one);
   const int64_t rss_kb = StatusKb(supervisor_pid(), "VmRSS");
   const uint64_t allocations = AllocationCount();
   ASSERT_GT(allocations, 0u) << "the counter does not count";
@@ -62,14 +62,14 @@ TEST_F(SupervisorKillTest, AThousandKillsOfBothCostNoMemoryNoDescriptorAndNoStor
     return ServiceOf(status, "one")["restarts"] == kRounds &&
            ServiceOf(status, "two")["restarts"] == kRounds && has_spare(status);
   });
+  const size_t fds_after = SettledFds(&one);
   const int64_t rss_after_kb = StatusKb(supervisor_pid(), "VmRSS");
   printf(
       "seed %u, %d kills of each: supervisor VmRSS %ld -> %ld KiB, descriptors %zu -> %zu, "
       "allocations since start %lu\n",
-      seed, kRounds, rss_kb, rss_after_kb, fds, OpenFds(supervisor_pid()).size(),
-      AllocationCount() - allocations);
+      seed, kRounds, rss_kb, rss_after_kb, fds, fds_after, AllocationCount() - allocations);
   EXPECT_LT(rss_after_kb - rss_kb, kGrowthKbMax);
-  EXPECT_EQ(OpenFds(supervisor_pid()).size(), fds);
+  EXPECT_EQ(fds_after, fds);
   EXPECT_EQ(AllocationCount(), allocations);
 }
 

@@ -232,11 +232,11 @@ TEST_F(SupervisorTest, AllFilesOfOneMessageShareItsName) {
 TEST_F(SupervisorTest, FilesSentWithoutFdStoreAreClosed) {
   StartSupervisor(Options({"one"}));
   Life life = NextLife("one");
-  size_t before = OpenFds(supervisor_pid()).size();
+  const size_t before = SettledFds(&life);
   UniqueFd a = MemFile("a");
   life.NotifyAndWait("STATUS=look", {a.get()});
   life.NotifyAndWait("READY=1\nBARRIER=1", {a.get()});
-  EXPECT_EQ(OpenFds(supervisor_pid()).size(), before);
+  EXPECT_EQ(SettledFds(&life), before);
 }
 
 TEST_F(SupervisorTest, ADatagramThatIsTooLongIsIgnoredWhole) {
