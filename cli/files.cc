@@ -139,6 +139,14 @@ Result<UniqueFd> LockDirectory(const std::string& path, mode_t mode, const Deadl
   return LockDirectoryBy(wait, path, mode);
 }
 
+Result<UniqueFd> TryLockDirectory(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd.valid()) return Status::FromErrno(errno, path);
+  if (flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
+  if (errno == EWOULDBLOCK) return Status(EBUSY, path + " is in use");
+  return Status::FromErrno(errno, "lock " + path);
+}
+
 const json& JsonField(const json& object, const char* key) {
   static const json kEmpty = json::object();
   if (!object.is_object()) return kEmpty;

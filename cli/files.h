@@ -39,6 +39,8 @@ cachecore::Result<cachecore::UniqueFd> LockDirectory(const std::string& path, mo
 // The same, ETIMEDOUT when another process holds it for too long.
 cachecore::Result<cachecore::UniqueFd> LockDirectory(const std::string& path, mode_t mode,
                                                      const Deadline& deadline);
+// Of one that is there, without waiting: EBUSY when another process holds it.
+cachecore::Result<cachecore::UniqueFd> TryLockDirectory(const std::string& path);
 
 // A field of a JSON object, or `fallback` when it is absent or of another type: what another
 // process wrote is never trusted to have the right shape.

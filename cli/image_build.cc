@@ -1,7 +1,6 @@
 #include "cli/image_build.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -41,16 +40,6 @@ constexpr int kAttemptsMax = 10;
 // With one block alone there would be no Merkle tree, and registries don't take an empty blob.
 constexpr off_t kErofsBytesMin = 2 * 4096;
 
-// The lock on a directory, or none: it has another owner, or is no more.
-UniqueFd TryLock(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  struct stat info;
-  if (!fd.valid() || flock(fd.get(), LOCK_EX | LOCK_NB) != 0 || stat(path.c_str(), &info) != 0) {
-    return UniqueFd();
-  }
-  return fd;
-}
-
 // A new directory that goes with this, unless it was kept.  It is locked while its process lives;
 // what others have left is removed.
 class TemporaryDirectory {
@@ -59,9 +48,9 @@ class TemporaryDirectory {
     const std::string prefix = "." + name + ".holdfast-";
     for (const std::string& left : ListDirectory(parent)) {
       if (!left.starts_with(prefix)) continue;
-      const UniqueFd abandoned = TryLock(parent + "/" + left);
+      const Result<UniqueFd> abandoned = TryLockDirectory(parent + "/" + left);
       std::error_code ignored;
-      if (abandoned.valid()) std::filesystem::remove_all(parent + "/" + left, ignored);
+      if (abandoned.ok()) std::filesystem::remove_all(parent + "/" + left, ignored);
     }
     for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
       std::string path = parent + "/" + prefix + "XXXXXX";
@@ -69,8 +58,9 @@ class TemporaryDirectory {
         return Status::FromErrno(errno, "make a directory in " + parent);
       }
       // Before it was locked, another build may have taken it for abandoned.
-      if (UniqueFd lock = TryLock(path); lock.valid()) {
-        return TemporaryDirectory(path, std::move(lock));
+      Result<UniqueFd> lock = TryLockDirectory(path);
+      if (lock.ok() && access(path.c_str(), F_OK) == 0) {
+        return TemporaryDirectory(path, std::move(lock).value());
       }
       rmdir(path.c_str());
     }

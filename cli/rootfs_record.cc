@@ -1,8 +1,5 @@
 #include "cli/rootfs_record.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
@@ -102,11 +99,8 @@ std::vector<RootfsRecord> ListRootfsRecords(const Instance& instance) {
 }
 
 Result<UniqueFd> HoldRootfs(const Instance& instance, const std::string& name) {
-  const std::string bundle = RootfsBundle(instance, name);
-  UniqueFd fd(open(bundle.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!fd.valid()) return Status::FromErrno(errno, bundle);
-  if (flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
-  if (errno != EWOULDBLOCK) return Status::FromErrno(errno, "lock " + bundle);
+  Result<UniqueFd> fd = TryLockDirectory(RootfsBundle(instance, name));
+  if (fd.ok() || fd.status().error() != EBUSY) return fd;
   return Status(EBUSY, "root file system " + name + " is in the hands of another holdfast");
 }
 
