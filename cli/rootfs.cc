@@ -113,7 +113,7 @@ Status TakeDown(const Instance& instance, const std::string& name) {
   return {};
 }
 
-Status SweepLocked(const Instance& instance) {
+void SweepLocked(const Instance& instance) {
   for (const std::string& name : ListDirectory(RootfsHome(instance))) {
     const Result<UniqueFd> held = HoldRootfs(instance, name);
     if (!held.ok()) continue;
@@ -127,7 +127,6 @@ Status SweepLocked(const Instance& instance) {
     if (!gone.ok()) std::cerr << "holdfast: left of " << name << ": " << gone.message() << "\n";
   }
   ReleaseUnusedImages(instance);
-  return {};
 }
 
 Result<UniqueFd> LockHome(const Instance& instance) {
@@ -146,14 +145,14 @@ Status MakeUpper(const RootfsRecord& record, const std::string& image) {
   }
   RETURN_IF_ERROR(MakeDirectories(WorkDirectory(record), 0700));
   const std::string upper = record.upper + "/upper";
-  if (mkdir(upper.c_str(), 0700) != 0) {
-    return errno == EEXIST ? Status() : Status::FromErrno(errno, "create directory " + upper);
-  }
+  if (access(upper.c_str(), F_OK) == 0) return {};
   // The container's root directory is the image's, whatever our umask.
   struct stat root;
   if (stat(image.c_str(), &root) != 0) return Status::FromErrno(errno, image);
-  if (chown(upper.c_str(), root.st_uid, root.st_gid) != 0 ||
-      chmod(upper.c_str(), root.st_mode & 07777) != 0) {
+  const std::string made = WorkDirectory(record) + "/upper";
+  RETURN_IF_ERROR(MakeDirectories(made, 0700));
+  if (chown(made.c_str(), root.st_uid, root.st_gid) != 0 ||
+      chmod(made.c_str(), root.st_mode & 07777) != 0 || rename(made.c_str(), upper.c_str()) != 0) {
     return Status::FromErrno(errno, upper);
   }
   return {};
@@ -244,7 +243,7 @@ Result<UniqueFd> CreateRootfs(const RootfsRequest& request) {
   ASSIGN_OR_RETURN(const ResolvedImage image,
                    ResolveImage(reference, request.access, instance, request.timeout));
   ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
-  RETURN_IF_ERROR(SweepLocked(instance));
+  SweepLocked(instance);
   ASSIGN_OR_RETURN(const RootfsRecord record, RecordFor(request, reference, image));
   const std::string bundle = RootfsBundle(instance, request.name);
   if (mkdir(bundle.c_str(), 0700) != 0) {
@@ -265,7 +264,7 @@ Status MountRootfs(const Instance& instance, const std::string& name,
                    std::chrono::milliseconds timeout) {
   RETURN_IF_ERROR(CheckRootfsName(name));
   ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
-  RETURN_IF_ERROR(SweepLocked(instance));
+  SweepLocked(instance);
   ASSIGN_OR_RETURN(const UniqueFd held, HoldRootfs(instance, name));
   ASSIGN_OR_RETURN(const RootfsRecord record, ReadRootfsRecord(instance, name));
   return MountLocked(instance, record, timeout);
@@ -275,7 +274,7 @@ Status RemoveRootfs(const Instance& instance, const std::string& name, bool forc
   RETURN_IF_ERROR(CheckRootfsName(name));
   ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
   if (access(RootfsBundle(instance, name).c_str(), F_OK) != 0) {
-    RETURN_IF_ERROR(SweepLocked(instance));
+    SweepLocked(instance);
     return Status(ENOENT, "there is no root file system " + name + " (holdfast rootfs list)");
   }
   ASSIGN_OR_RETURN(const UniqueFd held, HoldRootfs(instance, name));
@@ -288,7 +287,8 @@ Status RemoveRootfs(const Instance& instance, const std::string& name, bool forc
     }
   }
   RETURN_IF_ERROR(TakeDown(instance, name));
-  return SweepLocked(instance);
+  SweepLocked(instance);
+  return {};
 }
 
 Status RemoveOwnRootfs(const Instance& instance, const std::string& name, UniqueFd held) {
@@ -303,7 +303,8 @@ Status RemoveOwnRootfs(const Instance& instance, const std::string& name, Unique
 Status SweepRootfs(const Instance& instance) {
   if (access(RootfsHome(instance).c_str(), F_OK) != 0) return {};
   ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
-  return SweepLocked(instance);
+  SweepLocked(instance);
+  return {};
 }
 
 }  // namespace cli

@@ -42,7 +42,11 @@ Result<int> RunForeground(const std::vector<std::string>& argv) {
   sigset_t before;
   sigprocmask(SIG_BLOCK, &forwarded, &before);
   const pid_t pid = fork();
-  if (pid < 0) return Status::FromErrno(errno, "fork");
+  if (pid < 0) {
+    const Status failed = Status::FromErrno(errno, "fork");
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    return failed;
+  }
   if (pid == 0) {
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, SIG_DFL);
     sigprocmask(SIG_SETMASK, &before, nullptr);

@@ -6,7 +6,7 @@
 //          layer.  There is one snapshot for a reference and a parent, whoever asks.
 // Errors   ENOENT: no such snapshot or parent.  EEXIST: the key is in use, or see above.  EINVAL: a
 //          request that can't be meant.  EBUSY: not in the state for it (children, not active, not
-//          committed).  EPERM: a layer that claims another one's identity.  Else what the disk or
+//          committed).  EPERM: a layer that claims another identity.  Else what the disk or
 //          `holdfast` said.
 // Threads  thread-safe.  mu_ is held over the writing of one small record, never over a mount, a
 //          walk or the removal of a tree.
