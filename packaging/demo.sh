@@ -4,14 +4,7 @@
 #
 # Installs what it needs (Debian packages, as root), builds into build/release, and takes everything down again.
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$(dirname "$0")/.."
 
-"$root/packaging/install-deps.sh" build demo
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-cd "$root"
-if ! { cmake --preset release && cmake --build --preset release; } >"$log" 2>&1; then
-  cat "$log" >&2
-  exit 1
-fi
-HOLDFAST_BIN="$root/build/release/bin" /usr/bin/python3 -B tests/crash/demo.py "$@"
+packaging/build-release.sh build demo
+HOLDFAST_BIN="$PWD/build/release/bin" /usr/bin/python3 -B tests/crash/demo.py "$@"

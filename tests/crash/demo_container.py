@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from strikes import KILL_EVERY_S, Strikes
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGES = "python3"
 TOOLS = ("docker-registry", "fsverity", "mkfs.erofs", "mmdebstrap", "runc", "skopeo")
+FIRST_OUTPUT_S = 120
 END_S = 120  # For the program to notice that its time is over, and for the container to go.
 
 
@@ -87,6 +89,8 @@ def run_container(box, holdfast, reference, seconds, seed):
          reference, "--", "/usr/bin/python3", "-B", "/opt/demo/program.py", str(seconds), str(seed)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=box.environment)
     try:
+        if not select.select([process.stdout], [], [], FIRST_OUTPUT_S)[0]:
+            raise AssertionError(f"the container says nothing for {FIRST_OUTPUT_S} s")
         first = process.stdout.readline()
         first_s = time.monotonic() - began
         with Strikes(holdfast, seed) as strikes:
