@@ -14,6 +14,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -294,21 +295,28 @@ int main(int argc, char** argv) {
   std::vector<std::unique_ptr<Reader>> readers;
   std::vector<std::thread> threads;
   std::atomic<uint64_t> running{count};
+  const int ended = eventfd(0, EFD_NONBLOCK);
   for (uint64_t i = 0; i < count; ++i) {
     readers.push_back(std::make_unique<Reader>(argv[2], argv[3], seed * 64 + i, names));
   }
   for (const auto& reader : readers) {
-    threads.emplace_back([&running, &reader, mode = std::string(argv[1])] {
+    threads.emplace_back([&running, &reader, ended, mode = std::string(argv[1])] {
       reader->Run(mode);
       --running;
+      eventfd_write(ended, 1);
     });
   }
-  Watch(readers, [&] {
-    pollfd input = {STDIN_FILENO, POLLIN | POLLHUP, 0};
-    return running == 0 || poll(&input, 1, 500) > 0;
-  });
+  pollfd events[] = {{ended, POLLIN, 0}, {STDIN_FILENO, POLLIN | POLLHUP, 0}};
+  // Waits for a reader's end and, of two events, for stdin; no longer than Watch may look away.
+  const auto has_input = [&](nfds_t watched) {
+    const bool any = poll(events, watched, 500) > 0;
+    eventfd_t ends;
+    (void)eventfd_read(ended, &ends);
+    return any && watched == 2 && events[1].revents != 0;
+  };
+  Watch(readers, [&] { return running == 0 || has_input(2); });
   stopping = true;
-  Watch(readers, [&] { return running == 0 || (usleep(1000), false); });
+  Watch(readers, [&] { return running == 0 || has_input(1); });
   for (std::thread& thread : threads) thread.join();
   WriteWaits(argv[6], readers);
   uint64_t reads = 0, bytes = 0, errors = 0, wrong = 0;
