@@ -4,16 +4,14 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import urllib.request
 
 import _path  # noqa: F401
 from harness.case import main
 from harness.holdfast import BIN
 from harness.layers import Layer
-from harness.nginx import free_port
 from harness.oci_layout import MANIFEST_TYPE
-from harness.sandbox import wait_until
+from harness.oci_registry import Registry
 from image_build_test import TOOLS, BuildCase, rich_layers
 
 
@@ -22,20 +20,8 @@ class PushTest(BuildCase):
 
     def setUp(self):
         super().setUp()
-        self.port = free_port()
-        self.host = f"127.0.0.1:{self.port}"
-        config = self.box.path("registry.yml")
-        with open(config, "w") as f:
-            json.dump({"version": "0.1", "http": {"addr": self.host}, "log": {"level": "warn"},
-                       "storage": {"filesystem": {"rootdirectory": self.box.path("registry")}}}, f)
-        with open(self.box.path("registry.log"), "w") as log:
-            self.box.start(["docker-registry", "serve", config], stdout=log, stderr=log)
-        wait_until(self.answers, 30, "docker-registry answers")
+        self.host = Registry(self.box).start().host
         self.reference = f"oci://{self.host}/some/image:v1"
-
-    def answers(self):
-        with socket.socket() as s:
-            return s.connect_ex(("127.0.0.1", self.port)) == 0
 
     def image(self, *arguments, **options):
         return self.box.run([os.path.join(BIN, "holdfast"), "image", *arguments], **options)

@@ -8,7 +8,7 @@ import tarfile
 from harness.case import Case, main
 from harness.container_images import busybox_tree, push_holdfast_image, push_liar, push_ordinary_image
 from harness.containerd import TOOLS, Containerd, Snapshotter, unmet_by_containerd
-from harness.registry import Registry
+from harness.oci_registry import Registry
 from harness.sandbox import clean_processes, mounts_below, unmount_below, wait_until
 
 

@@ -7,7 +7,7 @@ import tarfile
 import tempfile
 
 from harness.images import write_random
-from harness.registry import digest_of
+from harness.oci_registry import digest_of
 
 TAR_LAYER = "application/vnd.oci.image.layer.v1.tar"
 BUSYBOX = "/bin/busybox"

@@ -5,6 +5,7 @@ None, "basic" (htpasswd, bcrypt) and "token" (a TokenService, whose tokens the r
 """
 
 import base64
+import hashlib
 import http.server
 import json
 import math
@@ -18,8 +19,11 @@ import subprocess
 import threading
 import time
 import urllib.parse
+import urllib.request
+from dataclasses import dataclass
 
 from harness.nginx import free_port
+from harness.oci_layout import CONFIG_TYPE, MANIFEST_TYPE
 from harness.sandbox import wait_gone, wait_until
 
 USER, PASSWORD = "reader", "pw-5f2c81d0a94e"
@@ -34,6 +38,19 @@ def auth_file(box, registry, name="auth.json", user=USER, password=PASSWORD, **e
         json.dump({"auths": {registry: value}}, f)
     os.rename(temporary, path)
     return path
+
+
+@dataclass
+class Answer:
+    method: str
+    path: str
+    status: int
+    bytes: int
+    agent: str
+
+
+def digest_of(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 class Registry:
@@ -127,6 +144,35 @@ class Registry:
         assert done.returncode == 0, done.stderr
         return f"oci://{self.host}/{repository}:{as_tag}"
 
+    # What a client of its protocol does; without TLS and authentication.
+    def _send(self, method, url, data=b"", content_type="application/octet-stream"):
+        request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": content_type})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.headers
+
+    def push_blob(self, repository, data):
+        """Returns its descriptor's digest and size."""
+        digest = digest_of(data)
+        location = self._send("POST", f"http://{self.host}/v2/{repository}/blobs/uploads/")["Location"]
+        joint = "&" if "?" in location else "?"
+        self._send("PUT", f"{location}{joint}digest={urllib.parse.quote(digest)}", data)
+        return {"digest": digest, "size": len(data)}
+
+    def push_image(self, repository, tag, config, layers, annotations=None):
+        """`layers`: descriptors of blobs that are there, lowest first.  Returns the reference."""
+        config_blob = self.push_blob(repository, json.dumps(config, sort_keys=True).encode())
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": {"mediaType": CONFIG_TYPE, **config_blob},
+                    "layers": layers, "annotations": annotations or {}}
+        self._send("PUT", f"http://{self.host}/v2/{repository}/manifests/{tag}",
+                   json.dumps(manifest, sort_keys=True).encode(), MANIFEST_TYPE)
+        return f"{self.host}/{repository}:{tag}"
+
+    def manifest(self, reference):
+        repository, tag = reference.removeprefix(self.host + "/").rsplit(":", 1)
+        request = urllib.request.Request(f"http://{self.host}/v2/{repository}/manifests/{tag}", headers={"Accept": MANIFEST_TYPE})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
     # What it has seen.
     def log_size(self):
         return os.path.getsize(self._log)
@@ -145,8 +191,19 @@ class Registry:
         with open(self._log, errors="replace") as f:
             return sum(int(m[4]) for m in _ACCESS.finditer(f.read()) if m[1] == "GET" and m[2].endswith("/blobs/" + digest))
 
+    def log(self):
+        """Every answer so far."""
+        with open(self._log, errors="replace") as f:
+            return [Answer(method, path, int(status), int(size), agent)
+                    for method, path, status, size, agent in _ANSWER.findall(f.read())]
+
+    def forget(self):
+        """Empties the log."""
+        os.truncate(self._log, 0)
+
 
 _ACCESS = re.compile(r'"(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/[\d.]+" (\d+) (\d+)')
+_ANSWER = re.compile(_ACCESS.pattern + r' "[^"]*" "([^"]*)"')
 
 
 class TokenService:
