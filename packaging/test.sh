@@ -5,11 +5,12 @@
 #   asan    the engine's, the daemon's and the fetcher's unit tests under the address and
 #           undefined-behaviour sanitizers
 #   tsan    those of them in which threads meet, under the thread sanitizer
-#   release builds what is installed, and what demo.sh runs
+#   release configures what is installed: the dev build without the tests, by the same flags
 #   clang   the programs with clang's thread-safety analysis; the fuzz targets, 10 s each
 #
-# One line for each slice and a summary at the end; the full output is in build/test-logs.  A failing slice does
-# not stop the others, and fails the whole.  Tests that could not run here are listed with their reason.
+# One line for each slice and a summary at the end; the full output is in build/test-logs, and that of a failed test
+# is shown too.  A failing slice does not stop the others, and fails the whole.  Tests that could not run here are
+# listed with their reason.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +23,7 @@ mkdir -p "$logs"
 failed=()
 began=$SECONDS
 
-# slice NAME COMMAND...: runs it, says how it went; shows the end of its output if it went badly.
+# slice NAME COMMAND...: runs it, says how it went; shows what went badly.
 slice() {
   local name=$1 start=$SECONDS
   shift
@@ -32,9 +33,17 @@ slice() {
     return 0
   fi
   printf 'FAILED  %4d s   %s\n' $((SECONDS - start)) "$(outcome "$logs/$name.log")"
-  tail -n 60 "$logs/$name.log" | sed 's/^/    | /'
+  { failures "$logs/$name.log" | tail -n 100; tail -n 20 "$logs/$name.log"; } | sed 's/^/    | /'
   failed+=("$name")
   return 1
+}
+
+# The output of tests that failed, and where a compiler stopped.
+failures() {
+  awk '/: error: |^FAILED: / { print }
+       / Test +#[0-9]+: .*\*\*\*(Failed|Timeout|Exception|Not Run)/ { shown = 1 }
+       /^ +Start +[0-9]+: / { shown = 0 }
+       shown' "$1"
 }
 
 # ctest's own closing count, where there is one.
@@ -83,7 +92,7 @@ fi
 export ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1'
 sanitized asan "${threaded[@]}" "${decoding[@]}"
 sanitized tsan "${threaded[@]}"
-slice release-build build release
+slice release-configure cmake --preset release
 if slice clang-build build clang "${programs[@]}" "${fuzzers[@]}"; then
   slice clang-fuzz tests clang fuzz -j2
 fi
