@@ -105,7 +105,7 @@ int RunBuild(const BuildOptions& options) {
   request.input = std::move(input).value();
   if (request.input.kind == BuildInput::Kind::kRegistry) {
     Result<RegistryAccess> access = options.access.Make();
-    if (!access.ok()) return Fail(access.status());
+    if (!access.ok()) return Fail(access.status(), kExitUsage);
     request.access = std::move(access).value();
   } else if (const Status unused = options.access.registry.CheckUnused(); !unused.ok()) {
     return Fail(unused, kExitUsage);
@@ -132,11 +132,12 @@ int RunPush(const PushOptions& options) {
   Result<ImageReference> target = ParseImageReference(options.target);
   if (target.ok() && (target->kind != ImageReference::Kind::kRegistry || target->tag.empty())) {
     return Fail(
-        Status(EINVAL, options.target + " can't be pushed to; give oci://REGISTRY/REPO:TAG"));
+        Status(EINVAL, options.target + " can't be pushed to; give oci://REGISTRY/REPO:TAG"),
+        kExitUsage);
   }
-  if (!target.ok()) return Fail(target.status());
+  if (!target.ok()) return Fail(target.status(), kExitUsage);
   const Result<RegistryAccess> access = options.access.Make();
-  if (!access.ok()) return Fail(access.status());
+  if (!access.ok()) return Fail(access.status(), kExitUsage);
   Progress progress;
   const Result<std::string> digest = PushImage(options.layout, *target, *access, &progress);
   progress.Clear();
@@ -157,7 +158,7 @@ int RunInspect(const InspectOptions& options) {
   const Result<Instance> instance = options.instance.Make();
   if (!instance.ok()) return Fail(instance.status(), kExitUsage);
   const Result<RegistryAccess> access = options.access.Make();
-  if (!access.ok()) return Fail(access.status());
+  if (!access.ok()) return Fail(access.status(), kExitUsage);
   const Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.timeout);
   if (!timeout.ok()) return Fail(Status(timeout.status()).WithContext("--timeout"), kExitUsage);
   const Result<json> found = InspectImage(options.image, *access, *instance,

@@ -16,6 +16,7 @@
 #include "cli/image_mount.h"
 #include "cli/instance_control.h"
 #include "cli/mount_point.h"
+#include "cli/process.h"
 #include "cli/source_access.h"
 
 namespace cli {
@@ -77,6 +78,7 @@ Status MountOperation::Claim() {
   record_.volume = request_.source.Volume();
   record_.object = request_.source.Object();
   record_.claimed_by = getpid();
+  record_.claimer_started = ProcessStart(getpid()).value_or(0);
   record_.since_unix_s = std::time(nullptr);
   // The check has found a record that is in the way to be stale, whosever it is.
   while (const auto stale = FindRecord(instance().root(), record_.mount_point)) {

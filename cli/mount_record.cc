@@ -5,11 +5,10 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
-#include <csignal>
 #include <cstdio>
 
 #include "cli/files.h"
+#include "cli/process.h"
 
 namespace cli {
 namespace {
@@ -55,6 +54,7 @@ json MountRecord::ToJson() const {
           {"as", kind},
           {"device", device},
           {"pid", claimed_by},
+          {"pid_started", claimer_started},
           {"time", since_unix_s}};
 }
 
@@ -69,13 +69,14 @@ MountRecord MountRecord::FromJson(const json& value) {
   record.device = JsonString(value, "device");
   record.mounted = JsonString(value, "state") == "mounted";
   record.claimed_by = static_cast<pid_t>(JsonInt(value, "pid"));
+  record.claimer_started = static_cast<uint64_t>(JsonInt(value, "pid_started"));
   record.since_unix_s = JsonInt(value, "time");
   return record;
 }
 
 bool MountRecord::IsAlive(const std::vector<MountEntry>& table) const {
   if (mounted) return FindMount(table, mount_point) != nullptr;
-  return claimed_by > 0 && (kill(claimed_by, 0) == 0 || errno == EPERM);
+  return claimed_by > 0 && ProcessStart(claimed_by) == claimer_started;
 }
 
 std::string MountRecordFile(const Instance& instance, const std::string& mount_point) {

@@ -34,7 +34,8 @@ struct MountRecord {
   std::string kind;    // "erofs" or "file"; "" while that isn't known yet.
   std::string device;  // What is mounted: a file of the FUSE mount, a loop device or a directory.
   bool mounted = false;
-  pid_t claimed_by = 0;  // Who is mounting.
+  pid_t claimed_by = 0;  // Who is mounting, since when: another process may get the same number.
+  uint64_t claimer_started = 0;  // ProcessStart.
   int64_t since_unix_s = 0;
 
   nlohmann::json ToJson() const;

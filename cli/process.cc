@@ -230,6 +230,20 @@ bool RunsWith(pid_t pid, const std::string& argument_part) {
   return arguments.ok() && arguments->find(argument_part) != std::string::npos;
 }
 
+std::optional<uint64_t> ProcessStart(pid_t pid) {
+  const Result<std::string> stat = ReadFile("/proc/" + std::to_string(pid) + "/stat");
+  // The second field is the program's name, in parentheses and with whatever it likes in it.
+  const size_t name_end = stat.ok() ? stat->rfind(')') : std::string::npos;
+  if (name_end == std::string::npos) return std::nullopt;
+  constexpr int kFieldsBetween = 19;  // proc(5): starttime is the 22nd.
+  std::istringstream fields(stat->substr(name_end + 1));
+  std::string skipped;
+  for (int i = 0; i < kFieldsBetween; ++i) fields >> skipped;
+  uint64_t ticks = 0;
+  if (!(fields >> ticks)) return std::nullopt;
+  return ticks;
+}
+
 pid_t ReadPidFile(const std::string& path) {
   const Result<std::string> text = ReadFile(path);
   return text.ok() ? static_cast<pid_t>(std::atoi(text->c_str())) : 0;

@@ -12,6 +12,8 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,6 +64,8 @@ cachecore::Result<ToolEnd> RunTool(const std::vector<std::string>& argv, const D
 
 // Whether `pid` runs a program that was given `argument_part` in one of its arguments.
 bool RunsWith(pid_t pid, const std::string& argument_part);
+// When a process was started, in the kernel's ticks since boot; nothing when it is gone.
+std::optional<uint64_t> ProcessStart(pid_t pid);
 // The pid in a pid file; 0 when there is none.
 pid_t ReadPidFile(const std::string& path);
 // Sends `signal` and waits until the process is gone; ETIMEDOUT when it isn't.

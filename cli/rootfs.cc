@@ -82,15 +82,28 @@ Status UnmountIfMounted(const std::string& path) {
   }
 }
 
-// Images that no overlay uses any more.  One that somebody looks at is tried again the next time;
-// nobody's container is the worse for it.
+// Whether a living holdfast is making it, or runs its container.
+bool IsHeld(const Instance& instance, const std::string& name) {
+  return HoldRootfs(instance, name).status().error() == EBUSY;
+}
+
+// Images that no overlay uses any more, nor soon will.  One that somebody looks at is tried again
+// the next time; nobody's container is the worse for it.
 void ReleaseUnusedImages(const Instance& instance) {
-  const Result<std::vector<MountEntry>> read = ReadMountTable();
-  if (!read.ok()) return;
-  const std::vector<MountEntry>& table = *read;
   std::vector<std::string> used;
-  for (const RootfsRecord& record : ListRootfsRecords(instance)) {
-    if (FindMount(table, OverlayPoint(instance, record.name)) != nullptr ||
+  std::vector<RootfsRecord> idle;
+  for (RootfsRecord& record : ListRootfsRecords(instance)) {
+    if (IsHeld(instance, record.name)) {
+      used.push_back(ImageMountPoint(instance, record.erofs_digest));
+    } else {
+      idle.push_back(std::move(record));
+    }
+  }
+  // Now, not before: who held one until a moment ago has mounted its overlay.
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  if (!table.ok()) return;
+  for (const RootfsRecord& record : idle) {
+    if (FindMount(*table, OverlayPoint(instance, record.name)) != nullptr ||
         ContainerProcess(record.upper) != 0) {
       used.push_back(ImageMountPoint(instance, record.erofs_digest));
     }
@@ -183,8 +196,8 @@ Status MountOverlay(const Instance& instance, const RootfsRecord& record) {
   return Status::FromErrno(error, "mount the overlay on " + point);
 }
 
-Status MountLocked(const Instance& instance, const RootfsRecord& record,
-                   std::chrono::milliseconds timeout) {
+Status MountHeld(const Instance& instance, const RootfsRecord& record,
+                 std::chrono::milliseconds timeout) {
   RETURN_IF_ERROR(MountSharedImage(instance, record, timeout));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   if (FindMount(table, OverlayPoint(instance, record.name)) != nullptr) return {};
@@ -221,10 +234,56 @@ Result<RootfsRecord> RecordFor(const RootfsRequest& request, const ImageReferenc
   return record;
 }
 
+// A root file system that is held: nobody else removes it, or the mount of its image.
+struct HeldRootfs {
+  RootfsRecord record;
+  UniqueFd held;
+};
+
+// Work directories come and go with their root file systems, whatever instance has them.
+Status ClaimUpper(const RootfsRecord& record) {
+  if (record.own_upper) return {};
+  const std::string work = WorkDirectory(record);
+  if (mkdir(work.c_str(), 0700) == 0) return {};
+  if (errno != EEXIST) return Status::FromErrno(errno, "create directory " + work);
+  return Status(EBUSY, record.upper + " is a root file system's upper directory already; if that " +
+                           "is no more, remove " + work);
+}
+
+Result<HeldRootfs> Reserve(const RootfsRequest& request, const ImageReference& reference,
+                           const ResolvedImage& image) {
+  const Instance& instance = request.instance;
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  SweepLocked(instance);
+  ASSIGN_OR_RETURN(RootfsRecord record, RecordFor(request, reference, image));
+  const std::string bundle = RootfsBundle(instance, request.name);
+  if (mkdir(bundle.c_str(), 0700) != 0) {
+    if (errno != EEXIST) return Status::FromErrno(errno, bundle);
+    return Status(EEXIST, "there is a root file system " + request.name +
+                              " already (holdfast rootfs list); use another name");
+  }
+  Result<UniqueFd> held = HoldRootfs(instance, request.name);
+  Status status = held.ok() ? ClaimUpper(record) : held.status();
+  if (status.ok()) {
+    status = WriteRootfsRecord(instance, record);
+    if (status.ok()) return HeldRootfs{std::move(record), std::move(held).value()};
+    if (!record.own_upper) rmdir(WorkDirectory(record).c_str());
+  }
+  (void)RemoveTree(bundle).ok();  // The error that led here is the one to tell.
+  return std::move(status).WithContext("cannot make root file system " + request.name);
+}
+
+Result<HeldRootfs> Hold(const Instance& instance, const std::string& name) {
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  SweepLocked(instance);
+  ASSIGN_OR_RETURN(UniqueFd held, HoldRootfs(instance, name));
+  ASSIGN_OR_RETURN(RootfsRecord record, ReadRootfsRecord(instance, name));
+  return HeldRootfs{std::move(record), std::move(held)};
+}
+
 Status Fill(const RootfsRequest& request, RootfsRecord record, const ResolvedImage& image) {
   const Instance& instance = request.instance;
-  RETURN_IF_ERROR(WriteRootfsRecord(instance, record));
-  RETURN_IF_ERROR(MountLocked(instance, record, request.timeout));
+  RETURN_IF_ERROR(MountHeld(instance, record, request.timeout));
   RETURN_IF_ERROR(WriteBundle(RootfsBundle(instance, record.name), record.name, image.config,
                               request.bundle, request.timeout));
   record.ready = true;
@@ -242,19 +301,11 @@ Result<UniqueFd> CreateRootfs(const RootfsRequest& request) {
   }
   ASSIGN_OR_RETURN(const ResolvedImage image,
                    ResolveImage(reference, request.access, instance, request.timeout));
-  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
-  SweepLocked(instance);
-  ASSIGN_OR_RETURN(const RootfsRecord record, RecordFor(request, reference, image));
-  const std::string bundle = RootfsBundle(instance, request.name);
-  if (mkdir(bundle.c_str(), 0700) != 0) {
-    if (errno != EEXIST) return Status::FromErrno(errno, bundle);
-    return Status(EEXIST, "there is a root file system " + request.name +
-                              " already (holdfast rootfs list); use another name");
-  }
-  Result<UniqueFd> held = HoldRootfs(instance, request.name);
-  const Status status = held.ok() ? Fill(request, record, image) : held.status();
-  if (status.ok()) return held;
+  ASSIGN_OR_RETURN(HeldRootfs rootfs, Reserve(request, reference, image));
+  const Status status = Fill(request, rootfs.record, image);
+  if (status.ok()) return std::move(rootfs.held);
   const StopSignalsIgnored until_undone;
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
   const Status undone = TakeDown(instance, request.name);
   if (!undone.ok()) std::cerr << "holdfast: left behind: " << undone.message() << "\n";
   return Status(status).WithContext("cannot make root file system " + request.name);
@@ -263,11 +314,8 @@ Result<UniqueFd> CreateRootfs(const RootfsRequest& request) {
 Status MountRootfs(const Instance& instance, const std::string& name,
                    std::chrono::milliseconds timeout) {
   RETURN_IF_ERROR(CheckRootfsName(name));
-  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
-  SweepLocked(instance);
-  ASSIGN_OR_RETURN(const UniqueFd held, HoldRootfs(instance, name));
-  ASSIGN_OR_RETURN(const RootfsRecord record, ReadRootfsRecord(instance, name));
-  return MountLocked(instance, record, timeout);
+  ASSIGN_OR_RETURN(const HeldRootfs rootfs, Hold(instance, name));
+  return MountHeld(instance, rootfs.record, timeout);
 }
 
 Status RemoveRootfs(const Instance& instance, const std::string& name, bool force) {

@@ -5,7 +5,8 @@
 //          last of them takes with it.  A command first clears away what dead ones have left.
 // Errors   one line that names the root file system or the image and, where there is one, the cure;
 //          nothing stays after an error.
-// Threads  thread-safe: each call holds the lock of the instance's root file systems.
+// Threads  thread-safe: what is there and whose it is changes under the lock of the instance's root
+//          file systems; while one is mounted it is held alone, since that may wait for a registry.
 // Crash    what is half made, and what was made for a run that is dead, goes with the next call.
 // See      docs/containers.md
 

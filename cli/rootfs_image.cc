@@ -7,7 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <functional>
+#include <utility>
 
+#include "cachecore/unique_fd.h"
 #include "cli/deadline.h"
 #include "cli/files.h"
 #include "cli/instance_control.h"
@@ -20,12 +23,17 @@ namespace {
 
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::UniqueFd;
 
 // Beside the timeout that the command is given itself, which holds for each of its steps.
 constexpr std::chrono::milliseconds kMountCommandGrace{30000};
 constexpr std::chrono::milliseconds kUmountCommandTimeout{60000};
 constexpr std::chrono::milliseconds kRuncDeleteTimeout{20000};
 constexpr int kStepsWithTimeout = 4;
+
+std::chrono::milliseconds MountTimeMax(std::chrono::milliseconds timeout) {
+  return kStepsWithTimeout * timeout + kMountCommandGrace;
+}
 
 Status RunHoldfast(std::vector<std::string> arguments, std::chrono::milliseconds timeout) {
   std::error_code error;
@@ -66,8 +74,11 @@ void DetachStrays(const Instance& instance, const std::vector<std::string>& know
   }
 }
 
-// The records of images' mounts; those that a killed command is still making are waited for.
-Result<std::vector<MountRecord>> ImageMounts(const Instance& instance, const Deadline& deadline) {
+using IsWanted = std::function<bool(const std::string& mount_point)>;
+
+// The records of wanted images' mounts; those that a killed command is still making are waited for.
+Result<std::vector<MountRecord>> ImageMounts(const Instance& instance, const IsWanted& is_wanted,
+                                             const Deadline& deadline) {
   std::vector<MountRecord> found;
   const std::string place = ImagesDirectory(instance) + "/";
   const auto all_made = [&] {
@@ -75,12 +86,30 @@ Result<std::vector<MountRecord>> ImageMounts(const Instance& instance, const Dea
     const Result<std::vector<MountRecord>> mounts = LiveMounts(instance);
     if (!mounts.ok()) return true;
     for (const MountRecord& record : *mounts) {
-      if (record.mount_point.starts_with(place)) found.push_back(record);
+      if (!record.mount_point.starts_with(place) || !is_wanted(record.mount_point)) continue;
+      found.push_back(record);
     }
     return std::all_of(found.begin(), found.end(), [](const auto& one) { return one.mounted; });
   };
   RETURN_IF_ERROR(WaitUntil(all_made, deadline));
   return found;
+}
+
+Status MountLocked(const Instance& instance, const RootfsRecord& record, const std::string& point,
+                   std::chrono::milliseconds timeout) {
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
+                   ImageMounts(
+                       instance, [&point](const std::string& one) { return one == point; },
+                       Deadline(timeout + kMountCommandGrace)));
+  if (!mounts.empty() && AnswersPing(instance)) return {};
+  RETURN_IF_ERROR(MakeImagesDirectory(instance));
+  RETURN_IF_ERROR(MakeDirectories(point, 0755));
+  std::vector<std::string> command = CommandFor("mount", instance);
+  command.push_back("--timeout=" + std::to_string(timeout.count()) + "ms");
+  command.insert(command.end(), record.mount_flags.begin(), record.mount_flags.end());
+  command.push_back(record.reference);
+  command.push_back(point);
+  return RunHoldfast(command, MountTimeMax(timeout));
 }
 
 }  // namespace
@@ -103,37 +132,36 @@ std::vector<std::string> MountFlagsOf(const RegistryAccess& access) {
 Status MountSharedImage(const Instance& instance, const RootfsRecord& record,
                         std::chrono::milliseconds timeout) {
   const std::string point = ImageMountPoint(instance, record.erofs_digest);
-  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
-                   ImageMounts(instance, Deadline(timeout + kMountCommandGrace)));
-  for (const MountRecord& mount : mounts) {
-    if (mount.mount_point == point && AnswersPing(instance)) return {};
-  }
-  RETURN_IF_ERROR(MakeImagesDirectory(instance));
-  RETURN_IF_ERROR(MakeDirectories(point, 0755));
-  std::vector<std::string> command = CommandFor("mount", instance);
-  command.push_back("--timeout=" + std::to_string(timeout.count()) + "ms");
-  command.insert(command.end(), record.mount_flags.begin(), record.mount_flags.end());
-  command.push_back(record.reference);
-  command.push_back(point);
-  return RunHoldfast(command, kStepsWithTimeout * timeout + kMountCommandGrace);
+  const std::string place = point + ".lock";
+  Result<UniqueFd> lock = LockDirectory(place, 0700, Deadline(MountTimeMax(timeout)));
+  if (!lock.ok()) return std::move(lock).status().WithContext("another holdfast mounts the image");
+  const Status status = MountLocked(instance, record, point, timeout);
+  rmdir(place.c_str());
+  return status;
 }
 
 Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>& used) {
   const std::string place = ImagesDirectory(instance);
+  const auto is_unused = [&used](const std::string& point) {
+    return std::find(used.begin(), used.end(), point) == used.end();
+  };
   ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
-                   ImageMounts(instance, Deadline(kUmountCommandTimeout)));
+                   ImageMounts(instance, is_unused, Deadline(kUmountCommandTimeout)));
   std::vector<std::string> known = used;
   Status first;
   for (const MountRecord& mount : mounts) {
     known.push_back(mount.mount_point);
-    if (std::find(used.begin(), used.end(), mount.mount_point) != used.end()) continue;
     std::vector<std::string> command = CommandFor("umount", instance);
     command.push_back(mount.mount_point);
     Status status = RunHoldfast(command, kUmountCommandTimeout);
     if (first.ok()) first = std::move(status);
   }
   DetachStrays(instance, known);
-  for (const std::string& name : ListDirectory(place)) rmdir((place + "/" + name).c_str());
+  for (const std::string& name : ListDirectory(place)) {
+    const std::string path = place + "/" + name;
+    // A lock's, unless it is held, or a mount point, unless there is a mount.
+    if (is_unused(path) && TryLockDirectory(path).ok()) rmdir(path.c_str());
+  }
   if (rmdir(place.c_str()) == 0) rmdir(instance.RunDir().c_str());
   return first;
 }

@@ -143,9 +143,13 @@ void AddRootfs(CLI::App* app, int* exit_code) {
       ->type_name("TIME");
   mount->instance.AddTo(verb);
   verb->callback([mount, exit_code] {
-    *exit_code = RunOnRootfs(*mount, "mounting", [&](const Instance& instance) -> Status {
-      ASSIGN_OR_RETURN(const std::chrono::milliseconds timeout, ParseTimeout(mount->timeout));
-      return MountRootfs(instance, mount->name, timeout);
+    const Result<std::chrono::milliseconds> timeout = ParseTimeout(mount->timeout);
+    if (!timeout.ok()) {
+      *exit_code = Fail(timeout.status(), kExitUsage);
+      return;
+    }
+    *exit_code = RunOnRootfs(*mount, "mounting", [&](const Instance& instance) {
+      return MountRootfs(instance, mount->name, *timeout);
     });
   });
 

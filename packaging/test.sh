@@ -23,18 +23,22 @@ mkdir -p "$logs"
 failed=()
 began=$SECONDS
 
-# slice NAME COMMAND...: runs it, says how it went; shows what went badly.
+# slice NAME COMMAND...: runs it and says how it went.
 slice() {
-  local name=$1 start=$SECONDS
+  local name=$1 start=$SECONDS status=0
   shift
-  printf '%-22s ' "$name"
-  if "$@" >"$logs/$name.log" 2>&1; then
-    printf 'ok      %4d s   %s\n' $((SECONDS - start)) "$(outcome "$logs/$name.log")"
-    return 0
-  fi
-  printf 'FAILED  %4d s   %s\n' $((SECONDS - start)) "$(outcome "$logs/$name.log")"
-  { failures "$logs/$name.log" | tail -n 100; tail -n 20 "$logs/$name.log"; } | sed 's/^/    | /'
-  failed+=("$name")
+  "$@" >"$logs/$name.log" 2>&1 || status=$?
+  report "$name" $status $((SECONDS - start))
+}
+
+# report NAME STATUS SECONDS: says how it went, and shows what went badly.
+report() {
+  local word=ok
+  [ "$2" -eq 0 ] || word=FAILED
+  printf '%-22s %-6s  %4d s   %s\n' "$1" "$word" "$3" "$(outcome "$logs/$1.log")"
+  [ "$2" -ne 0 ] || return 0
+  { failures "$logs/$1.log" | tail -n 100; tail -n 20 "$logs/$1.log"; } | sed 's/^/    | /'
+  failed+=("$1")
   return 1
 }
 
@@ -63,14 +67,8 @@ tests() {
   ctest --test-dir "build/$preset" -L "^$label\$" --no-tests=error --output-on-failure "$@"
 }
 
-# sanitized PRESET TEST...: builds these unit tests under a sanitizer and runs them.
-sanitized() {
-  local preset=$1 names
-  shift
-  names=$(IFS='|' && echo "$*")
-  slice "$preset-build" build "$preset" "$@" &&
-    slice "$preset-unit" tests "$preset" unit -j2 -R "^($names)\\."
-}
+# any NAME...: a regular expression for the tests of these binaries.
+any() { echo "^($(IFS='|' && echo "$*"))\\."; }
 
 # Where threads meet; and, for memory, also where bytes from outside are taken apart.
 threaded=(cache_test device_server_test engine_model_test engine_test fetcher_client_test
@@ -84,18 +82,47 @@ fuzzers=(command_fuzz content_range_fuzz message_fuzz metadata_fuzz object_attr_
 
 slice install packaging/install-deps.sh build test || exit 1
 
-if slice dev-build build dev; then
+# compile PRESET [TARGET...]: as a slice, whose report waits in a file.
+compile() {
+  local start=$SECONDS status=0
+  build "$@" >"$logs/$1-build.log" 2>&1 || status=$?
+  echo "$status $((SECONDS - start))" >"$logs/$1-build.end"
+}
+
+# On what the processors have to spare: the tests of the dev preset do not notice.
+compile_others() {
+  chrt --idle --pid 0 "$BASHPID"
+  compile asan "${threaded[@]}" "${decoding[@]}"
+  compile tsan "${threaded[@]}"
+  compile clang "${programs[@]}" "${fuzzers[@]}"
+}
+
+# compiled PRESET: its report.
+compiled() {
+  local end
+  read -r -a end <"$logs/$1-build.end"
+  report "$1-build" "${end[@]}"
+}
+
+slice dev-build build dev
+dev_built=$?
+set -m  # A process group of its own, which ends with this script.
+compile_others &
+others=$!
+set +m
+trap 'kill -- -$others 2>/dev/null' EXIT
+if [ $dev_built -eq 0 ]; then
   slice dev-unit tests dev unit -j2
   slice dev-integration tests dev integration
   slice dev-crash tests dev crash
 fi
-export ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1'
-sanitized asan "${threaded[@]}" "${decoding[@]}"
-sanitized tsan "${threaded[@]}"
+wait $others
+compiled asan && ASAN_OPTIONS=detect_leaks=1 \
+  slice asan-unit tests asan unit -j2 -R "$(any "${threaded[@]}" "${decoding[@]}")"
+compiled tsan && TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1' \
+  slice tsan-unit tests tsan unit -j2 -R "$(any "${threaded[@]}")"
+compiled clang && slice clang-fuzz tests clang fuzz -j2
 slice release-configure cmake --preset release
-if slice clang-build build clang "${programs[@]}" "${fuzzers[@]}"; then
-  slice clang-fuzz tests clang fuzz -j2
-fi
 
 echo
 grep -h '\*\*\*Skipped' "$logs"/*.log | sed -E 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) .*/not run here: \1/' | sort -u

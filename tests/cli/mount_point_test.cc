@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "cli/files.h"
+#include "cli/process.h"
 #include "tests/cli/temporary_directory.h"
 
 namespace cli {
@@ -36,6 +37,7 @@ class MountPointTest : public testing::Test {
     record.device = "/fuse/h-1/image";
     record.mounted = mounted;
     record.claimed_by = claimed_by;
+    record.claimer_started = ProcessStart(claimed_by).value_or(0);
     record.since_unix_s = 1700000000;
     return record;
   }
@@ -102,6 +104,10 @@ TEST_F(MountPointTest, RecordsWhoseMountOrMounterIsGoneDoNotStandInTheWay) {
   EXPECT_TRUE(Check(point_).ok());
   ASSERT_TRUE(UpdateMountRecord(instance_, Record(true, getpid())).ok());
   EXPECT_TRUE(Check(point_).ok());
+  MountRecord of_an_earlier_one = Record(false, getpid());
+  --of_an_earlier_one.claimer_started;
+  ASSERT_TRUE(UpdateMountRecord(instance_, of_an_earlier_one).ok());
+  EXPECT_TRUE(Check(point_).ok()) << "its number is another process's now";
 }
 
 TEST_F(MountPointTest, ARecordComesBackAsItWasWritten) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -165,6 +166,17 @@ TEST_F(ProcessTest, ProgramsAreSoughtWhereTheEnvironmentSays) {
   EXPECT_TRUE(FindProgram("sh")->ends_with("/sh"));
   EXPECT_NE(FindProgram("no-such-program").status().message().find("set HOLDFAST_BIN_DIR"),
             std::string::npos);
+}
+
+TEST_F(ProcessTest, AStartIsKnownWhateverTheProcessIsCalled) {
+  const std::optional<uint64_t> start = ProcessStart(getpid());
+  ASSERT_TRUE(start.has_value());
+  char name[16];
+  ASSERT_EQ(prctl(PR_GET_NAME, name), 0);
+  ASSERT_EQ(prctl(PR_SET_NAME, "a) R 1 ("), 0);
+  EXPECT_EQ(ProcessStart(getpid()), start);
+  ASSERT_EQ(prctl(PR_SET_NAME, name), 0);
+  EXPECT_EQ(ProcessStart(0), std::nullopt);
 }
 
 TEST_F(ProcessTest, AnArgumentTellsWhoseProcessItIs) {

@@ -89,6 +89,16 @@ class Instance:
         except (OSError, IndexError, ValueError):
             pass  # It is dying by itself.
 
+    def kill_until_armed(self, program):
+        """A life that was begun before the point was armed, and could not be found to be killed, knows nothing of it."""
+        for _ in range(5):
+            self.kill(program)
+            try:
+                return wait_until(lambda: not os.path.exists(self.fault_file(program)), 4, f"a {program} that is armed")
+            except Timeout:
+                pass
+        raise Failed(f"no {program} is armed")
+
     def hits(self):
         """How many lives have ended, or failed, at a fault point."""
         supervisor = self.holdfast.log_text("supervise")
@@ -202,8 +212,7 @@ class Bench:
         instance.arm(program, point, nth, action)
         if point == NEW_CONNECTION:
             instance.kill("holdfastd")
-        instance.kill(program)
-        wait_until(lambda: not os.path.exists(instance.fault_file(program)), 20, f"a {program} that is armed")
+        instance.kill_until_armed(program)
         truth = self.other if point in REPLACE else self.truth
         self.read(instance, uri, truth, allowed, lambda: self.kill_fetcher(instance), flags)
         hit = self.wait_hit(instance, before)

@@ -62,14 +62,15 @@ class PushTest(BuildCase):
     def test_what_cannot_be_pushed_is_said(self):
         tree = self.box.make_directory("tree")
         self.built(tree)
-        for layout, reference, words in (
-                (self.out, "oci-layout:/x", "can't be pushed to; give oci://REGISTRY/REPO:TAG$"),
-                (self.out, f"oci://{self.host}/a@sha256:{'0' * 64}", "can't be pushed to; give oci://REGISTRY/REPO:TAG$"),
-                (tree, self.reference, "tree: not an OCI layout"),
-                (self.layout([Layer().add("x")]).directory, self.reference, "is not a Holdfast image"),
-                (self.out, "oci://127.0.0.1:1/a:v1", "can't be pushed to oci://127.0.0.1:1/a:v1: .*refused")):
+        for layout, reference, code, words in (
+                (self.out, "nonsense", 2, "nonsense"),
+                (self.out, "oci-layout:/x", 2, "can't be pushed to; give oci://REGISTRY/REPO:TAG$"),
+                (self.out, f"oci://{self.host}/a@sha256:{'0' * 64}", 2, "can't be pushed to; give oci://REGISTRY/REPO:TAG$"),
+                (tree, self.reference, 1, "tree: not an OCI layout"),
+                (self.layout([Layer().add("x")]).directory, self.reference, 1, "is not a Holdfast image"),
+                (self.out, "oci://127.0.0.1:1/a:v1", 1, "can't be pushed to oci://127.0.0.1:1/a:v1: .*refused")):
             done = self.image("push", "--plain-http", layout, reference)
-            self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+            self.assertEqual((done.returncode, done.stdout), (code, ""), done.stderr)
             self.assertRegex(done.stderr.splitlines()[-1], "^holdfast: .*" + words)
 
 

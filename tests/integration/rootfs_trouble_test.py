@@ -2,7 +2,9 @@
 
 import os
 import random
+import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 import _path  # noqa: F401
 from harness.case import main
 from harness.containers import TOOLS, ContainerCase
+from harness.oci_registry import Registry
 from harness.sandbox import wait_until
 
 SIGNALS = 12
@@ -21,6 +24,15 @@ class RootfsTroubleTest(ContainerCase):
         done = self.command("rootfs", "create", name, "--image", image, *flags)
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout.strip()
+
+    def test_a_wrong_command_line_is_told_from_a_failure(self):
+        for words, complaint in ((("rootfs", "mount", "a", "--timeout=never"), "--timeout"),
+                                 (("rootfs", "create", "a", "--image", "nonsense"), "nonsense"),
+                                 (("run", "--timeout=0s", "oci://h/a:v1"), "--timeout must be at least 1ms")):
+            done = self.command(*words)
+            self.assert_one_line(done, complaint)
+            self.assertEqual(done.returncode, 2)
+        self.assertEqual(self.command("rootfs", "mount", "a").returncode, 1)
 
     def test_users_of_the_machine_cannot_reach_an_images_programs(self):
         self.created("a", self.image("one"))
@@ -53,6 +65,12 @@ class RootfsTroubleTest(ContainerCase):
         self.created("a", self.image("one"), "--upper", upper)
         again = self.command("rootfs", "create", "b", "--image", self.image("two"), "--upper", upper + "/./")
         self.assert_one_line(again, "is the upper directory of a already")
+        other = self.holdfast("other")
+        again = other.run("rootfs", "create", "--root", other.root, "--instance", other.name, "b", "--image",
+                          self.image("three"), "--upper", upper)
+        self.assert_one_line(again, f"if that is no more, remove {upper}/.holdfast-work")
+        self.assertEqual(other.run("rootfs", "list", "--root", other.root, "--instance", other.name, "--json").stdout, "[]\n")
+        self.assertTrue(os.path.isdir(os.path.join(upper, ".holdfast-work")))
         done = self.command("rootfs", "rm", "a")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(sorted(os.listdir(upper)), ["upper", "work"])
@@ -110,6 +128,37 @@ class RootfsTroubleTest(ContainerCase):
         self.assertEqual(self.names(), [])
         self.assert_nothing_left()
 
+    def test_a_registry_that_says_nothing_delays_nobody_else(self):
+        mute = socket.create_server(("127.0.0.1", 0))  # Connections to it are made, and that is all.
+        self.addCleanup(mute.close)
+        registry = Registry(self.box).start()
+        reference = f"oci://{registry.host}/slow:v1"
+        done = self.holdfast_.run("image", "push", self.image("slow").removeprefix("oci-layout:"), reference, "--plain-http")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        layer = registry.manifest(registry.host + "/slow:v1")["layers"][0]["digest"]
+        blobs = self.serve(os.path.join(registry.directory, "data"), locations=(
+            f"location ~ {layer.removeprefix('sha256:')} {{ proxy_pass http://127.0.0.1:{mute.getsockname()[1]}; }}"))
+        registry.stop()
+        registry.redirect_blobs(blobs.url())
+        registry.start()
+
+        slow = self.start("rootfs", "create", "slow", "--image", reference, "--plain-http", "--timeout=2m")
+        asked = lambda: slow.poll() is not None or select.select([mute], [], [], 0)[0]
+        wait_until(asked, 60, "the image's first bytes asked for")
+        self.assertIsNone(slow.poll())
+        self.created("quick", self.image("one"))
+        done = self.command("run", self.image("two"), "--", "/bin/cat", "/text")
+        self.assertEqual((done.returncode, done.stdout), (0, "two"), done.stderr)
+        done = self.command("rootfs", "rm", "slow")
+        self.assert_one_line(done, "root file system slow is in the hands of another holdfast")
+        done = self.command("rootfs", "rm", "quick")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIsNone(slow.poll(), "it still waits")
+        slow.send_signal(signal.SIGTERM)
+        slow.communicate(timeout=60)
+        self.assertNotEqual(slow.returncode, 0)
+        self.assert_nothing_left()
+
     def test_the_umask_is_not_the_containers(self):
         image = self.image("one", add_files=lambda tree: os.chmod(tree, 0o751))
         done = subprocess.run(self.arguments("run", "--user=app", image, "--", "/bin/sh", "-c", "cat /text; stat -c %a /"),
@@ -136,4 +185,4 @@ class RootfsTroubleTest(ContainerCase):
 
 
 if __name__ == "__main__":
-    main(tools=TOOLS)
+    main(tools=(*TOOLS, "docker-registry", "nginx", "skopeo"))
