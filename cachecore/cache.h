@@ -25,6 +25,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -139,13 +140,14 @@ class Cache {
   Result<std::optional<FileSlice>> TryRead(ObjectNumber number, ByteRange range)
       EXCLUDES(mu_, load_mu_);
   // The bytes of a slice with a digest, checked, at least those of its range: reads the blocks that
-  // it touches into `buffer`, whose first byte is that of the first block.  EAGAIN: some were wrong;
-  // they are absent now, and can be waited for.  Reads the disk.
+  // it touches into `buffer`, whose first byte is that of the first block.  EAGAIN: some were
+  // wrong; they are absent now, and can be waited for.  Reads the disk.
   Status ReadChecked(const FileSlice& slice, std::span<uint8_t> buffer) EXCLUDES(mu_, load_mu_);
   // Reads what is present of a window again, from the disk, tree and all; has what is wrong fetched
-  // again and waits for that, `patience` at most.  EOPNOTSUPP for an object without a digest.
-  Result<RecheckResult> Recheck(ObjectNumber number, ByteRange window, Duration patience)
-      EXCLUDES(mu_, load_mu_);
+  // again and waits for that, `patience` at most.  EOPNOTSUPP for an object without a digest,
+  // ECANCELED once `stop` is asked for.
+  Result<RecheckResult> Recheck(ObjectNumber number, ByteRange window, Duration patience,
+                                const std::stop_token& stop) EXCLUDES(mu_, load_mu_);
   // Calls `done` once, when the range is present or cannot be.  Null when it was called already.
   ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done) EXCLUDES(mu_, load_mu_);
   // Ends a read or an acquisition with `why`; false when it has ended.
@@ -220,7 +222,8 @@ class Cache {
   // cache_verity.cc
   Status Unpresent(const ObjectVerity& object, const std::vector<WrongRange>& wrong)
       EXCLUDES(mu_, load_mu_);
-  Status AwaitRange(ObjectNumber number, ByteRange range, Duration patience);
+  Status AwaitRange(ObjectNumber number, ByteRange range, Duration patience,
+                    const std::stop_token& stop);
 
   // cache_sync.cc
   struct SyncItem {

@@ -15,6 +15,8 @@ namespace {
 // What is read at a time; a wrong tree block costs the blocks of one such step.
 constexpr uint64_t kStep = 128 << 10;
 
+Status Stopping() { return Status(ECANCELED, "the daemon is stopping; try again"); }
+
 }  // namespace
 
 Status Cache::Unpresent(const ObjectVerity& object, const std::vector<WrongRange>& wrong) {
@@ -44,18 +46,23 @@ Status Cache::ReadChecked(const FileSlice& slice, std::span<uint8_t> buffer) {
                             wrong.front().range.ToString() + ": " + wrong.front().why);
 }
 
-Status Cache::AwaitRange(ObjectNumber number, ByteRange range, Duration patience) {
+Status Cache::AwaitRange(ObjectNumber number, ByteRange range, Duration patience,
+                         const std::stop_token& stop) {
   const auto ended = std::make_shared<std::promise<Status>>();
   std::future<Status> future = ended->get_future();
   const ReadTicket ticket = Read(
       number, range, [ended](const Status& status, const FileSlice&) { ended->set_value(status); });
+  const std::stop_callback let_go(stop, [this, &ticket] {
+    if (ticket != nullptr) (void)Withdraw(WaitTicket(ticket), Stopping());
+  });
   if (future.wait_for(patience) != std::future_status::ready && ticket != nullptr) {
     (void)Withdraw(WaitTicket(ticket), Status(ETIMEDOUT, "they have not come in time"));
   }
   return future.get();
 }
 
-Result<RecheckResult> Cache::Recheck(ObjectNumber number, ByteRange window, Duration patience) {
+Result<RecheckResult> Cache::Recheck(ObjectNumber number, ByteRange window, Duration patience,
+                                     const std::stop_token& stop) {
   RETURN_IF_ERROR(EnsureLoaded(number));
   const Duration deadline = clock_.Now() + patience;
   FileSlice slice;
@@ -74,6 +81,7 @@ Result<RecheckResult> Cache::Recheck(ObjectNumber number, ByteRange window, Dura
   std::vector<uint8_t> buffer(kStep);
   TreeCache trees(kCheckedTreeBlocks);  // Nothing that was read before counts.
   for (uint64_t at = slice.range.begin; at < slice.range.end;) {
+    if (stop.stop_requested()) return Stopping();
     ByteRange step;
     {
       MutexLock lock(&mu_);
@@ -92,7 +100,7 @@ Result<RecheckResult> Cache::Recheck(ObjectNumber number, ByteRange window, Dura
     for (const WrongRange& one : wrong) {
       result.wrong_bytes += one.range.size();
       const Duration left = std::max(deadline - clock_.Now(), Duration::zero());
-      Status healed = AwaitRange(number, one.range, left);
+      Status healed = AwaitRange(number, one.range, left, stop);
       if (healed.ok() &&
           !ReadVerified(slice.file->get(), *slice.verity, one.range, buffer, &trees).empty()) {
         healed = Status(EIO, "they were fetched again and are wrong again: the disk?");

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <ctime>
 #include <future>
+#include <memory>
 #include <optional>
 
 namespace fusefs {
@@ -156,11 +157,16 @@ Result<ObjectInfo> ControlOps::AcquireObject(const json& request) {
   const bool replace = request.contains("replace_stale") && request["replace_stale"] == true;
   ASSIGN_OR_RETURN(const ObjectNumber volume, parts_.cache->AddVolume(key));
 
-  std::promise<Result<ObjectInfo>> answered;
-  parts_.cache->Acquire({volume, key}, name,
-                        std::chrono::milliseconds(std::max<int64_t>(timeout_ms, 1)), replace,
-                        [&](const Result<ObjectInfo>& info) { answered.set_value(info); });
-  return answered.get_future().get();
+  const auto answered = std::make_shared<std::promise<Result<ObjectInfo>>>();
+  const std::optional<cachecore::AcquireTicket> ticket = parts_.cache->Acquire(
+      {volume, key}, name, std::chrono::milliseconds(std::max<int64_t>(timeout_ms, 1)), replace,
+      [answered](const Result<ObjectInfo>& info) { answered->set_value(info); });
+  const std::stop_callback let_go(stop_.get_token(), [&] {
+    if (!ticket) return;
+    (void)parts_.cache->Withdraw(*ticket,
+                                 cachecore::Status(ECANCELED, "the daemon is stopping; try again"));
+  });
+  return answered->get_future().get();
 }
 
 json ControlOps::Acquire(const json& request) {
@@ -189,7 +195,8 @@ json ControlOps::Verify(const json& request) {
   const auto patience = std::chrono::milliseconds(std::min<uint64_t>(
       number("timeout_ms", 30'000), std::chrono::milliseconds(kMaxPatience).count()));
   if (window.end < window.begin) return Failure(EINVAL, "the window ends past the last byte");
-  const Result<cachecore::RecheckResult> found = parts_.cache->Recheck(object, window, patience);
+  const Result<cachecore::RecheckResult> found =
+      parts_.cache->Recheck(object, window, patience, stop_.get_token());
   if (!found.ok()) return Failure(found.status().error(), found.status().message());
   return {{"ok", true},
           {"checked", found->checked_bytes},

@@ -5,13 +5,15 @@
 // docs/protocol.md
 //          "The control socket" for the fields.
 // Errors   every bad request gets {"ok":false,...} with a sentence.
-// Threads  thread-safe; acquire blocks until the fetcher answers or its time is up.
+// Threads  thread-safe; acquire and verify block until the fetcher answers, their time is up
+//          or Cancel is called.
 
 #ifndef FUSEFS_CONTROL_OPS_H_
 #define FUSEFS_CONTROL_OPS_H_
 
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <stop_token>
 #include <string>
 
 #include "cachecore/cache.h"
@@ -33,6 +35,8 @@ class ControlOps {
 
   explicit ControlOps(Parts parts);
   std::string Handle(const std::string& request);
+  // Ends what waits, and what will, with ECANCELED: the daemon stops.
+  void Cancel() { stop_.request_stop(); }
 
  private:
   nlohmann::json Status();
@@ -44,6 +48,7 @@ class ControlOps {
 
   const Parts parts_;
   const int64_t started_unix_;
+  std::stop_source stop_;
 };
 
 }  // namespace fusefs

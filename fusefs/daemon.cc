@@ -192,6 +192,7 @@ int Daemon::Run() {
   const bool keep_mount = stored_ && fds[1].revents == 0;
   // The sync that ends its work is made while we still serve, so that nobody waits for it.
   if (keep_mount) housekeeper_.reset();
+  operations_->Cancel();
   control_->Stop();
   LOG(INFO) << (keep_mount ? "stopping; the mount waits for the next daemon" : "stopping");
   const int exit_code = keep_mount ? 0 : Unmount();

@@ -158,6 +158,7 @@ class RootfsTroubleTest(ContainerCase):
         slow.communicate(timeout=60)
         self.assertNotEqual(slow.returncode, 0)
         self.assert_nothing_left()
+        self.assertNotIn("did not stop in time", self.holdfast_.log_text("supervise"))
 
     def test_the_umask_is_not_the_containers(self):
         image = self.image("one", add_files=lambda tree: os.chmod(tree, 0o751))

@@ -2,11 +2,14 @@
 
 import json
 import os
-import unittest
+import signal
+import subprocess
 
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
+from harness.holdfast import BIN
+from harness.sandbox import wait_until
 from harness.verity import BLOCK, data_files, flip_bits, forget_pages, read_blocks, with_tree
 
 SIZE = (8 << 20) + 1234
@@ -188,6 +191,21 @@ class VerityTest(Case):
         done = self.verify(os.path.dirname(path), "--timeout=1s")
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"image: bytes \[20480, 24576\)")
+
+    def test_a_verify_that_waits_does_not_keep_the_daemon_from_stopping(self):
+        path = self.mount(self.good)
+        self.assertEqual(read_blocks(path, self.truth), [])
+        flip_bits(data_files(self.instance)[0], every=10 ** 6, first=5, end=SIZE)
+        self.good.stop()
+        verify = self.box.start([os.path.join(BIN, "holdfast"), "verify", "--root", self.instance.root, "--instance",
+                                 self.instance.name, "--timeout=1h", os.path.dirname(path)],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.instance.wait_waiting(1)
+        os.kill(self.instance.daemon_pid(), signal.SIGTERM)
+        said = verify.communicate(timeout=20)[1]
+        self.assertEqual(verify.returncode, 1)
+        self.assertIn("the daemon is stopping; try again", said)
+        wait_until(lambda: "exited with code 0" in self.instance.log_text("supervise"), 20, "its end")
 
     def test_verify_of_an_object_without_a_digest_says_so(self):
         path = self.instance.mount_file(self.good.url("image"))
