@@ -23,22 +23,16 @@ mkdir -p "$logs"
 failed=()
 began=$SECONDS
 
-# slice NAME COMMAND...: runs it and says how it went.
+# slice NAME COMMAND...: runs it, says how it went and shows what went badly.
 slice() {
-  local name=$1 start=$SECONDS status=0
+  local name=$1 log=$logs/$1.log start=$SECONDS word=ok
   shift
-  "$@" >"$logs/$name.log" 2>&1 || status=$?
-  report "$name" $status $((SECONDS - start))
-}
-
-# report NAME STATUS SECONDS: says how it went, and shows what went badly.
-report() {
-  local word=ok
-  [ "$2" -eq 0 ] || word=FAILED
-  printf '%-22s %-6s  %4d s   %s\n' "$1" "$word" "$3" "$(outcome "$logs/$1.log")"
-  [ "$2" -ne 0 ] || return 0
-  { failures "$logs/$1.log" | tail -n 100; tail -n 20 "$logs/$1.log"; } | sed 's/^/    | /'
-  failed+=("$1")
+  printf '%-22s ' "$name"
+  "$@" >"$log" 2>&1 || word=FAILED
+  printf '%-6s  %4d s   %s\n' $word $((SECONDS - start)) "$(outcome "$log")"
+  [ $word = FAILED ] || return 0
+  { failures "$log" | tail -n 100; tail -n 20 "$log"; } | sed 's/^/    | /'
+  failed+=("$name")
   return 1
 }
 
@@ -82,46 +76,16 @@ fuzzers=(command_fuzz content_range_fuzz message_fuzz metadata_fuzz object_attr_
 
 slice install packaging/install-deps.sh build test || exit 1
 
-# compile PRESET [TARGET...]: as a slice, whose report waits in a file.
-compile() {
-  local start=$SECONDS status=0
-  build "$@" >"$logs/$1-build.log" 2>&1 || status=$?
-  echo "$status $((SECONDS - start))" >"$logs/$1-build.end"
-}
-
-# On what the processors have to spare: the tests of the dev preset do not notice.
-compile_others() {
-  chrt --idle --pid 0 "$BASHPID"
-  compile asan "${threaded[@]}" "${decoding[@]}"
-  compile tsan "${threaded[@]}"
-  compile clang "${programs[@]}" "${fuzzers[@]}"
-}
-
-# compiled PRESET: its report.
-compiled() {
-  local end
-  read -r -a end <"$logs/$1-build.end"
-  report "$1-build" "${end[@]}"
-}
-
-slice dev-build build dev
-dev_built=$?
-set -m  # A process group of its own, which ends with this script.
-compile_others &
-others=$!
-set +m
-trap 'kill -- -$others 2>/dev/null' EXIT
-if [ $dev_built -eq 0 ]; then
+if slice dev-build build dev; then
   slice dev-unit tests dev unit -j2
   slice dev-integration tests dev integration
   slice dev-crash tests dev crash
 fi
-wait $others
-compiled asan && ASAN_OPTIONS=detect_leaks=1 \
+slice asan-build build asan "${threaded[@]}" "${decoding[@]}" && ASAN_OPTIONS=detect_leaks=1 \
   slice asan-unit tests asan unit -j2 -R "$(any "${threaded[@]}" "${decoding[@]}")"
-compiled tsan && TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1' \
+slice tsan-build build tsan "${threaded[@]}" && TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1' \
   slice tsan-unit tests tsan unit -j2 -R "$(any "${threaded[@]}")"
-compiled clang && slice clang-fuzz tests clang fuzz -j2
+slice clang-build build clang "${programs[@]}" "${fuzzers[@]}" && slice clang-fuzz tests clang fuzz -j2
 slice release-configure cmake --preset release
 
 echo
