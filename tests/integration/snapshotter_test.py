@@ -149,7 +149,8 @@ class ReferenceTest(SnapshotterTest):
         done = self.containerd.ctr("images", "pull", "--plain-http", "--snapshotter", "holdfast", reference)
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("media-type", done.stderr)
-        self.assertNotIn("committed", [record["kind"] for record in self.snapshotter.records().values()])
+        kept = [record["kind"] for record in self.snapshotter.records().values() if record]  # Some are just going.
+        self.assertNotIn("committed", kept)
 
 
 class VerbsTest(SnapshotterTest):
