@@ -165,7 +165,8 @@ class Cache {
   Result<Generation> Resume() EXCLUDES(mu_);
   std::optional<OutgoingMessage> NextMessage() EXCLUDES(mu_);
   // Carries commands out in order; a result each.  Unparsed ones come as their error.
-  std::vector<int32_t> Execute(const std::vector<Result<wire::Command>>& commands) EXCLUDES(mu_);
+  std::vector<int32_t> Execute(const std::vector<Result<wire::Command>>& commands)
+      EXCLUDES(mu_, load_mu_);
 
   // Driven by the daemon's own threads.
   void Expire() EXCLUDES(mu_);
@@ -214,7 +215,7 @@ class Cache {
                                               bool replace_stale) REQUIRES(load_mu_) EXCLUDES(mu_);
   Object* FindOrMakeUnknown(const VolumeRecord& volume, const std::string& cookie) REQUIRES(mu_);
   Status DropObject(ObjectNumber number, const std::string& why) REQUIRES(load_mu_) EXCLUDES(mu_);
-  Status Forget(const ObjectRecord& record) EXCLUDES(mu_);
+  Status Forget(const ObjectRecord& record) REQUIRES(load_mu_) EXCLUDES(mu_);
   Status Quarantine(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
                     const Status& damage);
   Status ResumeJournal() EXCLUDES(mu_, load_mu_);
@@ -237,8 +238,8 @@ class Cache {
   Status RecordDurable(const SyncItem& item) EXCLUDES(mu_);
 
   // cache_device.cc
-  int32_t ExecuteOne(const wire::Command& command) EXCLUDES(mu_);
-  int32_t ExecuteCopen(wire::CopenCommand command) EXCLUDES(mu_);
+  int32_t ExecuteOne(const wire::Command& command) EXCLUDES(mu_, load_mu_);
+  int32_t ExecuteCopen(wire::CopenCommand command) EXCLUDES(mu_, load_mu_);
   void ExecuteFills(const std::vector<const wire::Command*>& commands,
                     std::vector<int32_t>* results) EXCLUDES(mu_);
   Result<UniqueFd> PrepareDataFile(ObjectNumber number) EXCLUDES(mu_);
@@ -263,6 +264,7 @@ class Cache {
   bool attached_ GUARDED_BY(mu_) = false;
   bool refusing_ GUARDED_BY(mu_) = false;  // Policy `fail`, and the fetcher is gone.
   std::unordered_set<ObjectNumber> shut_ GUARDED_BY(mu_);
+  std::unordered_set<ObjectNumber> dropped_ GUARDED_BY(load_mu_);  // Not forgotten by the disk yet.
   bool store_failing_ GUARDED_BY(mu_) = false;
   SyncCounters sync_counters_ GUARDED_BY(mu_);
   bool adopted_ = false;  // Sync's thread only.

@@ -11,6 +11,12 @@
 #include "cachecore/fault_point.h"
 
 namespace cachecore {
+namespace {
+
+// Of one step: each may have what is left of its READ asked for again, in up to 512 READs.
+constexpr size_t kMaxCreads = 8;
+
+}  // namespace
 
 Result<Generation> Cache::Attach() {
   ASSIGN_OR_RETURN(const uint64_t next, store_->Reserve(Counter::kGeneration, 1));
@@ -110,24 +116,32 @@ Result<UniqueFd> Cache::PrepareDataFile(ObjectNumber number) {
 std::vector<int32_t> Cache::Execute(const std::vector<Result<wire::Command>>& commands) {
   std::vector<int32_t> results;
   std::vector<const wire::Command*> fills;
+  size_t creads = 0;
+  // Before each step, not once: a packet full of them could ask for more ids than there are.
   const auto flush = [&] {
-    if (!fills.empty()) ExecuteFills(fills, &results);
-    fills.clear();
-  };
-  const Status ids = EnsureIds();
-  for (const Result<wire::Command>& command : commands) {
-    if (!ids.ok() || !command.ok()) {
-      flush();
-      results.push_back(-(ids.ok() ? command.status().error() : ids.error()));
-      continue;
+    if (fills.empty()) return;
+    if (const Status ids = EnsureIds(); ids.ok()) {
+      ExecuteFills(fills, &results);
+    } else {
+      results.insert(results.end(), fills.size(), -ids.error());
     }
-    if (std::holds_alternative<wire::FilledCommand>(*command) ||
-        std::holds_alternative<wire::CreadCommand>(*command)) {
+    fills.clear();
+    creads = 0;
+  };
+  for (const Result<wire::Command>& command : commands) {
+    if (command.ok() && (std::holds_alternative<wire::FilledCommand>(*command) ||
+                         std::holds_alternative<wire::CreadCommand>(*command))) {
       fills.push_back(&*command);
+      if (std::holds_alternative<wire::CreadCommand>(*command)) ++creads;
+      if (creads == kMaxCreads) flush();
       continue;
     }
     flush();
-    results.push_back(ExecuteOne(*command));
+    if (const Status ids = command.ok() ? EnsureIds() : command.status(); ids.ok()) {
+      results.push_back(ExecuteOne(*command));
+    } else {
+      results.push_back(-ids.error());
+    }
   }
   flush();
   return results;
@@ -208,12 +222,16 @@ int32_t Cache::ExecuteOne(const wire::Command& command) {
 int32_t Cache::ExecuteCopen(wire::CopenCommand command) {
   std::optional<ObjectRecord> fresh;
   std::shared_ptr<const UniqueFd> file;
+  bool will_open = false;
   {
     MutexLock lock(&mu_);
     const Request* request = engine_.FindOpen(command.msg_id);
     if (request == nullptr) return -EINVAL;
     const Object* object = engine_.Find(request->object);
     file = object->file;
+    // What the engine will refuse must not be found by name for a moment.
+    will_open = object->live_id.has_value() &&
+                static_cast<uint64_t>(command.size) <= PresenceMap::kMaxObjectSize;
     if (!object->size_known) {
       fresh = ObjectRecord{
           object->number, object->volume, object->cookie_key, static_cast<uint64_t>(command.size),
@@ -221,7 +239,7 @@ int32_t Cache::ExecuteCopen(wire::CopenCommand command) {
     }
   }
   std::string cause;
-  if (fresh && command.error == 0 && command.size >= 0) {
+  if (fresh && will_open && command.error == 0 && command.size >= 0) {
     Status status;
     if (ftruncate(file->get(), command.size) != 0) {
       status = Status::FromErrno(errno, "making " + data_.PathOf(fresh->number) + " " +
@@ -239,20 +257,24 @@ int32_t Cache::ExecuteCopen(wire::CopenCommand command) {
   }
   Work work;
   int32_t result;
-  bool opened = true;
   {
-    MutexLock lock(&mu_);
-    if (!cause.empty()) (void)engine_.SetCause({command.msg_id, cause});
-    result = engine_.Copen(command, &work.effects);
-    if (fresh) opened = engine_.Find(fresh->number) != nullptr;
-    Seal(&work);
+    MutexLock load_lock(&load_mu_);  // Nobody loads it between its end and that of its records.
+    bool opened = true;
+    {
+      MutexLock lock(&mu_);
+      if (!cause.empty()) (void)engine_.SetCause({command.msg_id, cause});
+      result = engine_.Copen(command, &work.effects);
+      if (fresh) opened = engine_.Find(fresh->number) != nullptr;
+      Seal(&work);
+    }
+    if (!opened) {
+      const Status status = Forget(*fresh);
+      if (!status.ok()) LOG(ERROR) << "cleaning up after a refused OPEN: " << status.message();
+    }
   }
   Run(std::move(work));
-  if (!opened) {
-    const Status status = Forget(*fresh);
-    if (!status.ok()) LOG(ERROR) << "cleaning up after a refused OPEN: " << status.message();
-  }
-  return result;
+  // The fetcher's answer was right, but it is not open: the fetcher must not believe that it is.
+  return cause.empty() ? result : static_cast<int32_t>(command.size);
 }
 
 }  // namespace cachecore

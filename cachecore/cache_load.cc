@@ -103,12 +103,17 @@ Status Cache::Quarantine(ObjectNumber number, ObjectNumber volume, const std::st
   return data_.Remove(number);
 }
 
+// The file first: records without it are forgotten when they are met, whatever happens in between;
+// a file without records would stay for ever, and with them its bytes would count as present.
 Status Cache::Forget(const ObjectRecord& record) {
+  dropped_.insert(record.number);
+  Status status = data_.Remove(record.number);
+  if (status.ok()) status = PassFaultPoint(Fault::kDataRemoved);
   MetadataBatch batch;
   batch.erase_objects.push_back(record);
   RETURN_IF_ERROR(store_->Commit(batch, Sync::kNo));
-  RETURN_IF_ERROR(data_.Remove(record.number));
-  return PassFaultPoint(Fault::kDataRemoved);
+  if (status.ok()) dropped_.erase(record.number);
+  return status;
 }
 
 // Brings an object into memory.  Success without the object there means that nothing is known of
@@ -125,6 +130,7 @@ Status Cache::LoadLocked(ObjectNumber number) {
   }
   if (!record->has_value()) return Status();
   ObjectRecord& known = **record;
+  if (dropped_.contains(number)) return Forget(known);
   ASSIGN_OR_RETURN(const std::optional<VolumeRecord> volume, LoadVolume(known.volume));
   if (!volume) {
     const Status lost(EBADMSG, "its volume's record is lost");
