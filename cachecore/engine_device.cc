@@ -2,15 +2,18 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "cachecore/block_hasher.h"
 #include "cachecore/engine.h"
 
 namespace cachecore {
 namespace {
 
 // How many requests one `restore` may make: ids are reserved ahead, and not without end.
-constexpr size_t kMaxSplit = 8192;
+constexpr size_t kMaxSplit = 4096;
 
 }  // namespace
 
@@ -128,7 +131,15 @@ int Engine::Copen(const wire::CopenCommand& command, Effects* effects) {
   const auto size = static_cast<uint64_t>(command.size);
   if (error == 0 && size > PresenceMap::kMaxObjectSize) {
     error = EFBIG;
+    answer = -EFBIG;
     cause = "larger than the " + std::to_string(PresenceMap::kMaxObjectSize) + " bytes we can hold";
+  }
+  // Of no bytes nothing would be checked later.
+  if (error == 0 && size == 0 && object->digest &&
+      *object->digest != BlockHasher::OfThisThread().OfFile(0, {})) {
+    error = EBADMSG;
+    answer = -EBADMSG;
+    cause = "the digest is not that of an empty file, which it is said to be";
   }
   if (error == 0 && object->size_known && size != object->size_bytes) {
     error = ESTALE;
@@ -242,6 +253,19 @@ void Engine::Unfill(Object* object, ByteRange range) {
   const uint64_t before = object->presence.present_bytes();
   object->presence.Remove(range);
   counters_.bytes_found_wrong += before - object->presence.present_bytes();
+  // What is absent must not be recorded as durable.
+  uint64_t bytes = 0;
+  std::vector<ByteRange> unsynced;
+  for (const ByteRange one : object->unsynced) {
+    for (const ByteRange part : {ByteRange{one.begin, std::min(one.end, range.begin)},
+                                 ByteRange{std::max(one.begin, range.end), one.end}}) {
+      if (part.begin >= part.end) continue;
+      unsynced.push_back(part);
+      bytes += part.size();
+    }
+  }
+  object->unsynced = std::move(unsynced);
+  object->unsynced_bytes = bytes;
 }
 
 // A READ that an earlier fetcher has filled in part becomes new ones for the rest.  Delivered as it

@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "cachecore/engine.h"
 
@@ -37,7 +38,7 @@ ReadTicket Engine::Read(Object* object, ByteRange range, Duration deadline, Read
     return read;
   }
   Await(read, effects);
-  if (deadline != Duration::zero()) deadlines_.emplace(deadline, read);
+  if (deadline != Duration::zero()) read->deadline = deadlines_.emplace(deadline, read);
   return read;
 }
 
@@ -165,6 +166,7 @@ void Engine::Unqueue(const ReadTicket& read) {
 void Engine::Finish(const ReadTicket& read, const Status& status, Effects* effects) {
   CHECK(!read->ended);
   read->ended = true;
+  if (read->deadline) deadlines_.erase(*std::exchange(read->deadline, std::nullopt));
   for (const MsgId id : read->requests) {
     Request* request = requests_.Find(id);
     if (request == nullptr) continue;
@@ -195,8 +197,7 @@ void Engine::Expire(const std::string& circumstances, Effects* effects) {
   const Duration now = clock_.Now();
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     const ReadTicket read = deadlines_.begin()->second.lock();
-    deadlines_.erase(deadlines_.begin());
-    if (read == nullptr || read->ended) continue;
+    CHECK(read != nullptr && !read->ended);  // Their ends take them out.
     Object* object = read->object;
     std::string cause = circumstances;
     for (const MsgId id : read->requests) {

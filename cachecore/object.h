@@ -52,6 +52,7 @@ struct PendingRead {
   Duration started{0};
   std::vector<MsgId> requests;  // READs it holds a share in; some may have ended.
   ReadDone done;
+  std::optional<std::multimap<Duration, std::weak_ptr<PendingRead>>::iterator> deadline;
   bool ended = false;
 };
 using ReadTicket = std::shared_ptr<PendingRead>;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <mutex>
+#include <shared_mutex>
 #include <string_view>
 #include <utility>
 
@@ -87,8 +89,9 @@ class Store : public MetadataStore {
 
   const std::string boot_id_;  // 16 bytes.
   const std::unique_ptr<RocksDbDatabase> db_;
-  Mutex reserve_mu_;  // Held over a counter's read and write.
-  Mutex object_mu_;   // Held over an index record's check and its batch.
+  Mutex reserve_mu_;               // Held over a counter's read and write.
+  Mutex object_mu_;                // Held over an index record's check and its batch.
+  std::shared_mutex presence_mu_;  // Held alone to take presence away, shared to add some.
 };
 
 Status Store::Prepare(const std::string& directory) {
@@ -163,15 +166,16 @@ Result<uint64_t> Store::NextAfterDamage(Counter counter) const {
 
 Status Store::Commit(const MetadataBatch& changes, Sync sync) {
   rocksdb::WriteBatch batch;
-  const bool objects_change = !changes.erase_objects.empty() || !changes.put_objects.empty();
   std::optional<MutexLock> lock;
-  if (objects_change) lock.emplace(&object_mu_);
+  if (!changes.erase_objects.empty() || !changes.put_objects.empty()) lock.emplace(&object_mu_);
+  std::unique_lock alone(presence_mu_, std::defer_lock);
+  std::shared_lock shared(presence_mu_, std::defer_lock);
+  if (!changes.remove_presence.empty()) alone.lock();
+  if (!alone.owns_lock() && !changes.add_presence.empty()) shared.lock();
   for (const ObjectRecord& object : changes.erase_objects) {
     RETURN_IF_ERROR(EraseObject(object, &batch));
   }
-  for (const VolumeRecord& volume : changes.put_volumes) {
-    PutVolume(volume, &batch);
-  }
+  for (const VolumeRecord& volume : changes.put_volumes) PutVolume(volume, &batch);
   for (const ObjectRecord& object : changes.put_objects) {
     batch.Put(schema::ObjectKey(object.number), schema::EncodeObject(object));
     batch.Put(schema::ObjectIndexKey(object.volume, object.cookie),

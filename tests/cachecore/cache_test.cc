@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "cachecore/block_hasher.h"
 #include "tests/cachecore/cache_rig.h"
 
 namespace cachecore {
@@ -179,9 +180,47 @@ TEST(CacheTest, AFetcherThatClaimsAnImpossibleSizeIsRefused) {
   rig.cache->Acquire({volume, "volume"}, "object", {}, false,
                      [&](const Result<ObjectInfo>& info) { answer = info.status(); });
   const auto open = rig.NextOpen();
-  rig.Execute(wire::CopenCommand{open->msg_id, INT64_MAX, 0});
+  EXPECT_EQ(rig.Execute(wire::CopenCommand{open->msg_id, INT64_MAX, 0}), -EFBIG);
   ASSERT_TRUE(answer.has_value());
   EXPECT_EQ(answer->error(), EFBIG);
+}
+
+TEST(CacheTest, AnEmptyObjectIsHeldAgainstItsDigestWhenItIsOpened) {
+  CacheRig rig;
+  const ObjectNumber volume = *rig.cache->AddVolume("volume");
+  const auto open_empty = [&](const Digest& digest) {
+    std::optional<Status> answer;
+    rig.cache->Acquire(
+        {volume, "volume"}, "object", {}, false,
+        [&](const Result<ObjectInfo>& info) { answer = info.ok() ? Status() : info.status(); });
+    const auto open = rig.NextOpen();
+    EXPECT_EQ(rig.Execute(wire::VerityCommand{open->object_id, digest}), 0);
+    const int32_t result = rig.Execute(wire::CopenCommand{open->msg_id, 0, 0});
+    EXPECT_EQ(answer->error(), -result);
+    return result;
+  };
+  EXPECT_EQ(open_empty(Digest{1, 2, 3}), -EBADMSG);
+  EXPECT_EQ(open_empty(BlockHasher::OfThisThread().OfFile(0, {})), 0);
+}
+
+TEST(CacheTest, WhatIsFoundWrongBeforeItIsDurableDoesNotComeBack) {
+  CacheRig rig;
+  const Result<ObjectInfo> object = rig.Acquire(3 * 4096);
+  ASSERT_TRUE(object.ok());
+  EXPECT_EQ(rig.Execute(wire::VerityCommand{rig.live, Digest{1, 2, 3}}), 0);
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 3 * 4096}}), 0);
+  std::vector<uint8_t> buffer(4096);
+  const auto slice = rig.cache->TryRead(object->number, {4096, 8192});
+  ASSERT_TRUE(slice.ok() && slice->has_value());
+  EXPECT_EQ(rig.cache->ReadChecked(**slice, buffer).error(), EAGAIN);
+  EXPECT_FALSE(rig.IsPresent(object->number, {4096, 8192}));
+  rig.cache->Sync();
+  rig.Reopen();
+  ASSERT_TRUE(rig.Acquire(0).ok());
+  EXPECT_FALSE(rig.IsPresent(object->number, {4096, 8192}));
+  rig.Reopen("00000000-0000-4000-8000-000000000002");
+  ASSERT_TRUE(rig.Acquire(0).ok());
+  EXPECT_FALSE(rig.IsPresent(object->number, {4096, 8192}));
 }
 
 TEST(CacheTest, AFailedOpenLeavesNothingBehind) {
