@@ -194,6 +194,11 @@ void Fetcher::OnRejected(const wire::Command& command, int error) {
   if (error != EINVAL) {
     const std::string text = wire::FormatCommand(command);
     LOG(WARNING) << "holdfastd refused \"" << text.substr(0, 80) << "\": " << std::strerror(error);
+    // It is not open there, and will not be closed.
+    if (const auto* copen = std::get_if<wire::CopenCommand>(&command)) {
+      std::erase_if(objects_,
+                    [copen](const auto& entry) { return entry.second->IsOpenedBy(copen->msg_id); });
+    }
     return;
   }
   // A READ that the daemon has no cause to note for has been withdrawn.

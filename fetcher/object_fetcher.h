@@ -83,6 +83,7 @@ class ObjectFetcher {
   bool StartOne(bool alone);
   // Nothing to do until the next READ.
   bool idle() const { return open_ && queue_.empty(); }
+  bool IsOpenedBy(MsgId open) const { return open_id_ == open; }
   // The OPEN was refused, and has been answered so: the object is to be forgotten.
   bool failed() const { return failed_; }
 

@@ -99,7 +99,12 @@ ssize_t FuseConnection::Splice(int in, off_t* in_offset, int out, off_t* out_off
   cachecore::FaultPoint(cachecore::Fault::kBeforeReply);
   const ssize_t sent = splice(in, in_offset, out, out_offset, size, flags);
   cachecore::FaultPoint(cachecore::Fault::kReplied);
-  if (sent >= 0) Answered(expected.unique);
+  // Also after ENOENT: the kernel no longer waits for it.
+  if (sent >= 0 || errno == ENOENT) {
+    const int error = errno;
+    Answered(expected.unique);
+    errno = error;
+  }
   return sent;
 }
 
