@@ -41,6 +41,23 @@ FuseServer::~FuseServer() {
   if (session_ != nullptr) fuse_session_destroy(session_);  // Closes the descriptor.
 }
 
+// Member by member: libfuse 3.17 has one more than 3.14.
+fuse_custom_io FuseServer::CustomIo() {
+  fuse_custom_io io = {};
+  io.writev = [](int device, iovec* iov, int count, void* server) {
+    return static_cast<FuseServer*>(server)->connection_.Write(device, iov, count);
+  };
+  io.read = [](int device, void* buffer, size_t size, void* server) {
+    return static_cast<FuseServer*>(server)->connection_.Read(device, buffer, size);
+  };
+  io.splice_send = [](int in, off_t* in_offset, int out, off_t* out_offset, size_t size,
+                      unsigned flags, void* server) {
+    return static_cast<FuseServer*>(server)->connection_.Splice(in, in_offset, out, out_offset,
+                                                                size, flags);
+  };
+  return io;
+}
+
 Status FuseServer::OpenSession(cachecore::UniqueFd fd) {
   static char program[] = "holdfastd";
   char* argv[] = {program, nullptr};
@@ -48,19 +65,7 @@ Status FuseServer::OpenSession(cachecore::UniqueFd fd) {
   session_ = fuse_session_new(&args, &FuseOperations(), sizeof(fuse_lowlevel_ops), this);
   fuse_opt_free_args(&args);
   if (session_ == nullptr) return Status(EINVAL, "libfuse refuses to make a session");
-  static const fuse_custom_io io = {
-      [](int device, iovec* iov, int count, void* server) {
-        return static_cast<FuseServer*>(server)->connection_.Write(device, iov, count);
-      },
-      [](int device, void* buffer, size_t size, void* server) {
-        return static_cast<FuseServer*>(server)->connection_.Read(device, buffer, size);
-      },
-      nullptr,
-      [](int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags,
-         void* server) {
-        return static_cast<FuseServer*>(server)->connection_.Splice(in, in_offset, out, out_offset,
-                                                                    size, flags);
-      }};
+  const fuse_custom_io io = CustomIo();
   const int error = fuse_session_custom_io(session_, &io, fd.get());
   if (error != 0) return Status(-error, "libfuse refuses the /dev/fuse descriptor");
   fd.Release();  // The session's now.

@@ -81,6 +81,7 @@ class FuseServer {
   // A request that may wait is watched for its caller being killed, until it is answered.
   std::shared_ptr<Watched> Watch(fuse_req_t req);
   void Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched);
+  static fuse_custom_io CustomIo();
   cachecore::Status OpenSession(cachecore::UniqueFd fd);
   // Runs the saved INIT through the fresh session, before any thread serves.
   cachecore::Status ReplayInit();
