@@ -20,7 +20,7 @@ snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-d
   protobuf-compiler-grpc'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo $snapshotter apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
-  fsverity git libbenchmark-dev libc6-dev libgtest-dev openssl runc skopeo systemd tcc umoci"
+  fsverity git libbenchmark-dev libc6-dev libgmock-dev libgtest-dev openssl runc skopeo systemd tcc umoci"
 demo_container="$demo docker-registry fsverity mmdebstrap runc skopeo"
 # For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
 command -v npm >/dev/null || test="$test npm"
@@ -61,9 +61,20 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
   printf '#!/bin/sh\nexit 101\n' >"$made_policy"
   chmod 755 "$made_policy"
 fi
+# A machine that updates itself after boot holds the locks of apt and dpkg for a while.  apt-get waits for dpkg's by
+# itself; for that of its lists it does not.
+patience_s=600
+update() {
+  waited_s=0
+  until apt-get -q update >"$log" 2>&1; do
+    grep -q 'Could not get lock' "$log" && [ "$waited_s" -lt "$patience_s" ] || return 1
+    sleep 1
+    waited_s=$((waited_s + 1))
+  done
+}
 status=0
-{ apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
-  -o Dpkg::Options::=--force-confold install $missing; } >"$log" 2>&1 || status=$?
+{ update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=$patience_s \
+  -o Dpkg::Options::=--force-confold install $missing; } >>"$log" 2>&1 || status=$?
 if [ "$status" -ne 0 ]; then
   cat "$log" >&2
   echo "install-deps.sh: could not install:$missing" >&2
