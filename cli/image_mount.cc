@@ -9,7 +9,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "cachecore/unique_fd.h"
 #include "cli/bounded_call.h"
@@ -55,51 +57,116 @@ Result<LoopDevice> AttachLoop(const std::string& image) {
   return Status(EBUSY, "every free loop device was taken by somebody else");
 }
 
-Status MountErofsFrom(const std::string& source, const std::string& mount_point,
-                      const std::string& options) {
-  if (mount(source.c_str(), mount_point.c_str(), "erofs", MS_RDONLY, options.c_str()) == 0) {
-    return {};
+// FSCONFIG_SET_STRING takes so much, with its null byte.
+constexpr size_t kParameterBytesMax = 256;
+
+// What the kernel has to say about an attempt to make a file system; "" when it has nothing.
+std::string LastWordOf(const UniqueFd& context) {
+  char line[512];
+  std::string last;
+  for (ssize_t n; (n = read(context.get(), line, sizeof line)) > 2;) {
+    last.assign(line + 2, static_cast<size_t>(n) - 2);  // "e ", "w " or "i " goes before it.
+    while (last.ends_with('\n')) last.pop_back();
   }
-  const int error = errno;
-  if (error == ENODEV) {
-    return Status(ENODEV, "this kernel has no EROFS; load it (modprobe erofs), or use --as=file");
-  }
+  return last;
+}
+
+Status Refused(int error, const UniqueFd& context) {
   Status status = Status::FromErrno(error, "the kernel refused to mount the EROFS image");
+  const std::string said = LastWordOf(context);
+  if (!said.empty()) status = Status(error, status.message() + " (" + said + ")");
   if (error != EINVAL) return status;
   return Status(EINVAL, status.message() + " (dmesg says why; --as=file shows it as a file)");
 }
 
-Result<std::string> MountOnNewLoop(const std::string& image, const std::string& mount_point,
-                                   const std::string& options) {
+Status SetOption(const UniqueFd& context, const std::string& option) {
+  const size_t equals = option.find('=');
+  const std::string key = option.substr(0, equals);
+  const int failed =
+      equals == std::string::npos
+          ? fsconfig(context.get(), FSCONFIG_SET_FLAG, key.c_str(), nullptr, 0)
+          : fsconfig(context.get(), FSCONFIG_SET_STRING, key.c_str(), &option[equals + 1], 0);
+  if (failed == 0) return {};
+  const int error = errno;
+  const std::string said = LastWordOf(context);
+  return Status(error, "EROFS does not take the mount option " + option + ": " +
+                           (said.empty() ? std::strerror(error) : said));
+}
+
+// In a child.  The kernel takes no source that is long: such a one is given from its directory.
+Result<std::string> SourceParameter(const std::string& source) {
+  if (source.size() < kParameterBytesMax) return source;
+  const size_t slash = source.rfind('/');
+  if (chdir(source.substr(0, slash + 1).c_str()) != 0) return Status::FromErrno(errno, source);
+  return source.substr(slash + 1);
+}
+
+// A mount of the image in `source`, a file or a block device, that is nowhere yet.
+Result<UniqueFd> MakeErofs(const std::string& source, const ImageMountOptions& options) {
+  const UniqueFd context(fsopen("erofs", FSOPEN_CLOEXEC));
+  if (!context.valid() && errno == ENODEV) {
+    return Status(ENODEV, "this kernel has no EROFS; load it (modprobe erofs), or use --as=file");
+  }
+  if (!context.valid()) return Status::FromErrno(errno, "open the file system erofs");
+  ASSIGN_OR_RETURN(const std::string parameter, SourceParameter(source));
+  if (fsconfig(context.get(), FSCONFIG_SET_STRING, "source", parameter.c_str(), 0) != 0 ||
+      fsconfig(context.get(), FSCONFIG_SET_FLAG, "ro", nullptr, 0) != 0) {
+    return Refused(errno, context);
+  }
+  for (const std::string& option : options.own) RETURN_IF_ERROR(SetOption(context, option));
+  if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+    return Refused(errno, context);
+  }
+  UniqueFd mount(fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(options.attributes)));
+  if (!mount.valid()) return Status::FromErrno(errno, "mount the EROFS image");
+  return mount;
+}
+
+Result<ChildAnswer> MakeErofsOnNewLoop(const std::string& image, const ImageMountOptions& options) {
   ASSIGN_OR_RETURN(const LoopDevice loop, AttachLoop(image));
-  RETURN_IF_ERROR(MountErofsFrom(loop.path, mount_point, options));
-  return loop.path;
+  ASSIGN_OR_RETURN(UniqueFd mount, MakeErofs(loop.path, options));
+  return ChildAnswer{loop.path, std::move(mount)};
+}
+
+Result<ChildAnswer> CopyDirectory(const std::string& directory, const ImageMountOptions& options) {
+  UniqueFd mount(open_tree(AT_FDCWD, directory.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+  if (!mount.valid()) return Status::FromErrno(errno, "bind " + directory);
+  mount_attr attributes = {};
+  attributes.attr_set = options.attributes;
+  attributes.attr_clr = (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV) & ~options.attributes;
+  if (options.attributes & MOUNT_ATTR__ATIME) attributes.attr_clr |= MOUNT_ATTR__ATIME;
+  if (mount_setattr(mount.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0) {
+    return Status::FromErrno(errno, "make the bind mount of " + directory + " read-only");
+  }
+  return ChildAnswer{directory, std::move(mount)};
 }
 
 // A mount nobody can list isn't usable; listing also brings the bytes of the root directory.
-Status ListOnce(const std::string& directory) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> open_directory(opendir(directory.c_str()), closedir);
+Status ListOnce(const UniqueFd& mount) {
+  const int fd = openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return Status::FromErrno(errno, "open the mount");
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(fdopendir(fd), closedir);
   errno = 0;
-  if (open_directory) readdir(open_directory.get());
-  if (errno != 0) return Status::FromErrno(errno, "list " + directory);
+  if (directory) readdir(directory.get());
+  if (errno != 0) return Status::FromErrno(errno, "list the mount");
   return {};
 }
 
-// Runs `mount_it` in a child and undoes whatever it did should it fail or be late.
-Result<std::string> MountOrUndo(const std::function<Result<std::string>()>& mount_it,
-                                const std::string& mount_point, const Deadline& deadline) {
-  const auto mount_and_list = [&]() -> Result<std::string> {
-    ASSIGN_OR_RETURN(std::string device, mount_it());
-    RETURN_IF_ERROR(ListOnce(mount_point));
-    return device;
+// Runs `make` in a child, for it waits for bytes, and moves what it made onto the mount point.
+Result<ImageMount> MakeAndMove(const std::function<Result<ChildAnswer>()>& make, int mount_point,
+                               const Deadline& deadline) {
+  const auto make_and_list = [&]() -> Result<ChildAnswer> {
+    ASSIGN_OR_RETURN(ChildAnswer made, make());
+    RETURN_IF_ERROR(ListOnce(made.fd));
+    return made;
   };
-  Result<std::string> device = CallInChild(mount_and_list, deadline);
-  if (!device.ok()) {
-    const Result<std::vector<MountEntry>> table = ReadMountTable();
-    const MountEntry* entry = table.ok() ? FindMount(*table, mount_point) : nullptr;
-    if (entry != nullptr && IsOwnMount(*entry)) umount2(mount_point.c_str(), MNT_DETACH);
+  ASSIGN_OR_RETURN(ChildAnswer made, OpenInChild(make_and_list, deadline));
+  if (!made.fd.valid()) return Status(EIO, "a child process gave no mount");
+  if (move_mount(made.fd.get(), "", mount_point, "",
+                 MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) != 0) {
+    return Status::FromErrno(errno, "move the mount onto its mount point");
   }
-  return device;
+  return ImageMount{std::move(made.value), std::move(made.fd)};
 }
 
 }  // namespace
@@ -124,36 +191,37 @@ Result<std::string> ReadHead(const std::string& path, size_t length, const Deadl
   return CallInChild(read_it, deadline);
 }
 
-Result<std::string> MountErofs(const std::string& image, const std::string& mount_point,
-                               const std::string& options, const Deadline& deadline) {
-  const auto mount_it = [&]() -> Result<std::string> {
-    const Status direct = MountErofsFrom(image, mount_point, options);
-    if (direct.ok()) return image;
-    if (direct.error() != ENOTBLK && direct.error() != EINVAL) return direct;
-    return MountOnNewLoop(image, mount_point, options);
+Result<ImageMount> MountErofs(const std::string& image, int mount_point,
+                              const ImageMountOptions& options, const Deadline& deadline) {
+  const auto make = [&]() -> Result<ChildAnswer> {
+    Result<UniqueFd> direct = MakeErofs(image, options);
+    if (direct.ok()) return ChildAnswer{image, std::move(direct).value()};
+    const int error = direct.status().error();
+    if (error != ENOTBLK && error != EINVAL) return std::move(direct).status();
+    return MakeErofsOnNewLoop(image, options);
   };
-  return MountOrUndo(mount_it, mount_point, deadline);
+  return MakeAndMove(make, mount_point, deadline);
 }
 
-Result<std::string> MountErofsByLoop(const std::string& image, const std::string& mount_point,
-                                     const std::string& options, const Deadline& deadline) {
-  const auto mount_it = [&] { return MountOnNewLoop(image, mount_point, options); };
-  return MountOrUndo(mount_it, mount_point, deadline);
+Result<ImageMount> MountErofsByLoop(const std::string& image, int mount_point,
+                                    const ImageMountOptions& options, const Deadline& deadline) {
+  const auto make = [&] { return MakeErofsOnNewLoop(image, options); };
+  return MakeAndMove(make, mount_point, deadline);
 }
 
-Result<std::string> BindDirectory(const std::string& directory, const std::string& mount_point,
-                                  const Deadline& deadline) {
-  const auto mount_it = [&]() -> Result<std::string> {
-    if (mount(directory.c_str(), mount_point.c_str(), nullptr, MS_BIND, nullptr) != 0) {
-      return Status::FromErrno(errno, "bind " + directory);
-    }
-    if (mount(nullptr, mount_point.c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY, nullptr) !=
-        0) {
-      return Status::FromErrno(errno, "make " + mount_point + " read-only");
-    }
-    return directory;
-  };
-  return MountOrUndo(mount_it, mount_point, deadline);
+Result<ImageMount> BindDirectory(const std::string& directory, int mount_point,
+                                 const ImageMountOptions& options, const Deadline& deadline) {
+  if (!options.own.empty()) {
+    return Status(EINVAL, "mount option " + options.own.front() +
+                              " is for EROFS images, and this is shown as a file");
+  }
+  const auto make = [&] { return CopyDirectory(directory, options); };
+  return MakeAndMove(make, mount_point, deadline);
+}
+
+void DetachMount(const ImageMount& mount) {
+  const std::string path = "/proc/self/fd/" + std::to_string(mount.mount.get());
+  umount2(path.c_str(), MNT_DETACH);
 }
 
 bool IsOwnMount(const MountEntry& entry) {

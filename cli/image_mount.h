@@ -1,13 +1,13 @@
 // Image mounts: an object of the FUSE mount shown at a mount point, and taken away again.
 //
-// Model    EROFS images are mounted from the object's file by mount(2) itself; where the kernel
-// can't
-//          (before 6.12, or a FUSE mount with passthrough), from a read-only loop device that goes
-//          with the mount.  Any other object is shown by a read-only bind mount of its volume's
-//          directory.
-// Errors   what mount(2) says, with the cure where there is one; nothing stays mounted after an
-// error. Threads  thread-safe: no state.  Each call returns at its deadline, whoever holds the
-// kernel up.
+// Model    EROFS images are mounted from the object's file itself; where the kernel can't (before
+//          6.12, or a FUSE mount with passthrough), from a read-only loop device that goes with the
+//          mount.  Any other object is shown by a read-only bind mount of its volume's directory.
+//          A mount is made without a place, listed once, and only then moved onto the mount point,
+//          which is an open directory: whatever its path has come to mean gets no mount.
+// Errors   what the kernel says, with the cure where there is one; nothing stays mounted after an
+//          error.
+// Threads  thread-safe: no state.  Each call returns at its deadline, whoever holds the kernel up.
 
 #ifndef CLI_IMAGE_MOUNT_H_
 #define CLI_IMAGE_MOUNT_H_
@@ -15,7 +15,9 @@
 #include <string>
 
 #include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
 #include "cli/deadline.h"
+#include "cli/image_mount_options.h"
 #include "cli/instance.h"
 #include "cli/mount_record.h"
 
@@ -25,18 +27,25 @@ namespace cli {
 cachecore::Result<std::string> ReadHead(const std::string& path, size_t length,
                                         const Deadline& deadline);
 
-// Each returns once the mount can be listed; the result is what is mounted (a file, a loop device,
-// a directory).
-cachecore::Result<std::string> MountErofs(const std::string& image, const std::string& mount_point,
-                                          const std::string& options, const Deadline& deadline);
+struct ImageMount {
+  std::string device;         // What is mounted: a file, a loop device, a directory.
+  cachecore::UniqueFd mount;  // The mount's root directory.
+};
+
+// Each returns once the mount is at the directory `mount_point`.
+cachecore::Result<ImageMount> MountErofs(const std::string& image, int mount_point,
+                                         const ImageMountOptions& options,
+                                         const Deadline& deadline);
 // What MountErofs falls back to.
-cachecore::Result<std::string> MountErofsByLoop(const std::string& image,
-                                                const std::string& mount_point,
-                                                const std::string& options,
-                                                const Deadline& deadline);
-cachecore::Result<std::string> BindDirectory(const std::string& directory,
-                                             const std::string& mount_point,
-                                             const Deadline& deadline);
+cachecore::Result<ImageMount> MountErofsByLoop(const std::string& image, int mount_point,
+                                               const ImageMountOptions& options,
+                                               const Deadline& deadline);
+// EINVAL when `options` has words for a file system: there is none to take them.
+cachecore::Result<ImageMount> BindDirectory(const std::string& directory, int mount_point,
+                                            const ImageMountOptions& options,
+                                            const Deadline& deadline);
+// Takes a mount away again, wherever it is by now.
+void DetachMount(const ImageMount& mount);
 
 // Whether the topmost mount at the record's point can be the one it speaks of.
 bool IsOwnMount(const MountEntry& entry);

@@ -1,6 +1,5 @@
 #include "cli/mount_operation.h"
 
-#include <sys/mount.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -71,8 +70,8 @@ void MountOperation::WarnOfUnusedEnvironment() const {
 Status MountOperation::Claim() {
   ASSIGN_OR_RETURN(const UniqueFd lock, LockDirectory(RunRoot(instance().root()), 0755));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
-  ASSIGN_OR_RETURN(record_.mount_point,
-                   CheckMountPoint(instance().root(), request_.mount_point, table));
+  ASSIGN_OR_RETURN(point_, CheckMountPoint(instance().root(), request_.mount_point, table));
+  record_.mount_point = point_.path;
   record_.url = request_.reference.empty() ? request_.source.PublicUrl() : request_.reference;
   record_.manifest = request_.manifest_digest;
   record_.volume = request_.source.Volume();
@@ -171,13 +170,19 @@ Status MountOperation::Mount() {
   ASSIGN_OR_RETURN(const ImageKind kind,
                    RecogniseImage(is_said_image ? "erofs" : request_.as, head, object_bytes_, url));
   record_.kind = ImageKindName(kind);
-  Result<std::string> device =
+  const int point = point_.directory.get();
+  Result<ImageMount> mount =
       kind == ImageKind::kErofs
-          ? MountErofs(object_path_, record_.mount_point, request_.erofs_options, deadline)
-          : BindDirectory(object_path_.substr(0, object_path_.rfind('/')), record_.mount_point,
+          ? MountErofs(object_path_, point, request_.options, deadline)
+          : BindDirectory(object_path_.substr(0, object_path_.rfind('/')), point, request_.options,
                           deadline);
-  if (!device.ok()) return ExplainRefusal(device.status(), kind, head);
-  record_.device = *device;
+  if (!mount.ok()) return ExplainRefusal(mount.status(), kind, head);
+  mount_ = std::move(mount).value();
+  if (!point_.IsInPlace()) {
+    return Status(ESTALE, "cannot mount " + url + ": " + record_.mount_point +
+                              " was renamed meanwhile; nothing is mounted");
+  }
+  record_.device = mount_->device;
   record_.mounted = true;
   record_.since_unix_s = std::time(nullptr);
   return UpdateMountRecord(instance(), record_);
@@ -202,7 +207,7 @@ void MountOperation::Undo() {
   if (!claimed_) return;
   const StopSignalsIgnored until_undone;
   const Result<UniqueFd> lock = LockInstance(instance());
-  if (record_.mounted) umount2(record_.mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+  if (mount_) DetachMount(*mount_);
   if (wrote_source_) {
     const std::string path = instance().SourceFile(record_.volume);
     if (source_before_) {

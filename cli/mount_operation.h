@@ -16,8 +16,11 @@
 
 #include "cachecore/status.h"
 #include "cli/image_kind.h"
+#include "cli/image_mount.h"
+#include "cli/image_mount_options.h"
 #include "cli/image_source.h"
 #include "cli/instance.h"
+#include "cli/mount_point.h"
 #include "cli/mount_record.h"
 #include "cli/settings.h"
 
@@ -28,7 +31,7 @@ struct MountRequest {
   ImageSource source;
   std::string mount_point;  // As given.
   std::string as;           // auto, erofs or file.
-  std::string erofs_options;
+  ImageMountOptions options;
   std::chrono::milliseconds timeout;  // For the origin's first answers.
   Settings settings;
   // What the user called the image, when that is not the source's URL, and the digest of the
@@ -61,6 +64,8 @@ class MountOperation {
 
   const MountRequest request_;
   MountRecord record_;
+  MountPoint point_;
+  std::optional<ImageMount> mount_;  // Once it is there.
   std::string object_path_;  // In the FUSE mount.
   uint64_t object_bytes_ = 0;
   bool claimed_ = false;

@@ -1,12 +1,11 @@
 #include "cli/mount_point.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <climits>
-#include <cstdlib>
-#include <memory>
 
 #include "cli/files.h"
 
@@ -15,6 +14,7 @@ namespace {
 
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::UniqueFd;
 
 constexpr size_t kHoldersShownMax = 5;
 
@@ -38,6 +38,40 @@ bool ProcessHolds(const std::string& process, const std::string& mount_point) {
   return false;
 }
 
+// As the kernel writes it now; "" when it can't be reached any more.
+std::string PathOf(const UniqueFd& directory) {
+  std::string path = LinkTarget("/proc/self/fd/" + std::to_string(directory.get()));
+  struct stat info;
+  // "(deleted)" or "(unreachable)" stands in the paths of such directories.
+  if (fstat(directory.get(), &info) != 0 || info.st_nlink == 0 || !path.starts_with("/")) return "";
+  return path;
+}
+
+Result<MountPoint> OpenMountPoint(const std::string& path) {
+  MountPoint point;
+  point.directory.Reset(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  struct stat info;
+  if (!point.directory.valid() || fstat(point.directory.get(), &info) != 0) {
+    if (errno == ENOENT) {
+      return Status(ENOENT, "mount point " + path + " does not exist; create it: mkdir -p " + path);
+    }
+    if (errno == ENOTCONN || errno == EIO) {
+      return Status(ENOTCONN, "mount point " + path +
+                                  " is the remains of a mount whose server is gone; "
+                                  "remove it: holdfast umount " +
+                                  path);
+    }
+    if (errno == ENOTDIR) {
+      return Status(ENOTDIR,
+                    "mount point " + path + " is not a directory; name an empty directory");
+    }
+    return Status::FromErrno(errno, "mount point " + path);
+  }
+  point.path = PathOf(point.directory);
+  if (point.path.empty()) return Status(ENOENT, "mount point " + path + " has been removed");
+  return point;
+}
+
 }  // namespace
 
 std::optional<OwnedRecord> FindRecord(const std::string& root, const std::string& mount_point) {
@@ -49,27 +83,12 @@ std::optional<OwnedRecord> FindRecord(const std::string& root, const std::string
   return std::nullopt;
 }
 
-Result<std::string> CheckMountPoint(const std::string& root, const std::string& path,
-                                    const std::vector<MountEntry>& table) {
-  struct stat info;
-  if (stat(path.c_str(), &info) != 0) {
-    if (errno == ENOENT) {
-      return Status(ENOENT, "mount point " + path + " does not exist; create it: mkdir -p " + path);
-    }
-    if (errno == ENOTCONN || errno == EIO) {
-      return Status(ENOTCONN, "mount point " + path +
-                                  " is the remains of a mount whose server is gone; "
-                                  "remove it: holdfast umount " +
-                                  path);
-    }
-    return Status::FromErrno(errno, "mount point " + path);
-  }
-  if (!S_ISDIR(info.st_mode)) {
-    return Status(ENOTDIR, "mount point " + path + " is not a directory; name an empty directory");
-  }
-  const std::unique_ptr<char, void (*)(void*)> real(realpath(path.c_str(), nullptr), std::free);
-  if (!real) return Status::FromErrno(errno, "mount point " + path);
-  const std::string mount_point = real.get();
+bool MountPoint::IsInPlace() const { return PathOf(directory) == path; }
+
+Result<MountPoint> CheckMountPoint(const std::string& root, const std::string& path,
+                                   const std::vector<MountEntry>& table) {
+  ASSIGN_OR_RETURN(MountPoint point, OpenMountPoint(path));
+  const std::string& mount_point = point.path;
   const std::optional<OwnedRecord> owned = FindRecord(root, mount_point);
   if (owned && owned->record.IsAlive(table)) {
     return Status(EBUSY, "mount point " + mount_point + " already " +
@@ -82,7 +101,7 @@ Result<std::string> CheckMountPoint(const std::string& root, const std::string& 
                              entry->source + " is mounted there; use another directory or umount " +
                              mount_point);
   }
-  return mount_point;
+  return point;
 }
 
 std::string DescribeHolders(const std::string& mount_point) {

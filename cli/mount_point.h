@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
 #include "cli/instance.h"
 #include "cli/mount_record.h"
 #include "cli/mount_table.h"
@@ -25,8 +26,17 @@ struct OwnedRecord {
 // The record of a mount point among all instances beneath `root`.
 std::optional<OwnedRecord> FindRecord(const std::string& root, const std::string& mount_point);
 
-// The mount point's real path, once nothing speaks against mounting there.
-cachecore::Result<std::string> CheckMountPoint(const std::string& root, const std::string& path,
+// A mount point: the directory that its path led to once, and that directory's real path.
+struct MountPoint {
+  std::string path;
+  cachecore::UniqueFd directory;  // O_PATH: what is mounted is moved onto it.
+
+  // Whether the directory still has the path; another one may have been put in its place.
+  bool IsInPlace() const;
+};
+
+// Opens it, once nothing speaks against mounting there.
+cachecore::Result<MountPoint> CheckMountPoint(const std::string& root, const std::string& path,
                                                const std::vector<MountEntry>& table);
 
 // "held by bash (12), vim (34)" for a mount that is busy, or "" when nobody is found.

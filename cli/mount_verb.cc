@@ -34,6 +34,8 @@ struct MountOptions {
   std::string merkle;
   RegistryOptions registry;
   std::string erofs_options;
+  bool suid = false;
+  bool dev = false;
   std::string timeout = "30s";
   std::string cache_dir;
   std::string request_timeout;
@@ -126,10 +128,12 @@ Result<ParsedMount> Parse(const MountOptions& options) {
   const auto timeout_ms = std::chrono::duration_cast<std::chrono::milliseconds>(*timeout);
   if (timeout_ms.count() <= 0) return Status(EINVAL, "--timeout must be at least 1ms");
   ASSIGN_OR_RETURN(Settings settings, SettingsOf(options));
+  ASSIGN_OR_RETURN(ImageMountOptions words,
+                   ImageMountOptions::Parse(options.erofs_options, options.suid, options.dev));
   return ParsedMount{
       std::move(reference), std::move(access),
       MountRequest{std::move(instance), std::move(source), options.mount_point, options.as,
-                   options.erofs_options, timeout_ms, std::move(settings), "", "", 0}};
+                   std::move(words), timeout_ms, std::move(settings), "", "", 0}};
 }
 
 // Finds out what the reference means, and where its bytes are.
@@ -245,8 +249,10 @@ void AddMount(CLI::App* app, int* exit_code) {
   app->add_option("--merkle", options->merkle,
                   "The Merkle tree's name beside the image (default: the image's and .merkle)")
       ->type_name("NAME");
-  app->add_option("--erofs-options", options->erofs_options, "Mount options for EROFS, as mount -o")
+  app->add_option("--erofs-options", options->erofs_options, "Mount options, as mount -o")
       ->type_name("OPTIONS");
+  app->add_flag("--suid", options->suid, "Let the image's setuid and setgid programs be such");
+  app->add_flag("--dev", options->dev, "Let the image's devices be opened");
   app->add_option("--timeout", options->timeout,
                   "How long to wait for the origin's first answer (default: 30s)")
       ->type_name("TIME");

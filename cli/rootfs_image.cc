@@ -106,6 +106,8 @@ Status MountLocked(const Instance& instance, const RootfsRecord& record, const s
   RETURN_IF_ERROR(MakeDirectories(point, 0755));
   std::vector<std::string> command = CommandFor("mount", instance);
   command.push_back("--timeout=" + std::to_string(timeout.count()) + "ms");
+  command.push_back("--suid");  // The container's programs and devices, below MakeImagesDirectory.
+  command.push_back("--dev");
   command.insert(command.end(), record.mount_flags.begin(), record.mount_flags.end());
   command.push_back(record.reference);
   command.push_back(point);

@@ -98,6 +98,8 @@ std::vector<std::string> HoldfastMounter::MountCommand(const ImageLayer& image,
                                                        const std::string& path) const {
   std::vector<std::string> argv = Command("mount");
   argv.push_back("--as=erofs");
+  argv.push_back("--suid");  // The container's programs and devices, below a directory of root's.
+  argv.push_back("--dev");
   argv.push_back("--timeout=" + std::to_string(options_.timeout.count()) + "ms");
   if (!options_.auth_file.empty()) argv.push_back("--auth-file=" + options_.auth_file);
   if (options_.plain_http.contains(image.registry)) argv.push_back("--plain-http");

@@ -72,7 +72,7 @@ class MountOperationTest : public testing::Test {
   MountRequest Request(const std::string& as = "auto") {
     return {instance_, *MakeImageSource({"http://h/d/image?sig=1"}, {}),
             point_,    as,
-            "",        std::chrono::milliseconds(20'000),
+            ImageMountOptions(), std::chrono::milliseconds(20'000),
             Settings()};
   }
   Status Mount(const std::string& as = "auto") { return MountOperation(Request(as)).Run(); }
@@ -128,12 +128,17 @@ TEST_F(MountOperationTest, AnythingElseIsShownAsAFileOfAReadOnlyDirectory) {
 }
 
 TEST_F(MountOperationTest, ALoopDeviceServesWhereAFileCannotAndGoesWithTheMount) {
-  const auto device =
-      MountErofsByLoop(image_, point_, "", Deadline(std::chrono::milliseconds(20'000)));
-  ASSERT_TRUE(device.ok()) << device.status().message();
-  ASSERT_TRUE(device->starts_with("/dev/loop")) << *device;
+  const cachecore::UniqueFd point(open(point_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  std::string device;
+  {
+    const auto mount = MountErofsByLoop(image_, point.get(), *ImageMountOptions::Parse("", false, false),
+                                        Deadline(std::chrono::milliseconds(20'000)));
+    ASSERT_TRUE(mount.ok()) << mount.status().message();
+    device = mount->device;
+  }
+  ASSERT_TRUE(device.starts_with("/dev/loop")) << device;
   EXPECT_EQ(*ReadFile(point_ + "/file"), "inside");
-  const std::string backing = "/sys/block" + device->substr(4) + "/loop/backing_file";
+  const std::string backing = "/sys/block" + device.substr(4) + "/loop/backing_file";
   EXPECT_EQ(*ReadFile(backing), image_ + "\n");
   ASSERT_EQ(umount(point_.c_str()), 0);
   const auto cleared = [&] {

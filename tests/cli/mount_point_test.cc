@@ -55,7 +55,19 @@ TEST_F(MountPointTest, AnEmptyDirectoryIsGivenBackByItsRealPath) {
   ASSERT_EQ(symlink(point_.c_str(), (box_ / "link").c_str()), 0);
   const auto checked = CheckMountPoint(box_.path(), box_ / "link", {});
   ASSERT_TRUE(checked.ok()) << checked.status().message();
-  EXPECT_EQ(*checked, point_);
+  EXPECT_EQ(checked->path, point_);
+  EXPECT_TRUE(checked->IsInPlace());
+}
+
+TEST_F(MountPointTest, OneThatIsRenamedOrReplacedIsNoLongerInPlace) {
+  const auto checked = CheckMountPoint(box_.path(), point_, {});
+  ASSERT_TRUE(checked.ok()) << checked.status().message();
+  ASSERT_EQ(rename(point_.c_str(), (box_ / "elsewhere").c_str()), 0);
+  EXPECT_FALSE(checked->IsInPlace());
+  ASSERT_EQ(mkdir(point_.c_str(), 0755), 0);
+  EXPECT_FALSE(checked->IsInPlace());
+  ASSERT_EQ(rmdir((box_ / "elsewhere").c_str()), 0);
+  EXPECT_FALSE(checked->IsInPlace());
 }
 
 TEST_F(MountPointTest, AMissingOneIsRefusedWithTheCommandThatMakesIt) {
