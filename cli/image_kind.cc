@@ -18,7 +18,7 @@ constexpr size_t kBlockSizeBitsAt = 12;
 constexpr size_t kBlocksHighAt = 14;  // Only with kFeature48Bit; else the root's node id.
 constexpr size_t kBlocksLowAt = 36;
 constexpr size_t kFeatureIncompatAt = 80;
-constexpr size_t kSuperblockBytes = 128;
+constexpr size_t kErofsSuperblockBytes = 128;
 constexpr uint32_t kFeature48Bit = 0x80;
 
 struct ErofsFeature {
@@ -60,8 +60,8 @@ bool LooksLikeHtml(std::string_view head) {
 const char* ImageKindName(ImageKind kind) { return kind == ImageKind::kErofs ? "erofs" : "file"; }
 
 std::optional<uint64_t> ErofsImageBytes(std::string_view head) {
-  if (head.size() < kSuperblockOffset + kSuperblockBytes) return std::nullopt;
-  const std::string_view superblock = head.substr(kSuperblockOffset, kSuperblockBytes);
+  if (head.size() < kSuperblockOffset + kErofsSuperblockBytes) return std::nullopt;
+  const std::string_view superblock = head.substr(kSuperblockOffset, kErofsSuperblockBytes);
   if (LittleEndian(superblock, kMagicAt, 4) != kErofsMagic) return std::nullopt;
   uint64_t blocks = LittleEndian(superblock, kBlocksLowAt, 4);
   if (LittleEndian(superblock, kFeatureIncompatAt, 4) & kFeature48Bit) {

@@ -67,7 +67,7 @@ std::vector<Instance> Instance::List(const std::string& root) {
   }
   std::vector<Instance> instances;
   for (const std::string& name : names) {
-    Result<Instance> instance = Make(root, name);
+    Result<Instance> instance = Make(root.empty() ? "/" : root, name);  // As Instance::root() has it.
     if (instance.ok()) instances.push_back(*instance);
   }
   return instances;

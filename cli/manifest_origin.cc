@@ -16,7 +16,7 @@ using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
 
-constexpr char kTagAnnotation[] = "org.opencontainers.image.ref.name";
+constexpr char kTagName[] = "org.opencontainers.image.ref.name";
 // What skopeo allows for the same texts of a registry.
 constexpr off_t kTextBytesMax = 4 << 20;
 
@@ -66,7 +66,7 @@ Result<std::string> LayoutOrigin::TagDigest(const std::string& tag) const {
   const json* found = nullptr;
   size_t count = 0;
   for (const json& entry : JsonField(*index, "manifests")) {
-    const std::string name = JsonString(JsonField(entry, "annotations"), kTagAnnotation);
+    const std::string name = JsonString(JsonField(entry, "annotations"), kTagName);
     there_are += (there_are.empty() ? "" : ", ") + (name.empty() ? "one without a tag" : name);
     ++count;
     if (tag.empty() || name == tag) found = &entry;

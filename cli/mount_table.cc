@@ -1,9 +1,16 @@
 #include "cli/mount_table.h"
 
+#include <libmount/libmount.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cerrno>
+#include <climits>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <sstream>
+#include <set>
 
 #include "cli/files.h"
 
@@ -13,22 +20,42 @@ namespace {
 using cachecore::Result;
 using cachecore::Status;
 
-bool IsOctal(char c) { return c >= '0' && c <= '7'; }
+std::string TextOf(const char* text) { return text == nullptr ? "" : text; }
 
-// mountinfo writes space, tab, newline and backslash as \ooo.
-std::string Unescaped(const std::string& text) {
-  std::string plain;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size() && IsOctal(text[i + 1]) && IsOctal(text[i + 2]) &&
-        IsOctal(text[i + 3])) {
-      plain += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 +
-                                 (text[i + 3] - '0'));
-      i += 3;
-    } else {
-      plain += text[i];
-    }
-  }
-  return plain;
+// "shared:7" and "master:3" among the optional fields.
+int GroupIn(const std::string& fields, const std::string& name) {
+  const size_t found = fields.find(name + ":");
+  return found == std::string::npos ? 0 : std::atoi(fields.c_str() + found + name.size() + 1);
+}
+
+MountEntry EntryOf(libmnt_fs* fs) {
+  MountEntry entry;
+  const dev_t device = mnt_fs_get_devno(fs);
+  entry.device = std::to_string(major(device)) + ":" + std::to_string(minor(device));
+  entry.mount_point = TextOf(mnt_fs_get_target(fs));
+  entry.root = TextOf(mnt_fs_get_root(fs));
+  entry.type = TextOf(mnt_fs_get_fstype(fs));
+  entry.source = TextOf(mnt_fs_get_source(fs));
+  entry.options = TextOf(mnt_fs_get_fs_options(fs));
+  entry.id = mnt_fs_get_id(fs);
+  const std::string fields = TextOf(mnt_fs_get_optional_fields(fs));
+  entry.peer_group = GroupIn(fields, "shared");
+  entry.master = GroupIn(fields, "master");
+  return entry;
+}
+
+int PassOverLine(libmnt_table*, const char*, int) { return 1; }
+
+std::string LinkOf(const std::string& path) {
+  char target[PATH_MAX];
+  const ssize_t length = readlink(path.c_str(), target, sizeof target);
+  return length > 0 ? std::string(target, static_cast<size_t>(length)) : "";
+}
+
+// What decides which mounts a process sees.
+std::string ViewOf(const std::string& process) {
+  const std::string names = LinkOf(process + "/ns/mnt");
+  return names.empty() ? "" : names + " " + LinkOf(process + "/root");
 }
 
 Result<std::string> RealPath(const std::string& path) {
@@ -41,23 +68,17 @@ Result<std::string> RealPath(const std::string& path) {
 
 std::vector<MountEntry> ParseMountTable(const std::string& mountinfo) {
   std::vector<MountEntry> table;
-  std::istringstream lines(mountinfo);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream fields(line);
-    std::string id, parent, device, root, mount_point, field;
-    fields >> id >> parent >> device >> root >> mount_point;
-    while (fields >> field && field != "-") {
-    }
-    MountEntry entry;
-    if (!(fields >> entry.type >> entry.source)) continue;
-    fields >> entry.options;
-    entry.device = std::move(device);
-    entry.root = Unescaped(root);
-    entry.mount_point = Unescaped(mount_point);
-    entry.source = Unescaped(entry.source);
-    entry.options = Unescaped(entry.options);
-    table.push_back(std::move(entry));
-  }
+  const std::unique_ptr<libmnt_table, void (*)(libmnt_table*)> parsed(mnt_new_table(),
+                                                                      mnt_unref_table);
+  const std::unique_ptr<libmnt_iter, void (*)(libmnt_iter*)> next(mnt_new_iter(MNT_ITER_FORWARD),
+                                                                  mnt_free_iter);
+  if (!parsed || !next || mountinfo.empty()) return table;
+  const std::unique_ptr<FILE, int (*)(FILE*)> stream(
+      fmemopen(const_cast<char*>(mountinfo.data()), mountinfo.size(), "r"), std::fclose);
+  mnt_table_set_parser_errcb(parsed.get(), PassOverLine);
+  if (!stream || mnt_table_parse_stream(parsed.get(), stream.get(), "mountinfo") != 0) return table;
+  libmnt_fs* fs = nullptr;
+  while (mnt_table_next_fs(parsed.get(), next.get(), &fs) == 0) table.push_back(EntryOf(fs));
   return table;
 }
 
@@ -66,11 +87,54 @@ Result<std::vector<MountEntry>> ReadMountTable() {
   return ParseMountTable(text);
 }
 
+Result<std::vector<MountEntry>> ReadMountTable(pid_t pid) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile("/proc/" + std::to_string(pid) + "/mountinfo"));
+  return ParseMountTable(text);
+}
+
+std::vector<ForeignTable> ReadForeignTables() {
+  std::vector<ForeignTable> tables;
+  std::set<std::string> seen = {"", ViewOf("/proc/self")};
+  for (const std::string& name : ListDirectory("/proc")) {
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (!seen.insert(ViewOf("/proc/" + name)).second) continue;
+    const pid_t pid = std::atoi(name.c_str());
+    Result<std::vector<MountEntry>> table = ReadMountTable(pid);
+    if (table.ok()) tables.push_back({pid, std::move(table).value()});
+  }
+  return tables;
+}
+
 const MountEntry* FindMount(const std::vector<MountEntry>& table, const std::string& mount_point) {
   for (auto entry = table.rbegin(); entry != table.rend(); ++entry) {
     if (entry->mount_point == mount_point) return &*entry;
   }
   return nullptr;
+}
+
+const MountEntry* FindMountById(const std::vector<MountEntry>& table, int id) {
+  const auto found = std::find_if(table.begin(), table.end(),
+                                  [id](const MountEntry& entry) { return entry.id == id; });
+  return found == table.end() ? nullptr : &*found;
+}
+
+const MountEntry* FindMountAbove(const std::vector<MountEntry>& table, const std::string& path) {
+  const MountEntry* best = nullptr;
+  for (const MountEntry& entry : table) {
+    const std::string& point = entry.mount_point;
+    const bool is_above = path == point || point == "/" || path.starts_with(point + "/");
+    if (is_above && (best == nullptr || point.size() >= best->mount_point.size())) best = &entry;
+  }
+  return best;
+}
+
+Result<int> MountIdOf(int fd) {
+  const std::string file = "/proc/self/fdinfo/" + std::to_string(fd);
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
+  constexpr char kField[] = "mnt_id:";
+  const size_t found = text.find(kField);
+  if (found == std::string::npos) return Status(EPROTO, file + " has no mount id");
+  return std::atoi(text.c_str() + found + sizeof kField - 1);
 }
 
 Result<std::string> PathWithoutEntering(const std::string& path) {

@@ -12,7 +12,7 @@
 set -eu
 
 build='build-essential ccache cmake libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
-  libgoogle-glog-dev librocksdb-dev libssl-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
+  libgoogle-glog-dev libmount-dev librocksdb-dev libssl-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
   perl pkg-config fuse3'
 # Debian has it for this architecture alone; the build goes without it too.
 [ "$(dpkg --print-architecture)" != amd64 ] || build="$build libipsec-mb-dev"

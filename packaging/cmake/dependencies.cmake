@@ -11,5 +11,6 @@ find_package(OpenSSL REQUIRED)
 pkg_check_modules(FUSE3 REQUIRED IMPORTED_TARGET fuse3)
 pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET libsystemd)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(MOUNT REQUIRED IMPORTED_TARGET mount)
 # For x86 alone; without it digests are OpenSSL's, and slower.
 find_library(IPSEC_MB_LIBRARY IPSec_MB)

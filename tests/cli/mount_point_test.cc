@@ -135,6 +135,12 @@ TEST_F(MountPointTest, ARecordComesBackAsItWasWritten) {
   EXPECT_TRUE(ListMountRecords(instance_).empty());
 }
 
+TEST_F(MountPointTest, AnInstanceOfTheDefaultRootIsListedByItsOwnRoot) {
+  const Instance instance = *Instance::Make("/", "one");
+  EXPECT_EQ(instance.root(), "");
+  EXPECT_EQ(Instance::List("/").size(), Instance::List(instance.root()).size());
+}
+
 TEST_F(MountPointTest, AMountPointIsClaimedOnce) {
   ASSERT_TRUE(ClaimMountPoint(instance_, Record(false, getpid())).ok());
   EXPECT_EQ(ClaimMountPoint(instance_, Record(false, getpid())).error(), EEXIST);
@@ -178,8 +184,20 @@ TEST(MountTableTest, ReadsMountinfoWithEscapesAndOptionalFields) {
   EXPECT_EQ(table[0].mount_point, "/mnt/a b");
   EXPECT_EQ(table[0].type, "ext4");
   EXPECT_EQ(table[0].source, "/dev/root");
+  EXPECT_EQ(table[0].id, 36);
+  EXPECT_EQ(table[0].peer_group, 2);
+  EXPECT_EQ(table[0].master, 1);
   EXPECT_EQ(table[1].root, "/sub\\dir");
   EXPECT_EQ(table[1].device, "0:40");
+}
+
+TEST(MountTableTest, APathIsOnTheMountAtItsLongestPrefix) {
+  const std::vector<MountEntry> table = {{"0:1", "/", "/", "ext4", "a"},
+                                         {"0:2", "/m", "/", "erofs", "b"},
+                                         {"0:3", "/m/n", "/", "tmpfs", "c"}};
+  EXPECT_EQ(FindMountAbove(table, "/m/nn")->device, "0:2");
+  EXPECT_EQ(FindMountAbove(table, "/m/n")->device, "0:3");
+  EXPECT_EQ(FindMountAbove(table, "/mm")->device, "0:1");
 }
 
 TEST(MountTableTest, OfSeveralMountsOnOnePointTheLastIsFound) {
