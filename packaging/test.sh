@@ -1,5 +1,5 @@
 #!/bin/bash
-# Everything that is to hold: installs what the tests need (Debian packages, as root), then
+# test.sh [--full] [--seed N]: installs what the tests need (Debian packages, as root), then
 #
 #   dev     builds with optimisation; unit, integration and crash tests
 #   asan    the engine's, the daemon's and the fetcher's unit tests under the address and
@@ -8,11 +8,25 @@
 #   release configures what is installed: the dev build without the tests, by the same flags
 #   clang   the programs with clang's thread-safety analysis; the fuzz targets, 10 s each
 #
+# Of the long crash tests a run takes a third, chosen by the seed, which it prints; --full takes all of them, and builds in
+# a chroot of Debian 13 too (test-debian.sh).
+#
 # One line for each slice and a summary at the end; the full output is in build/test-logs, and that of a failed test
 # is shown too.  A failing slice does not stop the others, and fails the whole.  Tests that could not run here are
 # listed with their reason.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+
+full=
+seed=$RANDOM
+while [ $# -gt 0 ]; do
+  case $1 in
+    --full) full=yes ;;
+    --seed) seed=${2:?test.sh: --seed wants a number}; shift ;;
+    *) echo "test.sh: unknown argument '$1'; there are --full and --seed N" >&2; exit 2 ;;
+  esac
+  shift
+done
 
 # A second checkout finds what the first has compiled.
 export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
@@ -61,6 +75,12 @@ tests() {
   ctest --test-dir "build/$preset" -L "^$label\$" --no-tests=error --output-on-failure "$@"
 }
 
+# The long tests of this run, one a line: all, or a third of them by the seed.
+long_tests() {
+  ctest --test-dir build/dev -N -L '^long$' | sed -nE 's/^ +Test +#[0-9]+: (.*)/\1/p' | sort |
+    awk -v full="$full" -v seed="$seed" 'full || NR % 3 == seed % 3'
+}
+
 # any NAME...: a regular expression for the tests of these binaries.
 any() { echo "^($(IFS='|' && echo "$*"))\\."; }
 
@@ -79,7 +99,10 @@ slice install packaging/install-deps.sh build test || exit 1
 if slice dev-build build dev; then
   slice dev-unit tests dev unit -j2
   slice dev-integration tests dev integration
-  slice dev-crash tests dev crash
+  slice dev-crash tests dev crash -LE '^long$'
+  mapfile -t long < <(long_tests)
+  echo "long tests (${full:+all of them, }--seed $seed): ${long[*]}"
+  slice dev-long tests dev long -R "^($(IFS='|' && echo "${long[*]}"))\$"
 fi
 slice asan-build build asan "${threaded[@]}" "${decoding[@]}" && ASAN_OPTIONS=detect_leaks=1 \
   slice asan-unit tests asan unit -j2 -R "$(any "${threaded[@]}" "${decoding[@]}")"
@@ -87,6 +110,7 @@ slice tsan-build build tsan "${threaded[@]}" && TSAN_OPTIONS='ignore_noninstrume
   slice tsan-unit tests tsan unit -j2 -R "$(any "${threaded[@]}")"
 slice clang-build build clang "${programs[@]}" "${fuzzers[@]}" && slice clang-fuzz tests clang fuzz -j2
 slice release-configure cmake --preset release
+[ -z "$full" ] || slice debian-13 packaging/test-debian.sh trixie
 
 echo
 grep -h '\*\*\*Skipped' "$logs"/*.log | sed -E 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) .*/not run here: \1/' | sort -u
