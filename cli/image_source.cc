@@ -7,6 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "cachecore/secret_file.h"
+#include "cli/image_identity.h"
+
 namespace cli {
 namespace {
 
@@ -127,6 +130,10 @@ Result<ImageUrl> ParseImageUrl(const std::string& text) {
     if (!authority.empty() && ToLower(authority) != "localhost") {
       return Status(EINVAL, shown + " names a host; a file URL is file:///path");
     }
+    if (rest.find('?') != std::string::npos) {
+      return Status(EINVAL, shown + " was given with a query, which files don't have; a '?' in a "
+                                    "file's name is written %3F");
+    }
     url.base = "file://";
   } else if (scheme == "s3") {
     RETURN_IF_ERROR(CheckBucket(authority, rest, shown));
@@ -160,13 +167,16 @@ std::string ImageSource::Volume() const {
   if (!readable.empty() && readable.front() == '.') readable.front() = '_';  // Never hidden.
 
   std::vector<std::string> urls;
-  for (const ImageUrl& origin : origins) urls.push_back(origin.Public());
+  for (const ImageUrl& origin : origins) {
+    urls.push_back(origin.Public() + (path_is_identity ? "" : IdentityOfQuery(origin.query)));
+  }
   if (IsOfRegistry()) urls.resize(1);
   std::sort(urls.begin(), urls.end());
   std::string canonical;
   for (const std::string& url : urls) canonical += url + "\n";
   // Another server's bucket of the same name is another bucket.
   if (!access.s3_endpoint.empty()) canonical += "s3 " + access.s3_endpoint + "\n";
+  if (!headers.empty()) canonical += "headers\n" + headers;
   // What is checked shares nothing with what is not.
   if (!verity.empty()) canonical += verity + "\n";
   char hash[9];
@@ -210,7 +220,26 @@ Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
   std::vector<std::string> origins;
   for (const ImageUrl& origin : source.origins) origins.push_back(origin.base);
   ASSIGN_OR_RETURN(source.access, access.Resolve(origins));
+  if (!source.access.headers_file.empty()) {
+    ASSIGN_OR_RETURN(const std::string text,
+                     cachecore::ReadSecretFile(source.access.headers_file, "headers file"));
+    source.headers = IdentityOfHeaders(text);
+  }
   return source;
+}
+
+SourceChange CompareSources(const json& in_use, const json& wanted) {
+  const auto without_order = [](json source) {
+    json& origins = source["origins"];
+    if (origins.is_array()) std::sort(origins.begin(), origins.end());
+    return source;
+  };
+  json before = without_order(in_use);
+  json after = without_order(wanted);
+  if (before == after) return SourceChange::kNone;
+  before.erase("query");
+  after.erase("query");
+  return before == after ? SourceChange::kSignature : SourceChange::kAccess;
 }
 
 std::string PercentEncodePath(const std::string& path) {

@@ -4,10 +4,12 @@
 // origin,
 //          and the object's name (the cookie), kept percent-encoded as it was given.  Every origin
 //          of one source serves the same object, so all end in the same name and query.  The volume
-//          holds just this object; its name is a readable part and a hash of the origins' URLs
-//          without query, sorted, and of the S3 endpoint, so neither a renewed signature in the
-//          query nor another order of origins makes a new volume.  A blob of a registry is named by
-//          its digest, the same in every mirror, so only the first origin counts.
+//          holds just this object; its name is a readable part and a hash of all that selects
+//          content: the origins' URLs, sorted, with what of the query is no signature; the
+//          headers that are no credentials; the S3 endpoint; the digest.  So neither a renewed
+//          signature nor another order of origins makes a new volume, and another version of the
+//          object does.  A blob of a registry is named by its digest, the same in every mirror,
+//          so only the first origin counts.
 // Errors   EINVAL, with a sentence that says what is wrong with which URL.  A password is never
 // quoted. Threads  immutable values. See      holdfast(1) URLS; docs/format.md, source files.
 
@@ -44,6 +46,8 @@ struct ImageSource {
   bool plain_http = false;        // For registries.
   std::string verity = "";        // "sha256:HEX": the fs-verity digest, or "" for none.
   std::string merkle = "";        // The name of its Merkle tree beside it, or "" for the usual one.
+  bool path_is_identity = false;  // The query selects nothing.
+  std::string headers = "";       // IdentityOfHeaders of the headers file.
 
   bool IsOfRegistry() const { return origins.front().base.starts_with("oci://"); }
   std::string Volume() const;
@@ -56,6 +60,14 @@ struct ImageSource {
 // `urls`: the image's URL and then those of --origin.
 cachecore::Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
                                                const OriginAccess& access);
+
+// How a source differs from the one of the same volume that is in use.
+enum class SourceChange {
+  kNone,       // Or in the order of its origins, which changes no byte.
+  kSignature,  // In the query alone.
+  kAccess,     // In what lets the fetcher in, or checks what it brings.
+};
+SourceChange CompareSources(const nlohmann::json& in_use, const nlohmann::json& wanted);
 
 // A path as a URL has it.
 std::string PercentEncodePath(const std::string& path);

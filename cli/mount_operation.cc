@@ -92,12 +92,42 @@ Status MountOperation::WriteSource() {
   const std::string path = instance().SourceFile(record_.volume);
   RETURN_IF_ERROR(MakeDirectories(instance().SourcesDir(), 0700));
   Result<std::string> before = ReadFile(path);
-  if (before.ok()) source_before_ = *before;
+  if (before.ok()) {
+    ASSIGN_OR_RETURN(const bool may_replace, MayReplace(*before));
+    if (!may_replace) return {};
+    source_before_ = *before;
+  }
   RETURN_IF_ERROR(ShareSources(instance()));
   RETURN_IF_ERROR(
       WriteFileAtomically(path, JsonText(request_.source.ToJson()) + "\n", kSourceMode));
   wrote_source_ = true;
   return {};
+}
+
+Result<bool> MountOperation::MayReplace(const std::string& before) const {
+  const json wanted = request_.source.ToJson();
+  const json in_use = json::parse(before, nullptr, /*allow_exceptions=*/false);
+  if (in_use == wanted) return false;
+  if (request_.renew || !in_use.is_object()) return true;
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts, LiveMounts(instance()));
+  const auto other = std::find_if(mounts.begin(), mounts.end(), [this](const MountRecord& mount) {
+    return mount.volume == record_.volume && mount.mount_point != record_.mount_point;
+  });
+  if (other == mounts.end()) return true;
+  switch (CompareSources(in_use, wanted)) {
+    case SourceChange::kNone:
+      break;
+    case SourceChange::kSignature:
+      std::cerr << "holdfast: " << record_.url << " is mounted on " << other->mount_point
+                << " with another signature, which is kept; --renew replaces it\n";
+      break;
+    case SourceChange::kAccess:
+      return Status(EBUSY, "cannot mount " + record_.url + ": it is mounted on " +
+                               other->mount_point +
+                               " with other options of access; give the same, unmount it there "
+                               "first, or replace them for both with --renew");
+  }
+  return false;
 }
 
 Status MountOperation::Acquire() {

@@ -39,6 +39,7 @@ struct MountRequest {
   std::string reference = "";
   std::string manifest_digest = "";
   uint64_t image_bytes = 0;  // As the manifest says; 0: whatever the origin has.
+  bool renew = false;        // May replace the source of a mount that lives.
 };
 
 class MountOperation {
@@ -53,6 +54,8 @@ class MountOperation {
   void WarnOfUnusedEnvironment() const;
   cachecore::Status Claim();
   cachecore::Status WriteSource();
+  // Whether the source file is to be written although it may be another mount's.
+  cachecore::Result<bool> MayReplace(const std::string& before) const;
   cachecore::Status Acquire();
   cachecore::Status Mount();
   // What the kernel meant by refusing an image that begins with `head`.

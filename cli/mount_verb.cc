@@ -32,6 +32,8 @@ struct MountOptions {
   OriginAccess web;
   std::string verify;
   std::string merkle;
+  std::string identity = "query";
+  bool renew = false;
   RegistryOptions registry;
   std::string erofs_options;
   bool suid = false;
@@ -121,6 +123,7 @@ Result<ParsedMount> Parse(const MountOptions& options) {
     std::vector<std::string> urls = {options.url};
     urls.insert(urls.end(), options.origins.begin(), options.origins.end());
     ASSIGN_OR_RETURN(source, MakeImageSource(urls, options.web));
+    source.path_is_identity = options.identity == "path";
   }
   RETURN_IF_ERROR(AddVerity(options, &source));
   Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.timeout);
@@ -133,7 +136,7 @@ Result<ParsedMount> Parse(const MountOptions& options) {
   return ParsedMount{
       std::move(reference), std::move(access),
       MountRequest{std::move(instance), std::move(source), options.mount_point, options.as,
-                   std::move(words), timeout_ms, std::move(settings), "", "", 0}};
+                   std::move(words), timeout_ms, std::move(settings), "", "", 0, options.renew}};
 }
 
 // Finds out what the reference means, and where its bytes are.
@@ -249,6 +252,13 @@ void AddMount(CLI::App* app, int* exit_code) {
   app->add_option("--merkle", options->merkle,
                   "The Merkle tree's name beside the image (default: the image's and .merkle)")
       ->type_name("NAME");
+  app->add_option("--identity", options->identity,
+                  "What names the object: URL and query but for signatures, or the URL's path "
+                  "alone (default: query)")
+      ->type_name("query|path")
+      ->check(OneOf({"query", "path"}));
+  app->add_flag("--renew", options->renew,
+                "Give what is mounted of this object already this URL's signature and options too");
   app->add_option("--erofs-options", options->erofs_options, "Mount options, as mount -o")
       ->type_name("OPTIONS");
   app->add_flag("--suid", options->suid, "Let the image's setuid and setgid programs be such");

@@ -36,7 +36,9 @@ using cachecore::Duration;
 struct Pin {
   static constexpr size_t kMaxValueSize = 1024;
 
-  std::string kind;  // "etag", "last_modified", "stat" or "digest".
+  // "etag", "last_modified", "stat" or "digest"; "weak_etag" and "weak_last_modified" tell a
+  // change only sometimes: they are compared, and never sent in If-Range.
+  std::string kind;
   std::string value;
 
   friend bool operator==(const Pin&, const Pin&) = default;
@@ -46,7 +48,7 @@ struct Failure {
   enum class Kind {
     kRetry,    // May go away by itself.
     kRefused,  // This origin will not serve this object; another one might.
-    kChanged,  // The origin has another version than the one pinned.
+    kChanged,  // The answer says that the origin has another version than the one pinned.
     kLocal,    // The data file could not be written to; no origin can help.
   };
   Kind kind = Kind::kRetry;
@@ -65,6 +67,7 @@ struct FetchRequest {
   ByteRange range;        // Not empty, inside the object.
   ObjectVersion version;  // What the origin must still have.
   int data_fd = -1;       // None: the bytes go to the sink, by OnBytes.
+  bool afresh = false;    // By a new connection, and past caches: what it said is doubted.
 };
 
 class FetchSink {
@@ -97,7 +100,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   // REQUIRES: CheckObjectKey(key).
-  virtual std::unique_ptr<Transfer> Probe(const std::string& key, ProbeDone done) = 0;
+  // `afresh` as in FetchRequest.
+  virtual std::unique_ptr<Transfer> Probe(const std::string& key, bool afresh, ProbeDone done) = 0;
   virtual std::unique_ptr<Transfer> Fetch(FetchRequest request, FetchSink* sink) = 0;
   // The object's URL, fit to be shown.
   virtual std::string Describe(const std::string& key) const = 0;

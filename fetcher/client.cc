@@ -256,6 +256,8 @@ void DeviceClient::Cause(MsgId request, const std::string& text) {
   Queue({wire::CauseCommand{request, text}});
 }
 
+void DeviceClient::Close(ObjectId object) { Queue({wire::CloseCommand{object}}); }
+
 void DeviceClient::Restore() { Queue({wire::RestoreCommand{}}); }
 
 void DeviceClient::Answered() {

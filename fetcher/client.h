@@ -115,6 +115,8 @@ class DeviceClient {
   bool TakesVerity() const { return (caps_ & cachecore::wire::kCapVerity) != 0; }
   // Says why a request that is still being worked on takes its time.
   void Cause(MsgId request, const std::string& text);
+  // Gives the instance up; the object's next READ, and those that it has, come with a new OPEN.
+  void Close(ObjectId object);
   // Asks for everything pending again.
   void Restore();
 

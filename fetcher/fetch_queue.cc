@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace fetcher {
 
@@ -147,8 +148,13 @@ std::vector<MsgId> FetchQueue::Missing(ByteRange range) {
 }
 
 std::vector<MsgId> FetchQueue::Waiting() const {
+  return WaitingThrough(std::numeric_limits<uint64_t>::max());
+}
+
+std::vector<MsgId> FetchQueue::WaitingThrough(uint64_t last) const {
   std::vector<MsgId> ids;
   for (const uint64_t order : in_line_) {
+    if (order > last) break;
     const Read& read = reads_.at(order);
     if (!wanted_.Within(read.range).empty()) ids.push_back(read.id);
   }

@@ -46,6 +46,8 @@ class FetchQueue {
   ByteRange Take(uint64_t max_bytes, uint32_t connections);
   // Bytes in flight have arrived.  Returns the READs that now miss nothing; they are forgotten.
   std::vector<MsgId> Arrived(ByteRange range);
+  // Of those up to that place in line, the READs with wanted bytes.
+  std::vector<MsgId> WaitingThrough(uint64_t order) const;
   // Bytes in flight will not come: what READs still miss of them is wanted again.
   void Return(ByteRange range);
   // Bytes in flight will never come: they are asked for no more, until a later READ misses them.

@@ -92,7 +92,10 @@ Status Fetcher::Run(int stop_fd, UniqueFd kept) {
 Status Fetcher::Serve(int stop_fd) {
   context_ = std::make_unique<FetchContext>(
       FetchContext{options_.fetch, client_.get(), clock_, &random_, &trees_,
-                   [this](ObjectId id, Duration at) { timers_.emplace(at, id); }});
+                   [this](ObjectId id, Duration at) { timers_.emplace(at, id); },
+                   [this](const std::string& volume, const std::string& stamp) {
+                     return sources_.IsOther(volume, stamp);
+                   }});
   while (true) {
     const short device_events = client_->WantsWrite() ? POLLIN | POLLOUT : POLLIN;
     std::array<pollfd, 2> fds = {{{client_->fd(), device_events, 0}, {stop_fd, POLLIN, 0}}};

@@ -28,6 +28,8 @@ DEFINE_string(sources_dir, "", "directory of the VOLUME.json files (required)");
 DEFINE_uint32(connections, 4, "transfers at once per origin");
 DEFINE_string(max_range, "16M", "largest range of one request");
 DEFINE_string(retry_budget, "0", "give a read up when it has failed for so long; 0 is never");
+DEFINE_string(confirm_change, "4s",
+              "believe that an object has changed when an origin has said so for so long");
 DEFINE_string(open_retry_budget, "3s", "the same for the first OPEN of an object");
 DEFINE_string(low_speed_limit, "1K", "a transfer below so many bytes a second has stalled ...");
 DEFINE_string(low_speed_time, "10s", "... if it goes on for so long");
@@ -73,6 +75,7 @@ Status ReadFlags(fetcher::FetcherOptions* options) {
   ASSIGN_OR_RETURN(options->fetch.max_range, ParseSize(FLAGS_max_range));
   if (options->fetch.max_range < 4096) return Status(EINVAL, "--max_range is below 4096");
   ASSIGN_OR_RETURN(options->fetch.retry_budget, ParseDuration(FLAGS_retry_budget));
+  ASSIGN_OR_RETURN(options->fetch.confirm_change, ParseDuration(FLAGS_confirm_change));
   ASSIGN_OR_RETURN(options->fetch.open_retry_budget, ParseDuration(FLAGS_open_retry_budget));
   ASSIGN_OR_RETURN(options->http.low_speed_limit, ParseSize(FLAGS_low_speed_limit));
   ASSIGN_OR_RETURN(options->http.low_speed_time, ParseDuration(FLAGS_low_speed_time));

@@ -239,7 +239,7 @@ class FileFetch : public FileTransfer {
 
 }  // namespace
 
-std::unique_ptr<Transfer> FileBackend::Probe(const std::string& key, ProbeDone done) {
+std::unique_ptr<Transfer> FileBackend::Probe(const std::string& key, bool, ProbeDone done) {
   return std::make_unique<FileProbe>(engine_, url_ + key, std::move(done));
 }
 

@@ -44,7 +44,7 @@ class FileBackend : public Backend {
   // `url` is file:///DIR/.  `engine` outlives this.
   FileBackend(std::string url, FileEngine* engine) : url_(std::move(url)), engine_(engine) {}
 
-  std::unique_ptr<Transfer> Probe(const std::string& key, ProbeDone done) override;
+  std::unique_ptr<Transfer> Probe(const std::string& key, bool afresh, ProbeDone done) override;
   std::unique_ptr<Transfer> Fetch(FetchRequest request, FetchSink* sink) override;
   std::string Describe(const std::string& key) const override { return url_ + key; }
 

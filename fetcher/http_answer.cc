@@ -1,5 +1,7 @@
 #include "fetcher/http_answer.h"
 
+#include <curl/curl.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <utility>
@@ -13,7 +15,13 @@ using Kind = Failure::Kind;
 
 constexpr char kEtag[] = "etag";
 constexpr char kLastModified[] = "last_modified";
+constexpr char kWeakEtag[] = "weak_etag";
+constexpr char kWeakLastModified[] = "weak_last_modified";
 constexpr char kDigest[] = "digest";
+
+// A file can be written twice in a second, so a date this close to the answer's is weak: RFC 9110,
+// 8.8.2.2.
+constexpr time_t kStrongAge = 60;
 
 Failure Fail(Kind kind, int error, const std::string& url, const std::string& what) {
   return {kind, error, url + ": " + what, Duration::zero()};
@@ -59,82 +67,72 @@ Failure JudgeStatus(const HttpAnswer& answer, const std::string& url) {
   return failure;
 }
 
+bool IsEtag(const Pin& pin) { return pin.kind == kEtag || pin.kind == kWeakEtag; }
+bool IsLastModified(const Pin& pin) {
+  return pin.kind == kLastModified || pin.kind == kWeakLastModified;
+}
+
+// The field of the answer that the pin is about.
+const std::string& FieldOf(const HttpAnswer& answer, const Pin& pin) {
+  return IsEtag(pin) ? answer.etag : answer.last_modified;
+}
+
+const char* NameOf(const Pin& pin) { return IsEtag(pin) ? "ETag" : "Last-Modified"; }
+
 // How the answer's validator differs from the pin, if it does.
 std::optional<Failure> JudgePin(const HttpAnswer& answer, const Pin& pin, const std::string& url) {
-  if (pin.kind == kEtag && !answer.etag.empty() && answer.etag != pin.value) {
-    return Changed(url, "ETag", pin.value, answer.etag);
-  }
-  if (pin.kind == kLastModified && !answer.last_modified.empty() &&
-      answer.last_modified != pin.value) {
-    return Changed(url, "Last-Modified", pin.value, answer.last_modified);
-  }
-  return std::nullopt;
+  if (!IsEtag(pin) && !IsLastModified(pin)) return std::nullopt;
+  const std::string& now = FieldOf(answer, pin);
+  if (now.empty() || now == pin.value) return std::nullopt;
+  return Changed(url, NameOf(pin), pin.value, now);
+}
+
+bool IsPage(const HttpAnswer& answer) { return answer.content_type.starts_with("text/html"); }
+
+Failure Encoded(const HttpAnswer& answer, const std::string& url) {
+  return Fail(Kind::kRefused, EOPNOTSUPP, url,
+              "origin encodes the object's content (Content-Encoding: " + answer.content_encoding +
+                  ")");
 }
 
 // A 200 to a request with If-Range says that the pin does not hold, unless its own validator says
 // otherwise: then the origin has merely stopped to serve ranges.
 Failure JudgeWhole(const HttpAnswer& answer, const ObjectVersion& version, const std::string& url) {
+  if (!answer.content_encoding.empty()) return Encoded(answer, url);
+  if (answer.content_length == 0u && version.size_bytes > 0) {
+    return Fail(Kind::kRetry, EIO, url, "answered with nothing");
+  }
   if (auto changed = JudgePin(answer, version.pin, url)) return *changed;
-  const bool same =
-      (version.pin.kind == kEtag && answer.etag == version.pin.value) ||
-      (version.pin.kind == kLastModified && answer.last_modified == version.pin.value) ||
-      version.pin.kind.empty() || version.pin.kind == kDigest;
-  if (answer.content_length && *answer.content_length != version.size_bytes &&
-      answer.content_encoding.empty()) {
+  if (answer.content_length && *answer.content_length != version.size_bytes) {
     return Changed(url, "size", std::to_string(version.size_bytes),
                    std::to_string(*answer.content_length));
   }
-  if (same) return NoRanges(answer, url);
-  return Changed(url, version.pin.kind == kEtag ? "ETag" : "Last-Modified", version.pin.value, "");
+  // The object in place of a range of it: this origin has stopped to serve ranges.
+  if (IsWholeOf(answer, version) || IfRangeValue(version.pin).empty()) return NoRanges(answer, url);
+  return Changed(url, NameOf(version.pin), version.pin.value, "");
 }
 
-}  // namespace
-
-ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url) {
-  ObjectVersion version;
-  if (IsStrongEtag(answer.etag)) {
-    version.pin = {kEtag, answer.etag};
-  } else if (!answer.last_modified.empty() && IsPlainText(answer.last_modified)) {
-    version.pin = {kLastModified, answer.last_modified};
-  }
-  if (version.pin.value.size() > Pin::kMaxValueSize) {
-    return Fail(Kind::kRefused, EOPNOTSUPP, url, "its ETag is longer than 1024 bytes");
-  }
-  if (answer.status == 200) {
-    if (answer.content_length == 0u) return version;
-    return NoRanges(answer, url);
-  }
-  if (answer.status != 206 && answer.status != 416) return JudgeStatus(answer, url);
-  const auto range = ParseContentRange(answer.content_range);
-  if (answer.status == 416) {
-    if (range.ok() && range->total == 0u) return version;
-    return JudgeStatus(answer, url);
-  }
-  if (!answer.content_encoding.empty()) {
-    return Fail(Kind::kRefused, EOPNOTSUPP, url, "origin encodes the object's content");
-  }
-  if (!range.ok() || !range->total || range->range != ByteRange{0, 1}) {
-    return Fail(Kind::kRefused, EIO, url,
-                "answered bytes 0-0 with Content-Range \"" + answer.content_range + "\"");
-  }
-  version.size_bytes = *range->total;
-  return version;
+// A page that says that something is wrong, or asks for a login, says nothing of the object.
+std::optional<Failure> NoPage(std::optional<Failure> failure, const HttpAnswer& answer,
+                              const std::string& url) {
+  if (!failure || !IsPage(answer)) return failure;
+  if (failure->kind != Kind::kChanged && answer.status != 200) return failure;
+  return Fail(Kind::kRetry, EIO, url, "answered with an HTML page");
 }
 
-std::optional<Failure> JudgeFetch(const HttpAnswer& answer, ByteRange range,
-                                  const ObjectVersion& version, const std::string& url) {
-  if (answer.status == 200) return JudgeWhole(answer, version, url);
+std::optional<Failure> JudgePart(const HttpAnswer& answer, ByteRange range,
+                                 const ObjectVersion& version, const std::string& url) {
   const auto parsed = ParseContentRange(answer.content_range);
   if (answer.status == 416) {
-    const bool told = parsed.ok() && parsed->total;
-    return Changed(url, "size", std::to_string(version.size_bytes),
-                   told ? std::to_string(*parsed->total) : "less");
+    if (parsed.ok() && parsed->total && *parsed->total != version.size_bytes) {
+      return Changed(url, "size", std::to_string(version.size_bytes),
+                     std::to_string(*parsed->total));
+    }
+    return Fail(Kind::kRetry, EIO, url, DescribeHttpStatus(answer.status));
   }
   if (answer.status != 206) return JudgeStatus(answer, url);
   if (auto changed = JudgePin(answer, version.pin, url)) return changed;
-  if (!answer.content_encoding.empty()) {
-    return Fail(Kind::kRefused, EOPNOTSUPP, url, "origin encodes the object's content");
-  }
+  if (!answer.content_encoding.empty()) return Encoded(answer, url);
   if (parsed.ok() && parsed->total && *parsed->total != version.size_bytes) {
     return Changed(url, "size", std::to_string(version.size_bytes), std::to_string(*parsed->total));
   }
@@ -146,6 +144,63 @@ std::optional<Failure> JudgeFetch(const HttpAnswer& answer, ByteRange range,
                     answer.content_range + "\"");
   }
   return std::nullopt;
+}
+
+}  // namespace
+
+Pin PinOf(const HttpAnswer& answer) {
+  if (IsStrongEtag(answer.etag)) return {kEtag, answer.etag};
+  if (!answer.last_modified.empty() && IsPlainText(answer.last_modified)) {
+    const time_t modified = curl_getdate(answer.last_modified.c_str(), nullptr);
+    const time_t said = curl_getdate(answer.date.c_str(), nullptr);
+    const bool is_strong = modified >= 0 && said >= 0 && said - modified >= kStrongAge;
+    return {is_strong ? kLastModified : kWeakLastModified, answer.last_modified};
+  }
+  if (!answer.etag.empty() && IsPlainText(answer.etag)) return {kWeakEtag, answer.etag};
+  return {};
+}
+
+bool IsWholeOf(const HttpAnswer& answer, const ObjectVersion& version) {
+  const Pin& pin = version.pin;
+  return answer.status == 200 && (IsEtag(pin) || IsLastModified(pin)) &&
+         FieldOf(answer, pin) == pin.value && answer.content_length == version.size_bytes &&
+         answer.content_encoding.empty() && !IsPage(answer);
+}
+
+ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url, ByteRange asked) {
+  ObjectVersion version;
+  version.pin = PinOf(answer);
+  if (version.pin.value.size() > Pin::kMaxValueSize) {
+    return Fail(Kind::kRefused, EOPNOTSUPP, url, "its ETag is longer than 1024 bytes");
+  }
+  if (answer.status == 200) {
+    if (!answer.content_encoding.empty()) return Encoded(answer, url);
+    if (answer.content_length == 0u) return version;
+    return NoRanges(answer, url);
+  }
+  if (answer.status != 206 && answer.status != 416) return JudgeStatus(answer, url);
+  const auto range = ParseContentRange(answer.content_range);
+  if (answer.status == 416) {
+    if (range.ok() && range->total == 0u) return version;
+    return JudgeStatus(answer, url);
+  }
+  if (!answer.content_encoding.empty()) {
+    return Encoded(answer, url);
+  }
+  if (!range.ok() || !range->total || !range->range || range->range->begin != 0 ||
+      range->range->end > asked.end) {
+    return Fail(Kind::kRefused, EIO, url,
+                "answered bytes " + FormatRange(asked) + " with Content-Range \"" +
+                    answer.content_range + "\"");
+  }
+  version.size_bytes = *range->total;
+  return version;
+}
+
+std::optional<Failure> JudgeFetch(const HttpAnswer& answer, ByteRange range,
+                                  const ObjectVersion& version, const std::string& url) {
+  if (answer.status == 200) return NoPage(JudgeWhole(answer, version, url), answer, url);
+  return NoPage(JudgePart(answer, range, version, url), answer, url);
 }
 
 Pin DigestPin(const std::string& digest) { return {kDigest, digest}; }

@@ -21,6 +21,7 @@ struct HttpAnswer {
   std::string content_range;
   std::string etag;
   std::string last_modified;
+  std::string date;
   std::string content_encoding;
   std::string content_type;
   std::string www_authenticate;  // All of them, joined by ", ".
@@ -32,8 +33,12 @@ struct HttpAnswer {
 // The longest wait that a Retry-After can ask for.
 inline constexpr Duration kMaxRetryAfter = std::chrono::seconds(30);
 
-// The answer to bytes=0-0.
-ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url);
+// The answer to a GET of `asked`, which begins with the first byte.
+ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url, ByteRange asked = {0, 1});
+// What tells one version from the next in this answer, "" if nothing does.
+Pin PinOf(const HttpAnswer& answer);
+// Whether it is the pinned version as a whole: the origin takes no range with this If-Range.
+bool IsWholeOf(const HttpAnswer& answer, const ObjectVersion& version);
 // nullopt: the body is `range` of `version`, or its beginning.
 std::optional<Failure> JudgeFetch(const HttpAnswer& answer, ByteRange range,
                                   const ObjectVersion& version, const std::string& url);

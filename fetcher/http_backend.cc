@@ -16,17 +16,21 @@ namespace {
 
 using Kind = Failure::Kind;
 
+// Asks for the first byte; where that is refused or answered oddly, for the first block, as anybody
+// would; and where no answer tells the size, for the headers alone.
 class HttpProbe : public HttpTransfer {
  public:
-  HttpProbe(HttpEngine* engine, const HttpSite& site, const std::string& key, ProbeDone done)
-      : HttpTransfer(engine, site, key, {0, 1}, Pin()),
+  HttpProbe(HttpEngine* engine, const HttpSite& site, const std::string& key, bool afresh,
+            ProbeDone done)
+      : HttpTransfer(engine, site, key, kFirstByte, Pin(), afresh),
         digest_(site.key_is_digest ? key : ""),
         done_(std::move(done)) {}
 
   bool OnBody(const char*, size_t size) override { return Drain(size); }
 
   void Finish(std::optional<Failure> failure) override {
-    ProbeResult result = failure ? *failure : JudgeProbe(answer(), shown_url());
+    ProbeResult result = failure ? *failure : Judge();
+    if (!failure && MayBeAskedAgain(result)) return AskAgain();
     if (auto* judged = std::get_if<Failure>(&result); judged && !failure) {
       *judged = Explain(std::move(*judged));
     }
@@ -38,14 +42,60 @@ class HttpProbe : public HttpTransfer {
   }
 
  private:
+  static constexpr ByteRange kFirstByte{0, 1};
+  static constexpr ByteRange kFirstBlock{0, 4096};
+
+  ProbeResult Judge() const {
+    HttpAnswer now = answer();
+    if (!part_) return JudgeProbe(now, shown_url(), asked_);
+    // The size that the part did not tell.
+    if (now.status == 200 && now.content_length && now.content_encoding.empty()) {
+      const Pin pin = PinOf(*part_);
+      if (PinOf(now) == pin) return ObjectVersion{*now.content_length, pin};
+    }
+    return JudgeProbe(*part_, shown_url(), asked_);
+  }
+
+  // A part of the object, by an origin that does not say how large the whole is.
+  bool LacksSize(const HttpAnswer& now) const {
+    const auto range = ParseContentRange(now.content_range);
+    return now.status == 206 && now.content_encoding.empty() && range.ok() && range->range &&
+           !range->total && range->range->begin == 0 && range->range->end <= asked_.end;
+  }
+
+  bool MayBeAskedAgain(const ProbeResult& result) const {
+    if (part_) return false;
+    const HttpAnswer now = answer();
+    if (LacksSize(now)) return true;
+    if (const auto* version = std::get_if<ObjectVersion>(&result)) {
+      return version->size_bytes == 0 && asked_ == kFirstByte;
+    }
+    return asked_ == kFirstByte && std::get<Failure>(result).kind == Kind::kRefused &&
+           now.status != 401 && now.status != 403 && now.status != 404 && now.status != 407 &&
+           now.status != 410;
+  }
+
+  void AskAgain() {
+    const HttpAnswer now = answer();
+    if (LacksSize(now)) {
+      part_ = now;
+      return AskForHeaders();
+    }
+    asked_ = kFirstBlock;
+    AskFor(asked_);
+  }
+
   const std::string digest_;
+  ByteRange asked_ = kFirstByte;
+  std::optional<HttpAnswer> part_;  // Asking for the headers: what came before.
   ProbeDone done_;
 };
 
 class HttpFetch : public HttpTransfer {
  public:
   HttpFetch(HttpEngine* engine, const HttpSite& site, FetchRequest request, FetchSink* sink)
-      : HttpTransfer(engine, site, request.key, request.range, request.version.pin),
+      : HttpTransfer(engine, site, request.key, request.range, request.version.pin,
+                     request.afresh),
         request_(std::move(request)),
         stored_(request_.range.begin),
         answered_end_(request_.range.end),
@@ -103,10 +153,19 @@ bool HttpFetch::OnBody(const char* data, size_t size) {
 
 void HttpFetch::Finish(std::optional<Failure> failure) {
   if (!judged_ && !failure) Judge();
+  // Some take their own date for too young to be compared with, and send everything: then what the
+  // answer says is compared.
+  if (!failure && IsWholeOf(answer(), request_.version) && AskWithoutIfRange()) {
+    judged_ = false;
+    failure_.reset();
+    return;
+  }
   Store();
   if (!failure_) failure_ = std::move(failure);
   // The object was served before: what let us in then may do so again.
   if (failure_ && refused()) failure_->kind = Kind::kRetry;
+  // A place that it is redirected to may be another one, or signed anew, the next time.
+  if (failure_ && failure_->kind == Kind::kRefused && is_elsewhere()) failure_->kind = Kind::kRetry;
   if (!failure_ && stored_ < request_.range.end) {
     failure_ = Failure{Kind::kRetry, EIO,
                        shown_url() + ": body ended after " +
@@ -164,8 +223,9 @@ bool HttpFetch::Store() {
 
 }  // namespace
 
-std::unique_ptr<Transfer> HttpBackend::Probe(const std::string& key, ProbeDone done) {
-  return std::make_unique<HttpProbe>(engine_, site_, key, std::move(done));
+std::unique_ptr<Transfer> HttpBackend::Probe(const std::string& key, bool afresh,
+                                             ProbeDone done) {
+  return std::make_unique<HttpProbe>(engine_, site_, key, afresh, std::move(done));
 }
 
 std::unique_ptr<Transfer> HttpBackend::Fetch(FetchRequest request, FetchSink* sink) {

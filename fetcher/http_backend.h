@@ -25,7 +25,7 @@ class HttpBackend : public Backend {
   // `engine` outlives this.
   HttpBackend(HttpSite site, HttpEngine* engine) : site_(std::move(site)), engine_(engine) {}
 
-  std::unique_ptr<Transfer> Probe(const std::string& key, ProbeDone done) override;
+  std::unique_ptr<Transfer> Probe(const std::string& key, bool afresh, ProbeDone done) override;
   std::unique_ptr<Transfer> Fetch(FetchRequest request, FetchSink* sink) override;
   std::string Describe(const std::string& key) const override;
 

@@ -64,10 +64,11 @@ HttpAnswer AnswerOf(CURL* easy) {
   answer.content_range = HeaderOf(easy, "Content-Range");
   answer.etag = HeaderOf(easy, "ETag");
   answer.last_modified = HeaderOf(easy, "Last-Modified");
+  answer.date = HeaderOf(easy, "Date");
   answer.content_encoding = HeaderOf(easy, "Content-Encoding");
   answer.content_type = LowerCase(HeaderOf(easy, "Content-Type"));
   answer.www_authenticate = JoinedHeadersOf(easy, "WWW-Authenticate");
-  if (answer.content_encoding == "identity") answer.content_encoding.clear();
+  if (LowerCase(answer.content_encoding) == "identity") answer.content_encoding.clear();
   curl_off_t length = -1;
   curl_easy_getinfo(easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
   if (length >= 0) answer.content_length = static_cast<uint64_t>(length);

@@ -38,14 +38,16 @@ std::string HttpSite::ShownUrl(const std::string& key) const {
 }
 
 HttpTransfer::HttpTransfer(HttpEngine* engine, const HttpSite& site, const std::string& key,
-                           ByteRange range, const Pin& pin)
+                           ByteRange range, const Pin& pin, bool afresh)
     : engine_(engine),
       site_(site),
       shown_url_(site.ShownUrl(key)),
       range_(FormatRange(range)),
       if_range_(IfRangeValue(pin)),
+      afresh_(afresh),
       easy_(engine->TakeEasy()),
-      url_(site.Url(key)) {
+      home_url_(site.Url(key)),
+      url_(home_url_) {
   engine->transfers_.push_back(this);
   Start();
 }
@@ -81,6 +83,31 @@ void HttpTransfer::Start() {
   parked_ = false;
 }
 
+void HttpTransfer::StartAnew() {
+  url_ = home_url_;
+  is_home_ = true;
+  redirects_ = 0;
+  asked_again_ = false;
+  Start();
+}
+
+void HttpTransfer::AskFor(ByteRange range) {
+  range_ = FormatRange(range);
+  StartAnew();
+}
+
+void HttpTransfer::AskForHeaders() {
+  range_.clear();
+  StartAnew();
+}
+
+bool HttpTransfer::AskWithoutIfRange() {
+  if (if_range_.empty()) return false;
+  if_range_.clear();
+  StartAnew();
+  return true;
+}
+
 void HttpTransfer::Stop() {
   if (running_) CHECK_EQ(curl_multi_remove_handle(engine_->multi_, easy_), CURLM_OK);
   running_ = false;
@@ -93,7 +120,12 @@ void HttpTransfer::SetUp() {
   curl_easy_setopt(easy_, CURLOPT_ERRORBUFFER, error_text_);
   curl_easy_setopt(easy_, CURLOPT_WRITEFUNCTION, &WriteCallback);
   curl_easy_setopt(easy_, CURLOPT_WRITEDATA, this);
-  curl_easy_setopt(easy_, CURLOPT_RANGE, range_.c_str());
+  if (range_.empty()) {
+    curl_easy_setopt(easy_, CURLOPT_NOBODY, 1L);
+  } else {
+    curl_easy_setopt(easy_, CURLOPT_RANGE, range_.c_str());
+  }
+  if (afresh_) curl_easy_setopt(easy_, CURLOPT_FRESH_CONNECT, 1L);
   if (!site_.ca_file.empty()) curl_easy_setopt(easy_, CURLOPT_CAINFO, site_.ca_file.c_str());
   if (is_home_) SetCredentials();
   SetHeaders();
@@ -128,6 +160,9 @@ void HttpTransfer::SetHeaders() {
     headers_ = curl_slist_append(headers_, line.c_str());
   };
   if (!if_range_.empty()) add("If-Range: " + if_range_);
+  // A range of an encoded object is no range of the object.
+  add("Accept-Encoding: identity");
+  if (afresh_) add("Cache-Control: no-cache");
   if (granted_.credentials) {
     for (const std::string& line : granted_.credentials->headers) add(line);
   }

@@ -60,7 +60,7 @@ class HttpTransfer : public Transfer {
  protected:
   // `site` outlives this.
   HttpTransfer(HttpEngine* engine, const HttpSite& site, const std::string& key, ByteRange range,
-               const Pin& pin);
+               const Pin& pin, bool afresh);
 
   // Takes a piece of a body that means to be the object's; false ends the transfer.
   virtual bool OnBody(const char* data, size_t size) = 0;
@@ -73,6 +73,14 @@ class HttpTransfer : public Transfer {
   Failure Explain(Failure failure) const;
   // The authorizer's credentials were refused at the end.
   bool refused() const { return refused_; }
+  // The answer is of another place than the site.
+  bool is_elsewhere() const { return !is_home_; }
+  // Makes the request anew, of another range, or for the headers alone.  The answer that it has
+  // must have come to its end.
+  void AskFor(ByteRange range);
+  void AskForHeaders();
+  // Makes it anew without If-Range.  False: it had none.
+  bool AskWithoutIfRange();
   // Counts body that nobody wants; false when it is too much.
   bool Drain(size_t size);
   std::unique_ptr<char[]> TakeBuffer() { return engine_->TakeBuffer(); }
@@ -85,6 +93,8 @@ class HttpTransfer : public Transfer {
 
   // Gives the request to libcurl if the authorizer grants it.  Calls nobody back.
   void Start();
+  // The same from the beginning, at the site.
+  void StartAnew();
   void SetUp();
   void SetCredentials();
   void SetHeaders();
@@ -101,10 +111,12 @@ class HttpTransfer : public Transfer {
   HttpEngine* const engine_;
   const HttpSite& site_;
   const std::string shown_url_;
-  const std::string range_;
-  const std::string if_range_;
+  std::string range_;  // "" asks for the headers.
+  std::string if_range_;
+  const bool afresh_;
   CURL* const easy_;
 
+  const std::string home_url_;
   std::string url_;      // Where the next request goes.
   bool is_home_ = true;  // That is at the site.
   int redirects_ = 0;

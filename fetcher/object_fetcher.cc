@@ -21,8 +21,11 @@ ObjectFetcher::ObjectFetcher(FetchContext* context, OpenRequest open, Source sou
       id_(open.object_id),
       open_id_(open.msg_id),
       open_order_(order),
+      volume_(std::move(open.volume_key)),
       key_(std::move(open.cookie_key)),
+      source_stamp_(std::move(source.stamp)),
       data_fd_(std::move(open.data_fd)),
+      last_order_(order),
       open_trouble_{RetryBudget(context->options.open_retry_budget), ""} {
   for (std::shared_ptr<Origin>& origin : source.origins) {
     const FetchOptions& options = context->options;
@@ -65,8 +68,12 @@ void ObjectFetcher::AddRead(MsgId id, ByteRange range, uint64_t order) {
     return;
   }
   queue_.Add(id, range, order);
+  last_order_ = order;
   // If every origin is waiting out a failure, so is this READ, and its reader should learn why.
-  const auto failing = [](const OriginState& state) { return state.failure.has_value(); };
+  const Duration now = context_->clock.Now();
+  const auto failing = [now](const OriginState& state) {
+    return state.failure && state.retry_at > now;
+  };
   if (!std::all_of(origins_.begin(), origins_.end(), failing)) return;
   TellTrouble(id, &TroubleOf(id), WorstFailure());
 }
@@ -88,12 +95,13 @@ std::optional<uint64_t> ObjectFetcher::NextOrder() const {
   return open_order_;
 }
 
-std::optional<size_t> ObjectFetcher::PickOrigin(OriginMask without) const {
+std::optional<size_t> ObjectFetcher::PickOrigin(OriginMask without, uint64_t order) const {
   const Duration now = context_->clock.Now();
   std::optional<size_t> best;
   for (size_t i = 0; i < origins_.size(); ++i) {
     const OriginState& state = origins_[i];
-    if (state.out || state.retry_at > now || (without >> i & 1) != 0) continue;
+    if (state.out_through && order <= *state.out_through) continue;
+    if (state.retry_at > now || (without >> i & 1) != 0) continue;
     if (!best || state.policy.failures() < origins_[*best].policy.failures()) best = i;
   }
   // The best one being busy is no reason to load another: those are for when it fails.
@@ -102,8 +110,11 @@ std::optional<size_t> ObjectFetcher::PickOrigin(OriginMask without) const {
 }
 
 bool ObjectFetcher::StartOne(bool alone) {
+  GiveUp();  // What was in flight when the last origin refused, and has come back.
+  const std::optional<uint64_t> order = NextOrder();
+  if (!order) return false;
   if (open_ && tree_) return StartVerified(alone);
-  const std::optional<size_t> index = PickOrigin(0);
+  const std::optional<size_t> index = PickOrigin(0, *order);
   if (!index) return false;
   if (open_ && IsPinned(*index)) {
     StartPiece(*index, alone);
@@ -124,7 +135,8 @@ void ObjectFetcher::StartProbe(size_t index) {
   OriginState& state = origins_[index];
   state.slot = std::make_unique<TransferSlot>(state.origin);
   state.probe = state.origin->backend->Probe(
-      key_, [this, index](ProbeResult result) { OnProbed(index, std::move(result)); });
+      key_, state.doubt.has_value(),
+      [this, index](ProbeResult result) { OnProbed(index, std::move(result)); });
 }
 
 void ObjectFetcher::OnProbed(size_t index, ProbeResult result) {
@@ -140,9 +152,25 @@ void ObjectFetcher::OnProbed(size_t index, ProbeResult result) {
     failure = PinOrigin(index, version);
   }
   if (failure) return OnFailure(index, *failure);
-  state.policy.Succeeded();
-  state.failure.reset();
+  Served(&state);
   if (!open_) Opened();
+}
+
+void ObjectFetcher::Served(OriginState* state) {
+  state->policy.Succeeded();
+  state->failure.reset();
+  state->doubt.reset();
+  state->out_through.reset();
+}
+
+bool ObjectFetcher::IsNamedByDigest() const {
+  const auto by_digest = [](const auto& pin) { return pin.second.kind == "digest"; };
+  return verity_ || std::any_of(attr_.pins.begin(), attr_.pins.end(), by_digest);
+}
+
+ObjectVersion ObjectFetcher::VersionAt(const OriginState& state) const {
+  // What is checked block by block may come from any file.
+  return {attr_.size_bytes, verity_ ? Pin{} : attr_.pins.at(state.origin->name)};
 }
 
 std::optional<Failure> ObjectFetcher::PinOrigin(size_t index, const ObjectVersion& version) {
@@ -155,6 +183,11 @@ std::optional<Failure> ObjectFetcher::PinOrigin(size_t index, const ObjectVersio
                        std::to_string(version.size_bytes) + ")"};
   }
   ObjectAttr with_pin = attr_;
+  const auto is_used = [this](const std::string& name) {
+    return std::any_of(origins_.begin(), origins_.end(),
+                       [&name](const OriginState& other) { return other.origin->name == name; });
+  };
+  std::erase_if(with_pin.pins, [&](const auto& pin) { return !is_used(pin.first); });
   with_pin.size_bytes = version.size_bytes;
   with_pin.pins[state.origin->name] = version.pin;
   auto text = EncodeAttr(with_pin);
@@ -174,8 +207,8 @@ void ObjectFetcher::StartPiece(size_t index, bool alone) {
   const ByteRange range =
       queue_.Take(context_->options.max_range, alone ? state.origin->idle() : 1);
   pieces_.push_back(std::make_unique<Piece>(this, index, range));
-  const ObjectVersion version{attr_.size_bytes, attr_.pins.at(state.origin->name)};
-  pieces_.back()->Start(state.origin->backend.get(), {key_, range, version, data_fd_.get()});
+  pieces_.back()->Start(state.origin->backend.get(), {key_, range, VersionAt(state),
+                                                      data_fd_.get(), state.doubt.has_value()});
 }
 
 void ObjectFetcher::Declare(ByteRange range) {
@@ -205,8 +238,7 @@ void ObjectFetcher::OnPieceEnd(Piece* piece, std::optional<Failure> failure) {
   if (ended->has_wrong()) {
     (void)state.policy.NextDelay();  // Others first, from now on.
   } else if (!failure || ended->has_progress()) {
-    state.policy.Succeeded();
-    state.failure.reset();
+    Served(&state);
   }
   if (!failure) return;
   if (!ended->rest().empty()) queue_.Return(ended->rest());
@@ -220,18 +252,21 @@ void ObjectFetcher::OnPieceEnd(Piece* piece, std::optional<Failure> failure) {
 // ---- Failures
 // ------------------------------------------------------------------------------------
 
-void ObjectFetcher::OnFailure(size_t index, const Failure& failure) {
+void ObjectFetcher::OnFailure(size_t index, Failure failure) {
   OriginState& state = origins_[index];
+  if (failure.kind == Kind::kChanged) failure = JudgeChange(&state, std::move(failure));
   VLOG(1) << "object " << key_ << ": " << failure.cause;
+  const Duration delay = state.policy.NextDelay(failure.retry_after);
   state.failure = failure;
   if (failure.kind == Kind::kRetry) {
-    state.retry_at = context_->clock.Now() + state.policy.NextDelay(failure.retry_after);
+    state.retry_at = context_->clock.Now() + delay;
     context_->wake_at(id_, state.retry_at);
   } else {
-    state.out = true;
+    if (open_ && context_->source_changed(volume_, source_stamp_)) return Reopen();
+    state.out_through = last_order_;
   }
-  const auto out = [](const OriginState& other) { return other.out; };
-  if (std::all_of(origins_.begin(), origins_.end(), out)) return GiveUp();
+  GiveUp();
+  if (failed_) return;
   if (!open_) {
     TellTrouble(open_id_, &open_trouble_, failure);
   } else {
@@ -240,15 +275,51 @@ void ObjectFetcher::OnFailure(size_t index, const Failure& failure) {
   FailExhausted();
 }
 
-void ObjectFetcher::GiveUp() {
-  const Failure worst = WorstFailure();
-  if (!open_) return FailOpen(worst);
-  for (const MsgId id : queue_.Waiting()) FailRead(id, worst);
-  // A later READ asks them again: whoever looks after them may have put things right.
-  for (OriginState& state : origins_) {
-    state.out = false;
-    state.failure.reset();
+// One answer may be a mistake of a proxy, of one node of many, or of a deployment that is going on.
+Failure ObjectFetcher::JudgeChange(OriginState* state, Failure failure) {
+  if (IsNamedByDigest()) {
+    failure.kind = Kind::kRetry;
+    failure.cause += "; the object is known by its digest, so this is not it";
+    return failure;
   }
+  const Duration now = context_->clock.Now();
+  const Duration apart = context_->options.confirm_change / (Doubt::kEnough - 1);
+  if (!state->doubt || state->doubt->cause != failure.cause) {
+    state->doubt = Doubt{failure.cause, now, now};
+  } else if (now - state->doubt->last >= apart) {
+    state->doubt->last = now;
+    ++state->doubt->times;
+  }
+  if (state->doubt->times >= Doubt::kEnough) return failure;
+  failure.kind = Kind::kRetry;
+  failure.cause += "; asking again";
+  failure.retry_after = apart;
+  return failure;
+}
+
+std::optional<uint64_t> ObjectFetcher::RefusedThrough() const {
+  uint64_t order = std::numeric_limits<uint64_t>::max();
+  for (const OriginState& state : origins_) {
+    if (!state.out_through) return std::nullopt;
+    order = std::min(order, *state.out_through);
+  }
+  return order;
+}
+
+// A later READ asks them again: whoever looks after them may have put things right.
+void ObjectFetcher::GiveUp() {
+  const std::optional<uint64_t> refused = RefusedThrough();
+  if (!refused || failed_) return;
+  if (!open_) return FailOpen(WorstFailure());
+  const std::vector<MsgId> waiting = queue_.WaitingThrough(*refused);
+  if (waiting.empty()) return;
+  const Failure worst = WorstFailure();
+  for (const MsgId id : waiting) FailRead(id, worst);
+}
+
+void ObjectFetcher::Reopen() {
+  failed_ = true;
+  context_->client->Close(id_);
 }
 
 ObjectFetcher::Trouble& ObjectFetcher::TroubleOf(MsgId id) {

@@ -1,12 +1,13 @@
 // ObjectFetcher: one open object from its OPEN to its CLOSE: which origin, which bytes, what next.
 //
 // Model    opening: the size is asked of one origin after the other, unless the object's attr tells
-// it.
-//          Open: READs wait in a FetchQueue; pieces of it are fetched from the origin that has
+//          it.  Open: READs wait in a FetchQueue; pieces of it are fetched from the origin that has
 //          failed least, the first of the list among equals.  An origin is pinned (size and
 //          validator, kept in the object's attr) before a byte of it is declared.  A READ ends when
-//          all its bytes have been declared; when every origin refuses the object; or when its
-//          budget has run out.
+//          all its bytes have been declared; when every origin has refused the object since it
+//          came; or when its budget has run out.  That the object has changed is believed when an
+//          origin has said the same three times over some seconds, by new connections, and never
+//          of an object that is named by a digest.
 // Errors   to the daemon, each with a cause: copen with the origin's errno; cread ESTALE if the
 // object
 //          changed, the data file's errno if that cannot be written, EIO otherwise.
@@ -46,6 +47,8 @@ struct FetchOptions {
   Duration open_retry_budget = std::chrono::seconds(3);
   Duration retry_first = std::chrono::milliseconds(50);
   Duration retry_cap = std::chrono::seconds(5);
+  // An origin has changed when it has said so three times, at least so far apart in all.
+  Duration confirm_change = std::chrono::seconds(4);
 };
 
 // What all objects of one connection share.
@@ -61,6 +64,8 @@ struct FetchContext {
   cachecore::TreeCache* trees;
   // Asks for OnTimer of this object at that time.
   std::function<void(ObjectId, Duration)> wake_at;
+  // Whether the volume's source is another one than the one of this stamp.
+  std::function<bool(const std::string& volume, const std::string& stamp)> source_changed;
   uint64_t declared_bytes = 0;  // Since the last flush.
 };
 
@@ -84,17 +89,28 @@ class ObjectFetcher {
   // Nothing to do until the next READ.
   bool idle() const { return open_ && queue_.empty(); }
   bool IsOpenedBy(MsgId open) const { return open_id_ == open; }
-  // The OPEN was refused, and has been answered so: the object is to be forgotten.
+  // The OPEN was refused, and has been answered so, or the instance was given up: the object is to
+  // be forgotten.
   bool failed() const { return failed_; }
 
  private:
+  // That an origin has said to have another version.
+  struct Doubt {
+    static constexpr int kEnough = 3;
+    std::string cause;
+    Duration first;
+    Duration last;
+    int times = 1;
+  };
   struct OriginState {
     explicit OriginState(RetryPolicy retries) : policy(retries) {}
     std::shared_ptr<Origin> origin;
     RetryPolicy policy;
     Duration retry_at = Duration::zero();
     std::optional<Failure> failure;      // The last one, until it serves again.
-    bool out = false;                    // Refused or changed: not asked again for what waits now.
+    // Refused or changed: not asked for what was in line by then.
+    std::optional<uint64_t> out_through;
+    std::optional<Doubt> doubt;  // Until it serves the pinned version again.
     std::unique_ptr<TransferSlot> slot;  // While probing.
     std::unique_ptr<Transfer> probe;
   };
@@ -122,9 +138,19 @@ class ObjectFetcher {
   void OnPieceEnd(Piece* piece, std::optional<Failure> failure);
 
   // Notes a failure of an origin, and when to try it again; tells those who wait.
-  void OnFailure(size_t index, const Failure& failure);
-  // No origin is left: fails what waits.
+  void OnFailure(size_t index, Failure failure);
+  // Fails what waits and has been refused by every origin.
   void GiveUp();
+  // The last in line of those that every origin is out for; nullopt for nobody.
+  std::optional<uint64_t> RefusedThrough() const;
+  // What to make of an answer that says that the object has changed.
+  Failure JudgeChange(OriginState* state, Failure failure);
+  void Served(OriginState* state);
+  // Gives the instance up, so that what waits comes again with an OPEN.
+  void Reopen();
+  // Its bytes are known by a digest, so that nothing an origin says can make it another object.
+  bool IsNamedByDigest() const;
+  ObjectVersion VersionAt(const OriginState& state) const;
   Trouble& TroubleOf(MsgId id);
   void TellTrouble(MsgId id, Trouble* trouble, const Failure& failure);
   void FailRead(MsgId id, const Failure& failure);
@@ -132,8 +158,8 @@ class ObjectFetcher {
   void FailExhausted();
   // REQUIRES: an origin has failed.
   const Failure& WorstFailure() const;
-  // The origin to use now, or nullopt.
-  std::optional<size_t> PickOrigin(OriginMask without) const;
+  // The origin to use now for what is at `order` in line, or nullopt.
+  std::optional<size_t> PickOrigin(OriginMask without, uint64_t order) const;
 
   // object_fetcher_verity.cc
   bool StartVerified(bool alone);
@@ -151,6 +177,7 @@ class ObjectFetcher {
   // No origin can give `range`: what waits for it fails, unless it can go on with other bytes.
   void Lose(ByteRange range, const std::string& why);
   void FailHopeless();
+  // Those that are not asked for the next in line.
   OriginMask OutMask() const;
   std::string OriginsOf(OriginMask mask, const std::string& key) const;
 
@@ -158,11 +185,14 @@ class ObjectFetcher {
   const ObjectId id_;
   const MsgId open_id_;
   const uint64_t open_order_;
+  const std::string volume_;
   const std::string key_;
+  const std::string source_stamp_;
   const UniqueFd data_fd_;
   std::vector<OriginState> origins_;
   bool open_ = false;
   bool failed_ = false;
+  uint64_t last_order_;  // Of the READs that have come.
   ObjectAttr attr_;
   FetchQueue queue_;
   Trouble open_trouble_;

@@ -58,8 +58,7 @@ void ObjectFetcher::OnRootFetched(size_t index, const ObjectVersion& version,
                           cachecore::DigestText(*verity_) + tree_text};
   }
   if (failure) return OnFailure(index, *failure);
-  state.policy.Succeeded();
-  state.failure.reset();
+  Served(&state);
   tree_.emplace(std::move(tree));
   Opened();
 }
@@ -69,7 +68,8 @@ void ObjectFetcher::OnRootFetched(size_t index, const ObjectVersion& version,
 bool ObjectFetcher::StartTree(uint64_t tree_block) {
   if (tree_piece_) return false;
   const auto wrong = wrong_tree_blocks_.find(tree_block);
-  const auto index = PickOrigin(wrong == wrong_tree_blocks_.end() ? 0 : wrong->second);
+  const auto index = PickOrigin(wrong == wrong_tree_blocks_.end() ? 0 : wrong->second,
+                                NextOrder().value_or(last_order_));
   if (!index) return false;
   const ByteRange chunk = tree_->ChunkOf(tree_block, last_tree_chunk_);
   last_tree_chunk_ = chunk;
@@ -89,10 +89,16 @@ void ObjectFetcher::OnTreeEnd(std::optional<Failure> failure) {
   const std::unique_ptr<TreePiece> ended = std::move(tree_piece_);
   const size_t index = ended->index();
   OriginState& state = origins_[index];
+  const std::string tree = state.origin->backend->Describe(merkle_key_);
+  const bool is_of_tree = ended->key() == merkle_key_;
   if (failure && failure->kind == Failure::Kind::kChanged && ended->version().pin.kind.empty()) {
     failure->kind = Failure::Kind::kRefused;
-    failure->cause = state.origin->backend->Describe(merkle_key_) +
-                     ": is not of the size that the object's Merkle tree has";
+    failure->cause = tree + ": is not of the size that the object's Merkle tree has";
+  }
+  // The object is there: its tree is what is not.
+  if (failure && failure->error == ENOENT && is_of_tree) {
+    failure->error = EBADMSG;
+    failure->cause += " (the object's Merkle tree)";
   }
   if (!open_) {
     if (failure) return OnFailure(index, *failure);
@@ -110,8 +116,7 @@ void ObjectFetcher::OnTreeEnd(std::optional<Failure> failure) {
   }
   if (failure) return OnFailure(index, *failure);
   if (wrong.empty()) {
-    state.policy.Succeeded();
-    state.failure.reset();
+    Served(&state);
   } else {
     (void)state.policy.NextDelay();
   }
@@ -167,7 +172,7 @@ bool ObjectFetcher::StartVerified(bool alone) {
     Lose(range, "bytes " + range.ToString() + " are wrong at " + OriginsOf(without, key_));
     return true;
   }
-  const std::optional<size_t> index = PickOrigin(without);
+  const std::optional<size_t> index = PickOrigin(without, NextOrder().value());
   if (!index) return false;
   if (!IsPinned(*index)) {
     StartProbe(*index);
@@ -194,8 +199,8 @@ void ObjectFetcher::StartVerifiedPiece(size_t index, ByteRange range) {
     CHECK(!tree_->Missing(at / kVerityBlock, &tree)) << "the tree is smaller than a piece of it";
   }
   pieces_.push_back(std::make_unique<VerifiedPiece>(this, index, wide, std::move(tree)));
-  const ObjectVersion version{attr_.size_bytes, attr_.pins.at(state.origin->name)};
-  pieces_.back()->Start(state.origin->backend.get(), {key_, wide, version, -1});
+  pieces_.back()->Start(state.origin->backend.get(),
+                        {key_, wide, VersionAt(state), -1, state.doubt.has_value()});
 }
 
 void ObjectFetcher::OnWrongBlock(size_t index, ByteRange block) {
@@ -214,8 +219,10 @@ void ObjectFetcher::OnWrongBlock(size_t index, ByteRange block) {
 
 ObjectFetcher::OriginMask ObjectFetcher::OutMask() const {
   OriginMask mask = 0;
+  const uint64_t order = NextOrder().value_or(last_order_);
   for (size_t i = 0; i < origins_.size(); ++i) {
-    if (origins_[i].out) mask |= OriginMask{1} << i;
+    const std::optional<uint64_t>& out = origins_[i].out_through;
+    if (out && order <= *out) mask |= OriginMask{1} << i;
   }
   return mask;
 }

@@ -101,6 +101,7 @@ class ObjectFetcher::TreePiece : public FetchSink {
   void OnEnd(std::optional<Failure> failure) override { object_->OnTreeEnd(std::move(failure)); }
 
   size_t index() const { return index_; }
+  const std::string& key() const { return key_; }
   ByteRange range() const { return range_; }
   const ObjectVersion& version() const { return version_; }
   std::span<const char> bytes() const { return bytes_; }

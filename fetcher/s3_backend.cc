@@ -87,8 +87,8 @@ S3Backend::S3Backend(const std::string& url, const std::string& ca_file, const S
                      std::shared_ptr<const SecretEnvironment> environment, HttpEngine* engine)
     : http_(MakeSite(url, ca_file, options, std::move(environment), engine), engine) {}
 
-std::unique_ptr<Transfer> S3Backend::Probe(const std::string& key, ProbeDone done) {
-  return http_.Probe(key, std::move(done));
+std::unique_ptr<Transfer> S3Backend::Probe(const std::string& key, bool afresh, ProbeDone done) {
+  return http_.Probe(key, afresh, std::move(done));
 }
 
 std::unique_ptr<Transfer> S3Backend::Fetch(FetchRequest request, FetchSink* sink) {

@@ -28,7 +28,7 @@ class S3Backend : public Backend {
   S3Backend(const std::string& url, const std::string& ca_file, const S3Options& options,
             std::shared_ptr<const cachecore::SecretEnvironment> environment, HttpEngine* engine);
 
-  std::unique_ptr<Transfer> Probe(const std::string& key, ProbeDone done) override;
+  std::unique_ptr<Transfer> Probe(const std::string& key, bool afresh, ProbeDone done) override;
   std::unique_ptr<Transfer> Fetch(FetchRequest request, FetchSink* sink) override;
   std::string Describe(const std::string& key) const override { return http_.Describe(key); }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <functional>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 
@@ -161,6 +162,7 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
                                      "client_key", "headers_file", "s3", "oci", "verity",
                                      "merkle"}));
   SourceConfig config;
+  config.stamp = std::to_string(std::hash<std::string_view>{}(text));
   const auto origins = root.find("origins");
   if (origins == root.end() || !origins->is_array() || origins->empty() ||
       origins->size() > kMaxOrigins) {

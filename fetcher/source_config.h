@@ -34,6 +34,7 @@ struct SourceConfig {
   RegistryOptions registry;  // For oci origins.
   std::optional<cachecore::Digest> verity;  // What the object's bytes are checked against.
   std::string merkle;                       // The key of its Merkle tree; "": by its own key.
+  std::string stamp;                        // Tells this text from the next.
 };
 
 cachecore::Result<SourceConfig> ParseSourceConfig(std::string_view json);

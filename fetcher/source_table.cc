@@ -41,9 +41,15 @@ Result<Source> SourceTable::Open(const std::string& volume) {
   Source source;
   source.verity = config.verity;
   source.merkle = config.merkle;
+  source.stamp = config.stamp;
   for (const std::string& url : config.origins) source.origins.push_back(OpenOrigin(url, config));
   std::erase_if(origins_, [](const auto& entry) { return entry.second.expired(); });
   return source;
+}
+
+bool SourceTable::IsOther(const std::string& volume, const std::string& stamp) const {
+  const Result<SourceConfig> config = LoadSourceConfig(dir_, volume);
+  return config.ok() && config->stamp != stamp;
 }
 
 std::shared_ptr<Origin> SourceTable::OpenOrigin(const std::string& url,

@@ -53,6 +53,7 @@ struct Source {
   std::vector<std::shared_ptr<Origin>> origins;
   std::optional<cachecore::Digest> verity;
   std::string merkle;  // "": the object's key and ".merkle".
+  std::string stamp;   // Of its file's contents.
 };
 
 class SourceTable {
@@ -68,6 +69,8 @@ class SourceTable {
         file_(file) {}
 
   cachecore::Result<Source> Open(const std::string& volume);
+  // Whether the volume has a source now, and it is another one than that of `stamp`.
+  bool IsOther(const std::string& volume, const std::string& stamp) const;
 
  private:
   std::shared_ptr<Origin> OpenOrigin(const std::string& url, const SourceConfig& config);

@@ -3,7 +3,8 @@
 # The options of a verb, in the order of its --help.
 _holdfast_options() {
   case $1 in
-    mount) echo "--help --origin --as --verify --merkle --erofs-options --suid --dev --timeout --ca-file
+    mount) echo "--help --origin --as --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
+                 --ca-file
                  --client-cert --client-key --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
                  --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact

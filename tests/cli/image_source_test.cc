@@ -57,6 +57,9 @@ TEST(ParseImageUrlTest, RefusesWhatIsNoImageUrlAndSaysWhy) {
             "'http://h/x#part' has a fragment ('#'), which names nothing on an origin");
   EXPECT_EQ(ErrorOf("file://elsewhere/x"),
             "'file://elsewhere/x' names a host; a file URL is file:///path");
+  EXPECT_EQ(ErrorOf("file:///x?y"),
+            "'file:///x' was given with a query, which files don't have; a '?' in a file's name is "
+            "written %3F");
   for (const char* url : {"http:///x", "http://h:0/x", "http://h:99999/x", "http://h:8x/x",
                           "http://h!/x", "http://[::1/x", "http://[g]/x"}) {
     EXPECT_EQ(ErrorOf(url), "'" + std::string(url) + "' has no valid host and port");
@@ -106,11 +109,39 @@ TEST(VolumeNameTest, DiffersBetweenObjectsOfOneDirectory) {
   EXPECT_NE(Source({"http://h/d/x"}).Volume(), Source({"https://h/d/x"}).Volume());
 }
 
-TEST(VolumeNameTest, IgnoresTheQueryAndTheOrderOfOrigins) {
-  EXPECT_EQ(Source({"http://h/x?sig=1"}).Volume(), Source({"http://h/x?sig=2"}).Volume());
+TEST(VolumeNameTest, IgnoresSignaturesAndTheOrderOfOrigins) {
+  EXPECT_EQ(Source({"http://h/x?sv=1&sig=1"}).Volume(), Source({"http://h/x?sv=1&sig=2"}).Volume());
+  EXPECT_EQ(Source({"http://h/x?sv=1&sig=1"}).Volume(), Source({"http://h/x"}).Volume());
   const std::string one = Source({"http://a/x", "http://b/x"}).Volume();
   const std::string other = Source({"http://b/x", "http://a/x"}).Volume();
   EXPECT_EQ(one.substr(one.rfind('-')), other.substr(other.rfind('-')));
+}
+
+TEST(VolumeNameTest, DiffersByWhatSelectsContent) {
+  const std::string plain = Source({"http://h/x"}).Volume();
+  const std::string one = Source({"http://h/x?versionId=1"}).Volume();
+  EXPECT_NE(one, plain);
+  EXPECT_NE(one, Source({"http://h/x?versionId=2"}).Volume());
+  ImageSource by_path = Source({"http://h/x?versionId=1"});
+  by_path.path_is_identity = true;
+  EXPECT_EQ(by_path.Volume(), plain);
+  ImageSource by_header = Source({"http://h/x"});
+  by_header.headers = "accept: a/b\n";
+  EXPECT_NE(by_header.Volume(), plain);
+}
+
+TEST(CompareSourcesTest, TellsASignatureFromAccess) {
+  const auto json = [](const std::vector<std::string>& urls) { return Source(urls).ToJson(); };
+  const auto in_use = json({"http://a/x?sig=1", "http://b/x?sig=1"});
+  EXPECT_EQ(CompareSources(in_use, in_use), SourceChange::kNone);
+  EXPECT_EQ(CompareSources(in_use, json({"http://b/x?sig=1", "http://a/x?sig=1"})),
+            SourceChange::kNone);
+  EXPECT_EQ(CompareSources(in_use, json({"http://a/x?sig=2", "http://b/x?sig=2"})),
+            SourceChange::kSignature);
+  EXPECT_EQ(CompareSources(in_use, json({"http://a/x?sig=1"})), SourceChange::kAccess);
+  auto with_headers = in_use;
+  with_headers["headers_file"] = "/h";
+  EXPECT_EQ(CompareSources(in_use, with_headers), SourceChange::kAccess);
 }
 
 TEST(VolumeNameTest, IsAFileNameThatFitsAndIsNotHidden) {

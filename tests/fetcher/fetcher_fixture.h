@@ -37,6 +37,7 @@ class FetcherTest : public testing::Test {
     options_.sources_dir = daemon_.dir();
     options_.fetch.retry_first = milliseconds(1);
     options_.fetch.retry_cap = milliseconds(20);
+    options_.fetch.confirm_change = milliseconds(20);
     options_.fetch.open_retry_budget = milliseconds(100);
     options_.http.low_speed_time = std::chrono::seconds(1);
     options_.http.gather_time =

@@ -158,10 +158,10 @@ TEST_F(FetcherHttpTest, ARefusedOpenSaysWhy) {
       {{.whole = true}, "copen 0,-95", "origin does not serve ranges"},
       {{.content_range = "bytes 5-5/10"},
        "copen 0,-5",
-       "answered bytes 0-0 with Content-Range \"bytes 5-5/10\""},
+       "answered bytes 0-4095 with Content-Range \"bytes 5-5/10\""},
       {{.headers = "Content-Encoding: gzip\r\n"},
        "copen 0,-95",
-       "origin encodes the object's content"},
+       "origin encodes the object's content (Content-Encoding: gzip)"},
       {{.hang_up = true}, "copen 0,-5", "connection closed early"},
   };
   SetSource({origin_.url()});
@@ -403,7 +403,9 @@ TEST_F(FetcherHttpTest, AChangedEtagFailsTheReadAndWritesNothing) {
   daemon_.Read(1, 1, 0, kPage);
   const std::string cause =
       "cause 1," + origin_.url() + "x: changed since it was mounted (ETag was \"one\", is \"two\")";
-  EXPECT_THAT(daemon_.LinesUntil("cread"), ElementsAre(cause, "cread 1,1,116"));
+  EXPECT_THAT(daemon_.LinesUntil("cread"),
+              ElementsAre(cause + "; asking again", cause, "cread 1,1,116"));
+  EXPECT_EQ(origin_.requests().size(), 1u + 3u);
   EXPECT_EQ(daemon_.DataSize(1), 0u);
 }
 
@@ -414,10 +416,10 @@ TEST_F(FetcherHttpTest, AnOriginThatIgnoresIfRangeIsCaughtByItsHeaders) {
   origin_.Replace(std::string(body_.size(), 'z'), "\"two\"");
   origin_.Always(Misbehaviour{.ignore_if_range = true});
   daemon_.Read(1, 1, 0, kPage);
-  EXPECT_EQ(daemon_.NextLine(),
-            "cause 1," + origin_.url() +
-                "x: changed since it was mounted (ETag was \"one\", is \"two\")");
-  EXPECT_EQ(daemon_.NextLine(), "cread 1,1,116");
+  const std::string cause =
+      "cause 1," + origin_.url() + "x: changed since it was mounted (ETag was \"one\", is \"two\")";
+  EXPECT_THAT(daemon_.LinesUntil("cread"),
+              ElementsAre(cause + "; asking again", cause, "cread 1,1,116"));
   EXPECT_EQ(daemon_.DataSize(1), 0u);
 }
 
@@ -426,18 +428,95 @@ TEST_F(FetcherHttpTest, AnotherTotalIsAChangeWhereThereIsNoValidator) {
   SetSource({origin_.url()});
   Start();
   OpenObject();
-  origin_.Then({.content_range = "bytes 0-65535/262145"});
+  origin_.Always(Misbehaviour{.content_range = "bytes 0-65535/262145"});
   daemon_.Read(1, 1, 0, kPage);
-  EXPECT_EQ(daemon_.NextLine(), "cause 1," + origin_.url() +
-                                    "x: changed since it was mounted (size was 262144, is 262145)");
-  EXPECT_EQ(daemon_.NextLine(), "cread 1,1,116");
+  const std::string cause = "cause 1," + origin_.url() +
+                            "x: changed since it was mounted (size was 262144, is 262145)";
+  EXPECT_THAT(daemon_.LinesUntil("cread"),
+              ElementsAre(cause + "; asking again", cause, "cread 1,1,116"));
   EXPECT_EQ(daemon_.DataSize(1), 0u);
+}
+
+TEST_F(FetcherHttpTest, OneAnswerThatSaysOtherwiseIsNoChange) {
+  SetSource({origin_.url()});
+  Start();
+  OpenObject();
+  const Misbehaviour kOdd[] = {
+      {.content_range = "bytes 0-65535/262145"},
+      {.status = 416},
+      {.status = 416, .content_range = "bytes */17"},
+      {.headers = "Content-Type: text/html\r\n", .whole = true},
+  };
+  uint32_t id = 0;
+  for (const Misbehaviour& odd : kOdd) {
+    SCOPED_TRACE(id);
+    origin_.Then(odd);
+    daemon_.Read(++id, 1, 0, kPage);
+    EXPECT_THAT(FinishRead("cread 1," + std::to_string(id)), ElementsAre("filled 1,0,65536"));
+  }
+  EXPECT_EQ(daemon_.Data(1, {0, kPage}), At(0, kPage));
+}
+
+TEST_F(FetcherHttpTest, AFirstByteThatIsRefusedIsAskedForAsAnOrdinaryRange) {
+  SetSource({origin_.url()});
+  Start();
+  for (const Misbehaviour& odd :
+       {Misbehaviour{.status = 416}, Misbehaviour{.status = 400}, Misbehaviour{.whole = true},
+        Misbehaviour{.content_range = "bytes 0-1/262144"}}) {
+    origin_.Then(odd);
+    daemon_.Open(0, 1, "v", "x");
+    EXPECT_EQ(daemon_.LinesUntil("copen").back(), "copen 0,262144");
+    EXPECT_EQ(origin_.requests().back().range, "bytes=0-4095");
+  }
+}
+
+TEST_F(FetcherHttpTest, AnOriginThatTakesNoIfRangeIsAskedWithoutIt) {
+  SetSource({origin_.url()});
+  Start();
+  OpenObject();
+  origin_.Then({.whole = true});
+  daemon_.Read(1, 1, 0, kPage);
+  EXPECT_THAT(FinishRead("cread 1,1"), ElementsAre("filled 1,0,65536"));
+  EXPECT_EQ(origin_.requests().back().if_range, "");
+}
+
+TEST_F(FetcherHttpTest, ASourceThatHasChangedIsTakenWhenTheOldOneIsRefused) {
+  ScriptedOrigin second(body_, "\"second\"");
+  SetSource({origin_.url()});
+  Start();
+  OpenObject();
+  SetSource({second.url()});
+  origin_.Always(Misbehaviour{.status = 403});
+  daemon_.Read(1, 1, 0, kPage);
+  EXPECT_EQ(daemon_.LinesUntil("close").back(), "close 1");
+  daemon_.Open(2, 2, "v", "x", attr_);  // As the daemon does for a READ that it still has.
+  EXPECT_EQ(daemon_.LinesUntil("copen").back(), "copen 2,262144");
+  daemon_.Read(3, 2, 0, kPage);
+  const Lines lines = daemon_.LinesUntil("cread");
+  EXPECT_EQ(lines.back(), "cread 2,3");
+  // The pin of the origin that is not used any more is not kept.
+  EXPECT_EQ(lines.front(), AttrLine(2, R"({"pins":{")" + second.url() +
+                                           R"(":{"etag":"\"second\""}},"size":262144})"));
+}
+
+TEST_F(FetcherHttpTest, AnOriginThatHasRefusedIsAskedForLaterReads) {
+  ScriptedOrigin second(body_, "\"second\"");
+  SetSource({origin_.url(), second.url()});
+  Start();
+  OpenObject();
+  origin_.Then({.status = 404});
+  daemon_.Read(1, 1, 0, kPage);
+  EXPECT_EQ(daemon_.LinesUntil("cread").back(), "cread 1,1");
+  second.Always(Misbehaviour{.hang_up = true});
+  daemon_.Read(2, 1, kPage, kPage);
+  EXPECT_EQ(daemon_.LinesUntil("cread").back(), "cread 1,2");
+  EXPECT_EQ(daemon_.Data(1, {kPage, 2 * kPage}), At(kPage, kPage));
 }
 
 TEST_F(FetcherHttpTest, LastModifiedIsThePinWhereThereIsNoStrongEtag) {
   const std::string date = "Sun, 06 Nov 1994 08:49:37 GMT";
   origin_.Replace(body_, "W/\"weak\"");
-  origin_.Then({.headers = "Last-Modified: " + date + "\r\n"});
+  origin_.Then({.headers = "Last-Modified: " + date + "\r\nDate: Sun, 06 Nov 1994 09:00:00 GMT\r\n"});
   SetSource({origin_.url()});
   Start();
   daemon_.Open(0, 1, "v", "x");
@@ -457,9 +536,10 @@ TEST_F(FetcherHttpTest, A416InTheMiddleMeansThatTheObjectHasShrunk) {
   OpenObject();
   origin_.Replace(body_.substr(0, 1000), "\"one\"");
   daemon_.Read(1, 1, kPage, kPage);
-  EXPECT_EQ(daemon_.NextLine(), "cause 1," + origin_.url() +
-                                    "x: changed since it was mounted (size was 262144, is 1000)");
-  EXPECT_EQ(daemon_.LinesUntil("cread").back(), "cread 1,1,116");
+  const std::string cause =
+      "cause 1," + origin_.url() + "x: changed since it was mounted (size was 262144, is 1000)";
+  EXPECT_THAT(daemon_.LinesUntil("cread"),
+              ElementsAre(cause + "; asking again", cause, "cread 1,1,116"));
 }
 
 TEST_F(FetcherHttpTest, AnOriginThatStopsServingRangesIsNotCalledChanged) {

@@ -116,9 +116,66 @@ TEST(HttpAnswerTest, AProbePinsTheStrongestValidator) {
   };
   EXPECT_EQ(pin_of(), (Pin{"etag", "\"a\""}));
   answer.etag = "W/\"a\"";
+  answer.date = "Sun, 06 Nov 1994 08:50:37 GMT";
   EXPECT_EQ(pin_of(), (Pin{"last_modified", answer.last_modified}));
   answer.last_modified.clear();
+  EXPECT_EQ(pin_of(), (Pin{"weak_etag", "W/\"a\""}));
+  answer.etag.clear();
   EXPECT_EQ(pin_of(), Pin());
+}
+
+TEST(HttpAnswerTest, ADateThatIsYoungerThanAMinuteIsWeak) {
+  HttpAnswer answer;
+  answer.last_modified = "Sun, 06 Nov 1994 08:49:37 GMT";
+  for (const char* date : {"", "nonsense", "Sun, 06 Nov 1994 08:49:37 GMT",
+                           "Sun, 06 Nov 1994 08:50:36 GMT", "Sun, 06 Nov 1994 07:00:00 GMT"}) {
+    answer.date = date;
+    EXPECT_EQ(PinOf(answer), (Pin{"weak_last_modified", answer.last_modified})) << date;
+    EXPECT_EQ(IfRangeValue(PinOf(answer)), "");
+  }
+  answer.date = "Sun, 06 Nov 1994 08:50:37 GMT";
+  EXPECT_EQ(IfRangeValue(PinOf(answer)), answer.last_modified);
+}
+
+TEST(HttpAnswerTest, AWeakValidatorIsComparedInEachAnswer) {
+  HttpAnswer answer = Partial();
+  answer.last_modified = "Sun, 06 Nov 1994 08:49:37 GMT";
+  const ObjectVersion version{1000, {"weak_last_modified", answer.last_modified}};
+  EXPECT_FALSE(Fetch(answer, version));
+  answer.last_modified = "Sun, 06 Nov 1994 08:49:38 GMT";
+  EXPECT_EQ(Fetch(answer, version)->kind, Kind::kChanged);
+  EXPECT_EQ(Fetch(Partial(), {1000, {"weak_etag", "W/\"a\""}})->kind, Kind::kChanged);
+}
+
+TEST(HttpAnswerTest, WhatIsNoAnswerToARangeIsTriedAgain) {
+  HttpAnswer page;
+  page.status = 200;
+  page.content_length = 17;
+  page.content_type = "text/html; charset=utf-8";
+  EXPECT_EQ(Fetch(page)->kind, Kind::kRetry);
+  EXPECT_EQ(Fetch(page)->cause, "http://h/x: answered with an HTML page");
+  HttpAnswer nothing;
+  nothing.status = 200;
+  nothing.content_length = 0;
+  EXPECT_EQ(Fetch(nothing)->kind, Kind::kRetry);
+  HttpAnswer beyond;
+  beyond.status = 416;
+  EXPECT_EQ(Fetch(beyond)->kind, Kind::kRetry);
+  beyond.content_range = "bytes */1000";
+  EXPECT_EQ(Fetch(beyond)->kind, Kind::kRetry);
+  beyond.content_range = "bytes */50";
+  EXPECT_EQ(Fetch(beyond)->kind, Kind::kChanged);
+}
+
+TEST(HttpAnswerTest, AnEncodedAnswerIsNamedAsThat) {
+  HttpAnswer answer = Partial();
+  answer.content_encoding = "gzip";
+  const std::string cause =
+      "http://h/x: origin encodes the object's content (Content-Encoding: gzip)";
+  EXPECT_EQ(Fetch(answer)->cause, cause);
+  answer.status = 200;
+  EXPECT_EQ(Fetch(answer)->cause, cause);
+  EXPECT_EQ(std::get<Failure>(JudgeProbe(answer, kUrl)).cause, cause);
 }
 
 TEST(HttpAnswerTest, AnEndlessValidatorIsRefused) {
