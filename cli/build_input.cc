@@ -6,6 +6,8 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <string_view>
+#include <utility>
 
 #include "cachecore/unique_fd.h"
 
@@ -17,12 +19,14 @@ using cachecore::Status;
 using cachecore::UniqueFd;
 using Kind = BuildInput::Kind;
 
-constexpr char kArchivePrefix[] = "docker-archive:";
+constexpr std::pair<std::string_view, Kind> kArchivePrefixes[] = {
+    {"docker-archive:", Kind::kDockerArchive}, {"oci-archive:", Kind::kOciArchive}};
 constexpr char kDockerScheme[] = "docker://";
 constexpr char kOciScheme[] = "oci://";
 constexpr char kWhatMayBe[] =
-    "give a directory, an OCI layout (oci-layout:DIR[:TAG]), a docker archive "
-    "(docker-archive:FILE) or an image in a registry (docker://REGISTRY/REPO:TAG)";
+    "give a directory, an OCI layout (oci-layout:DIR[:TAG]), an archive "
+    "(docker-archive:FILE[:NAME] "
+    "or oci-archive:FILE[:TAG]) or an image in a registry (docker://REGISTRY/REPO:TAG)";
 constexpr size_t kTarMagicAt = 257;
 
 std::string Absolute(const std::string& path) {
@@ -35,13 +39,18 @@ std::string Absolute(const std::string& path) {
 
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 
-// A tar archive, plain or compressed with gzip.
+// A tar archive, plain or compressed with gzip, zstd, xz or bzip2.
 bool LooksLikeArchive(const std::string& path) {
   const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   char head[512] = {};
   if (!fd.valid() || read(fd.get(), head, sizeof head) < 2) return false;
-  return std::string_view(head + kTarMagicAt, 5) == "ustar" ||
-         std::string_view(head, 2) == "\x1f\x8b";
+  const std::string_view all(head, sizeof head);
+  return all.substr(kTarMagicAt).starts_with("ustar") || all.starts_with("\x1f\x8b") ||
+         all.starts_with("\x28\xb5\x2f\xfd") ||
+         all.starts_with(
+             "\xfd"
+             "7zXZ") ||
+         all.starts_with("BZh");
 }
 
 Result<BuildInput> OfPath(const std::string& text) {
@@ -59,18 +68,18 @@ Result<BuildInput> OfPath(const std::string& text) {
     return input;
   }
   if (S_ISREG(info.st_mode) && LooksLikeArchive(input.path)) {
-    input.kind = Kind::kDockerArchive;
+    input.kind = Kind::kArchive;
     return input;
   }
   return Status(EINVAL, text + " is neither a directory nor an archive; " + kWhatMayBe);
 }
 
-Result<BuildInput> OfArchive(const std::string& text) {
-  const std::string rest = text.substr(sizeof kArchivePrefix - 1);
+Result<BuildInput> OfArchive(const std::string& text, const std::string& rest, Kind kind) {
   const size_t colon = rest.find(':');
   ASSIGN_OR_RETURN(BuildInput input, OfPath(rest.substr(0, colon)));
   input.text = text;
-  if (input.kind != Kind::kDockerArchive) return Status(EINVAL, text + " is not an archive");
+  if (input.kind != Kind::kArchive) return Status(EINVAL, text + " is not an archive");
+  input.kind = kind;
   if (colon != std::string::npos) input.tag = rest.substr(colon + 1);
   return input;
 }
@@ -78,7 +87,9 @@ Result<BuildInput> OfArchive(const std::string& text) {
 }  // namespace
 
 Result<BuildInput> ParseBuildInput(const std::string& text) {
-  if (text.starts_with(kArchivePrefix)) return OfArchive(text);
+  for (const auto& [prefix, kind] : kArchivePrefixes) {
+    if (text.starts_with(prefix)) return OfArchive(text, text.substr(prefix.size()), kind);
+  }
   const bool is_docker = text.starts_with(kDockerScheme);
   if (!is_docker && !IsImageReference(text)) return OfPath(text);
   BuildInput input;

@@ -1,7 +1,8 @@
 // BuildInput: what `holdfast image build` is given to make an image of.
 //
-// Model    a prefix says what it is (oci-layout:, docker-archive:, docker:// and oci://); what has
-//          none is a path, and what is there decides: an OCI layout, a directory, or an archive.
+// Model    a prefix says what it is (oci-layout:, oci-archive:, docker-archive:, docker:// and
+//          oci://); what has none is a path, and what is there decides: an OCI layout, a directory,
+//          or an archive, whose kind is found out when it is read.
 // Errors   EINVAL or the errno of the path, with a sentence that says what may be given.
 // Threads  immutable value.
 
@@ -16,7 +17,7 @@
 namespace cli {
 
 struct BuildInput {
-  enum class Kind { kDirectory, kLayout, kDockerArchive, kRegistry };
+  enum class Kind { kDirectory, kLayout, kArchive, kDockerArchive, kOciArchive, kRegistry };
 
   Kind kind = Kind::kDirectory;
   std::string text;          // As it was given; for messages.

@@ -1,6 +1,5 @@
 #include "cli/container_layers.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,7 +10,6 @@
 #include "cli/content_digest.h"
 #include "cli/files.h"
 #include "cli/holdfast_manifest.h"
-#include "cli/image_tree.h"
 #include "cli/process.h"
 #include "cli/skopeo.h"
 
@@ -27,26 +25,31 @@ using Kind = BuildInput::Kind;
 constexpr char kInputLink[] = "input";
 constexpr char kLayersDirectory[] = "layers";
 constexpr char kLayersTag[] = "image";
+constexpr char kUnpackProgram[] = "holdfast-unpack";
 constexpr char kTreeDirectory[] = "tree";
+constexpr char kStargzAnnotation[] = "containerd.io/snapshot/stargz/toc.digest";
 
+// Compressed in whatever way: the archive's own bytes tell.
 bool IsTarLayer(const std::string& media_type) {
   for (const char* stem : {"application/vnd.oci.image.layer.v1.tar",
                            "application/vnd.oci.image.layer.nondistributable.v1.tar"}) {
-    if (media_type == stem || media_type == std::string(stem) + "+gzip") return true;
+    if (media_type == stem || media_type.starts_with(std::string(stem) + "+")) return true;
   }
   return false;
 }
 
-std::string SkopeoName(const BuildInput& input) {
-  const std::string tag = input.tag.empty() ? "" : ":" + input.tag;
-  switch (input.kind) {
-    case Kind::kLayout:
-      return "oci:" + std::string(kInputLink) + tag;
-    case Kind::kDockerArchive:
-      return "docker-archive:" + std::string(kInputLink) + tag;
-    default:
-      break;
-  }
+std::string BlobPath(const std::string& digest) {
+  return std::string(kLayersDirectory) + "/blobs/sha256/" + DigestHex(digest);
+}
+
+// Of what is not in a registry.
+std::string TransportOf(Kind kind) {
+  return kind == Kind::kLayout       ? "oci"
+         : kind == Kind::kOciArchive ? "oci-archive"
+                                     : "docker-archive";
+}
+
+std::string RemoteName(const BuildInput& input) {
   const ImageReference& image = input.reference;
   return "docker://" + image.registry + "/" + image.repository +
          (image.digest.empty() ? ":" + image.tag : "@" + image.digest);
@@ -61,7 +64,7 @@ Status ContainerLayers::Explain(const Status& why, const std::string& doing) con
     return Status(
         EFBIG, begin + "it has " + why.message() + "; if that is right, allow it with --max-size");
   }
-  if (why.message().find("no space left on device") != std::string::npos) {
+  if (why.message().find("o space left on device") != std::string::npos) {
     return Status(ENOSPC, begin + "the file system of " + work_ +
                               " is full; make room, or choose another with --tmp-dir");
   }
@@ -77,14 +80,20 @@ Result<std::string> ContainerLayers::Copy(Progress* progress) {
   ContainedProgram copy;
   ASSIGN_OR_RETURN(const std::string program, FindTool("skopeo", "skopeo"));
   ASSIGN_OR_RETURN(const std::unique_ptr<Skopeo> skopeo, Skopeo::Make(access_));
-  // An archive's layers have no media type of their own, and skopeo's guess is gzip.
-  copy.argv = {program, "copy", "--quiet",
-               input_.kind == Kind::kDockerArchive ? "--dest-compress-level=1"
-                                                   : "--dest-oci-accept-uncompressed-layers"};
+  // Layers are taken as they are.
+  copy.argv = {program, "--tmpdir=" + work_};
+  for (std::string& flag : SkopeoPolicyFlags()) copy.argv.push_back(std::move(flag));
+  copy.argv.insert(copy.argv.end(), {"copy", "--quiet", "--dest-oci-accept-uncompressed-layers"});
   if (is_remote) {
     for (std::string& flag : skopeo->AccessFlags("src-")) copy.argv.push_back(std::move(flag));
   }
-  copy.argv.push_back(SkopeoName(input_));
+  if (is_remote) {
+    copy.argv.push_back(RemoteName(input_));
+  } else {
+    ASSIGN_OR_RETURN(const std::string transport, LocalTransport());
+    copy.argv.push_back(transport + ":" + kInputLink +
+                        (input_.tag.empty() ? "" : ":" + input_.tag));
+  }
   copy.argv.push_back(std::string("oci:") + kLayersDirectory + ":" + kLayersTag);
   copy.directory = work_;
   // A registry's copy is made of names that are digests; credential helpers may write where they
@@ -103,13 +112,27 @@ Result<std::string> ContainerLayers::Copy(Progress* progress) {
   return ConfigOfCopy();
 }
 
-Result<std::string> ContainerLayers::ConfigOfCopy() const {
-  const std::string layout = work_ + "/" + kLayersDirectory;
-  const auto blob = [&layout](const std::string& digest) -> Result<std::string> {
+Result<std::string> ContainerLayers::LocalTransport() const {
+  if (input_.kind != Kind::kArchive) return TransportOf(input_.kind);
+  ContainedProgram look;
+  ASSIGN_OR_RETURN(const std::string program, FindProgram(kUnpackProgram));
+  look.argv = {program, "--transport", kInputLink};
+  look.directory = work_;
+  Result<std::string> transport = OutputOfContained(look);
+  if (!transport.ok()) return Explain(transport.status(), "copied");
+  if (!transport->empty()) return transport;
+  return Explain(Status(EINVAL,
+                        "it has neither a manifest.json, as a docker archive has, nor an "
+                        "oci-layout, as an OCI archive has"),
+                 "copied");
+}
+
+Result<std::string> ContainerLayers::ConfigOfCopy() {
+  const auto blob = [this](const std::string& digest) -> Result<std::string> {
     if (!IsDigest(digest)) return Status(EBADMSG, "it names a blob without a sha256 digest");
-    return ReadFile(layout + "/blobs/sha256/" + DigestHex(digest));
+    return ReadFile(work_ + "/" + BlobPath(digest));
   };
-  ASSIGN_OR_RETURN(const json index, ReadJsonFile(layout + "/index.json"));
+  ASSIGN_OR_RETURN(const json index, ReadJsonFile(work_ + "/" + kLayersDirectory + "/index.json"));
   const json& entries = JsonField(index, "manifests");
   if (!entries.is_array() || entries.size() != 1) {
     return Explain(Status(EBADMSG, "it is not one image"), "read");
@@ -117,8 +140,16 @@ Result<std::string> ContainerLayers::ConfigOfCopy() const {
   const Result<std::string> text = blob(JsonString(entries[0], "digest"));
   if (!text.ok()) return Explain(text.status(), "read");
   const json manifest = json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  const json& layers = JsonField(manifest, "layers");
-  for (const json& layer : layers) {
+  Result<std::string> config = blob(JsonString(JsonField(manifest, "config"), "digest"));
+  if (!config.ok()) return Explain(config.status(), "read");
+  RETURN_IF_ERROR(FindLayers(manifest, *config));
+  return config;
+}
+
+Status ContainerLayers::FindLayers(const json& manifest, const std::string& config) {
+  const json rootfs = JsonField(json::parse(config, nullptr, /*allow_exceptions=*/false), "rootfs");
+  const std::vector<std::string> diff_ids = JsonStrings(rootfs, "diff_ids");
+  for (const json& layer : JsonField(manifest, "layers")) {
     const std::string type = JsonString(layer, "mediaType");
     if (type == kErofsLayerType) {
       return Status(EMEDIUMTYPE, input_.text + " is a Holdfast image already");
@@ -127,31 +158,33 @@ Result<std::string> ContainerLayers::ConfigOfCopy() const {
       return Explain(Status(EMEDIUMTYPE, "it has a layer of type '" + type + "', no tar archive"),
                      "unpacked");
     }
+    const std::string digest = JsonString(layer, "digest");
+    if (!IsDigest(digest) || layers_.size() == diff_ids.size()) {
+      return Explain(Status(EBADMSG, "its config does not name each of its layers"), "read");
+    }
+    layers_.push_back({BlobPath(digest), diff_ids[layers_.size()],
+                       JsonField(layer, "annotations").contains(kStargzAnnotation)});
   }
-  Result<std::string> config = blob(JsonString(JsonField(manifest, "config"), "digest"));
-  if (!config.ok()) return Explain(config.status(), "read");
-  return config;
+  return {};
 }
 
 Result<std::string> ContainerLayers::Unpack(Progress* progress) {
   ContainedProgram unpack;
-  ASSIGN_OR_RETURN(const std::string program, FindTool("umoci", "umoci"));
-  unpack.argv = {
-      program,       "raw", "unpack", "--image", std::string(kLayersDirectory) + ":" + kLayersTag,
-      kTreeDirectory};
+  ASSIGN_OR_RETURN(const std::string program, FindProgram(kUnpackProgram));
+  unpack.argv = {program, kTreeDirectory};
+  for (const Layer& layer : layers_) {
+    unpack.argv.insert(unpack.argv.end(),
+                       {layer.path, layer.diff_id, layer.is_stargz ? "stargz" : "plain"});
+  }
   unpack.directory = work_;
   unpack.written_bytes_max = bytes_max_;
   unpack.on_progress = [progress](uint64_t bytes) { progress->At(bytes); };
   progress->Begin("unpacking them", 0);
-  ASSIGN_OR_RETURN(const timespec begun, FileSystemTime(work_));
   const Result<std::string> said = OutputOfContained(unpack);
   if (!said.ok()) return Explain(said.status(), "unpacked");
-  ASSIGN_OR_RETURN(const timespec ended, FileSystemTime(work_));
-  std::string tree = work_ + "/" + kTreeDirectory;
-  RETURN_IF_ERROR(SettleDirectoryTimes(tree, begun, ended));
   std::error_code ignored;  // It goes with the working directory anyhow; this makes room.
   std::filesystem::remove_all(work_ + "/" + kLayersDirectory, ignored);
-  return tree;
+  return work_ + "/" + kTreeDirectory;
 }
 
 }  // namespace cli

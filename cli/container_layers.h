@@ -2,7 +2,8 @@
 //
 // Model    skopeo copies the image into an OCI layout in the working directory, checking digests
 // and
-//          choosing the platform; umoci applies its layers, whiteouts and all, to one directory.
+//          choosing the platform; holdfast-unpack applies its layers, whiteouts and all, to one
+//          directory. Both run contained.
 // Errors   each begins with the input's name.
 // Threads  one thread only.
 // Owns     nothing: what it makes lies in the working directory.
@@ -11,7 +12,9 @@
 #define CLI_CONTAINER_LAYERS_H_
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "cachecore/status.h"
 #include "cli/build_input.h"
@@ -34,13 +37,24 @@ class ContainerLayers {
   cachecore::Result<std::string> Unpack(Progress* progress);
 
  private:
-  cachecore::Result<std::string> ConfigOfCopy() const;
+  struct Layer {
+    std::string path;  // In the working directory.
+    std::string diff_id;
+    bool is_stargz = false;
+  };
+
+  // What skopeo calls the input's kind.
+  cachecore::Result<std::string> LocalTransport() const;
+  // Also finds the layers.
+  cachecore::Result<std::string> ConfigOfCopy();
+  cachecore::Status FindLayers(const nlohmann::json& manifest, const std::string& config);
   cachecore::Status Explain(const cachecore::Status& why, const std::string& doing) const;
 
   const BuildInput& input_;
   const RegistryAccess& access_;
   const std::string work_;
   const uint64_t bytes_max_;
+  std::vector<Layer> layers_;  // From the lowest up.
 };
 
 }  // namespace cli

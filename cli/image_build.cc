@@ -159,7 +159,7 @@ Status ImageBuild::CheckTools() const {
   };
   for (const Tool& tool :
        {Tool{"mkfs.erofs", "erofs-utils", true}, Tool{"fsverity", "fsverity", true},
-        Tool{"skopeo", "skopeo", has_layers}, Tool{"umoci", "umoci", has_layers}}) {
+        Tool{"skopeo", "skopeo", has_layers}}) {
     if (!tool.is_needed) continue;
     RETURN_IF_ERROR(FindTool(tool.name, tool.package).status());
   }

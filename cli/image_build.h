@@ -1,6 +1,6 @@
 // BuildImage: makes a Holdfast image of a directory or of a container image.
 //
-// Model    layers are copied (skopeo), unpacked (umoci) and the tree is made an EROFS image
+// Model    layers are copied (skopeo), unpacked (holdfast-unpack) and the tree is made an EROFS image
 //          (mkfs.erofs), whose Merkle tree and fs-verity digest (fsverity) go into the manifest.
 //          The same input gives the same bytes, whatever the file system that holds it and the
 //          order of its directories.  All tools run contained; everything is made beside the output

@@ -57,8 +57,10 @@ Result<std::string> PushImage(const std::string& layout, const ImageReference& t
   }
 
   ContainedProgram push;
-  push.argv = {program, "copy", "--quiet", "--preserve-digests",
-               std::string("--digestfile=") + kDigestFile};
+  push.argv = {program};
+  for (std::string& flag : SkopeoPolicyFlags()) push.argv.push_back(std::move(flag));
+  push.argv.insert(push.argv.end(), {"copy", "--quiet", "--preserve-digests",
+                                     std::string("--digestfile=") + kDigestFile});
   for (std::string& flag : skopeo->AccessFlags("dest-")) push.argv.push_back(std::move(flag));
   push.argv.push_back(std::string("oci:") + kLayoutLink);
   push.argv.push_back("docker://" + target.registry + "/" + target.repository + ":" + target.tag);

@@ -1,18 +1,13 @@
 #include "cli/image_tree.h"
 
-#include <fcntl.h>
 #include <fts.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <set>
-#include <tuple>
 
-#include "cachecore/unique_fd.h"
 #include "cli/deadline.h"
 
 namespace cli {
@@ -20,7 +15,6 @@ namespace {
 
 using cachecore::Result;
 using cachecore::Status;
-using cachecore::UniqueFd;
 
 constexpr size_t kNameBytesMax = 254;  // Of mkfs.erofs 1.5; the file system itself takes 255.
 
@@ -46,10 +40,6 @@ Status Walk(const std::string& directory, const std::function<Status(const FTSEN
   }
 }
 
-bool IsBefore(const timespec& a, const timespec& b) {
-  return std::tie(a.tv_sec, a.tv_nsec) < std::tie(b.tv_sec, b.tv_nsec);
-}
-
 }  // namespace
 
 Result<TreeSize> MeasureTree(const std::string& directory) {
@@ -71,28 +61,6 @@ Result<TreeSize> MeasureTree(const std::string& directory) {
     return {};
   }));
   return size;
-}
-
-Result<timespec> FileSystemTime(const std::string& directory) {
-  std::string path = directory + "/.time-XXXXXX";
-  const UniqueFd fd(mkostemp(path.data(), O_CLOEXEC));
-  struct stat info = {};
-  if (!fd.valid() || fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, path);
-  unlink(path.c_str());
-  return info.st_mtim;
-}
-
-Status SettleDirectoryTimes(const std::string& directory, const timespec& from,
-                            const timespec& to) {
-  return Walk(directory, [&](const FTSENT& entry) -> Status {
-    const timespec& changed = entry.fts_statp->st_mtim;
-    if (entry.fts_info != FTS_DP || IsBefore(changed, from) || IsBefore(to, changed)) return {};
-    const timespec times[2] = {{0, 0}, {0, 0}};
-    if (utimensat(AT_FDCWD, entry.fts_path, times, AT_SYMLINK_NOFOLLOW) != 0) {
-      return Status::FromErrno(errno, entry.fts_path);
-    }
-    return {};
-  });
 }
 
 }  // namespace cli

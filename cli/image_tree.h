@@ -1,4 +1,4 @@
-// The tree that an image is made of: how large it is, and times that nobody chose.
+// The tree that an image is made of: how large it is.
 //
 // Errors   the errno of what can't be read, with its path.
 // Threads  thread-safe: no state.
@@ -8,7 +8,6 @@
 #define CLI_IMAGE_TREE_H_
 
 #include <cstdint>
-#include <ctime>
 #include <string>
 
 #include "cachecore/status.h"
@@ -21,13 +20,6 @@ struct TreeSize {
 };
 // ENAMETOOLONG for a name that mkfs.erofs can't take.
 cachecore::Result<TreeSize> MeasureTree(const std::string& directory);
-
-// The time that the file system which holds `directory` gives to what is made there now.
-cachecore::Result<timespec> FileSystemTime(const std::string& directory);
-// Sets the time of every directory changed between the two to 1970: it was made because a name was
-// below it, and no archive says anything of it.
-cachecore::Status SettleDirectoryTimes(const std::string& directory, const timespec& from,
-                                       const timespec& to);
 
 }  // namespace cli
 

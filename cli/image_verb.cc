@@ -170,7 +170,7 @@ int RunInspect(const InspectOptions& options) {
 
 void AddBuild(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<BuildOptions>();
-  app->add_option("SRC", options->input, "A directory, OCI layout, docker archive or docker://...")
+  app->add_option("SRC", options->input, "A directory, OCI layout, archive of one or of docker's, or docker://...")
       ->required();
   app->add_option("OUT", options->output, "The directory to make: an OCI layout")->required();
   app->add_flag("--force", options->force, "Replace an OCI layout that is there");

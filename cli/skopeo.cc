@@ -17,6 +17,8 @@ using cachecore::Status;
 namespace {
 
 constexpr size_t kErrorBytesMax = 4096;
+constexpr char kUserPolicy[] = "/.config/containers/policy.json";
+constexpr char kSystemPolicy[] = "/etc/containers/policy.json";
 
 int ErrnoOf(const std::string& sentence) {
   const auto says = [&sentence](const char* words) {
@@ -28,6 +30,15 @@ int ErrnoOf(const std::string& sentence) {
 }
 
 }  // namespace
+
+std::vector<std::string> SkopeoPolicyFlags() {
+  const char* const home = std::getenv("HOME");
+  const std::string own = home != nullptr ? std::string(home) + kUserPolicy : "";
+  // Named, since skopeo may run with another home directory.
+  if (!own.empty() && access(own.c_str(), F_OK) == 0) return {"--policy=" + own};
+  if (access(kSystemPolicy, F_OK) == 0) return {};
+  return {"--insecure-policy"};
+}
 
 std::string SkopeoSentence(const std::string& all_errors) {
   // Its last words; regular expressions take a stack as deep as what they look at is long.

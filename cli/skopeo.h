@@ -45,6 +45,10 @@ class Skopeo {
   std::string certificates_;  // Directory; "" when there are none.
 };
 
+// Which policy decides what skopeo may copy: the user's own, the machine's, or, where there is
+// neither, the one that Debian installs, which takes everything.
+std::vector<std::string> SkopeoPolicyFlags();
+
 // skopeo's last words, as a sentence.
 std::string SkopeoSentence(const std::string& errors);
 

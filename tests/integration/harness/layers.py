@@ -1,6 +1,7 @@
 """Container images made by hand: layers with everything that a tar archive can say, and layouts of them."""
 
 import gzip
+import hashlib
 import io
 import tarfile
 
@@ -60,11 +61,25 @@ def zeros_layer(name, size):
         gzip.compress(bytes(10240), mtime=0)
 
 
+class Compressed:
+    """A layer and what it is when compressed with "gzip", "zstd" or "none"."""
+
+    def __init__(self, layer, data, how, annotations=None):
+        self.layer, self.data, self.annotations = layer, data, annotations
+        self.media_type = LAYER_TYPE + ("" if how == "none" else "+" + how)
+
+
 def container_layout(directory, layers, config=None, tag="v1", layer_type=None):
-    """An OCI layout of an image with these layers: Layer, or the bytes of a compressed one."""
+    """An OCI layout of an image with these layers: Layer, Compressed, or the bytes of a compressed one."""
     layout = OciLayout(directory)
     descriptors, diffs = [], []
     for layer in layers:
+        if isinstance(layer, Compressed):
+            descriptors.append({"mediaType": layer.media_type, **layout.add_blob(layer.data)})
+            if layer.annotations:
+                descriptors[-1]["annotations"] = layer.annotations
+            diffs.append("sha256:" + hashlib.sha256(layer.layer.data()).hexdigest())
+            continue
         compressed = layer if isinstance(layer, bytes) else gzip.compress(layer.data(), mtime=0)
         descriptors.append({"mediaType": layer_type or LAYER_TYPE + "+gzip", **layout.add_blob(compressed)})
         diffs.append("sha256:" + "0" * 64 if isinstance(layer, bytes) else layout.add_blob(layer.data())["digest"])
