@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,6 +23,17 @@ using cachecore::UniqueFd;
 
 constexpr size_t kMaxOutput = 64 << 10;
 
+struct Pipe {
+  UniqueFd reader;
+  UniqueFd writer;
+
+  static Result<Pipe> Make() {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "make a pipe");
+    return Pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
+  }
+};
+
 // What service managers put into our environment for us alone.
 bool IsOurs(std::string_view variable) {
   for (const std::string_view prefix : {"NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_"}) {
@@ -32,13 +42,13 @@ bool IsOurs(std::string_view variable) {
   return false;
 }
 
-// How to start it: its end of `socket` as stdin and stdout.
+// How to start it.
 class SpawnPlan {
  public:
-  explicit SpawnPlan(int socket) {
+  SpawnPlan(int standard_input, int standard_output) {
     posix_spawn_file_actions_init(&actions_);
-    posix_spawn_file_actions_adddup2(&actions_, socket, STDIN_FILENO);
-    posix_spawn_file_actions_adddup2(&actions_, socket, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions_, standard_input, STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions_, standard_output, STDOUT_FILENO);
     posix_spawn_file_actions_addopen(&actions_, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addclosefrom_np(&actions_, STDERR_FILENO + 1);
     posix_spawnattr_init(&attributes_);
@@ -153,19 +163,20 @@ Status AwaitEnd(pid_t pid, const Patience& patience, bool is_wanted) {
 
 Result<std::string> RunForOutput(const std::vector<std::string>& argv, const std::string& input,
                                  Duration limit, const Cancel& cancel) {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
-    return Status::FromErrno(errno, "make a socket pair");
+  // Pipes, as a shell would use: a socket can't be opened by its name, /dev/stdin or /dev/stdout.
+  ASSIGN_OR_RETURN(Pipe in, Pipe::Make());
+  ASSIGN_OR_RETURN(Pipe out, Pipe::Make());
+  // While we hold both ends nothing can break the pipe; it takes what fits and does not block.
+  fcntl(in.writer.get(), F_SETFL, O_NONBLOCK);
+  if (write(in.writer.get(), input.data(), input.size()) != static_cast<ssize_t>(input.size())) {
+    return Status(EMSGSIZE, "ask " + argv[0] + ": the question is too long");
   }
-  const UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
-  ASSIGN_OR_RETURN(const pid_t pid, SpawnPlan(theirs.get()).Spawn(argv));
-  theirs.Reset();
-  // What fits into the socket's buffer, as credentials' questions do.
-  send(ours.get(), input.data(), input.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-  shutdown(ours.get(), SHUT_WR);
+  in.writer.Reset();
+  ASSIGN_OR_RETURN(const pid_t pid, SpawnPlan(in.reader.get(), out.writer.get()).Spawn(argv));
+  in.reader.Reset();
+  out.writer.Reset();
   const Patience patience(argv[0], limit, cancel);
-  Result<std::string> output = ReadAll(ours.get(), patience);
+  Result<std::string> output = ReadAll(out.reader.get(), patience);
   const Status ended = AwaitEnd(pid, patience, output.ok());
   if (!output.ok() || ended.ok()) return output;
   explicit_bzero(output->data(), output->size());

@@ -186,7 +186,7 @@ Status DeviceClient::Dispatch(std::string_view bytes, UniqueFd fd, bool fd_lost,
   }
   ++spent_;
   if (auto* open = std::get_if<wire::OpenMessage>(&message)) {
-    ++unanswered_;
+    unanswered_.emplace(open->msg_id, open->object_id);
     if (!fd.valid() && !fd_lost) return Status(EBADMSG, "holdfastd sent an OPEN without its file");
     if (!fd.valid()) {
       CopenError(open->msg_id, EMFILE, "the fetcher is out of file descriptors");
@@ -197,10 +197,12 @@ Status DeviceClient::Dispatch(std::string_view bytes, UniqueFd fd, bool fd_lost,
   } else if (fd.valid()) {
     return Status(EBADMSG, "holdfastd sent a file with a message that takes none");
   } else if (const auto* read = std::get_if<wire::ReadMessage>(&message)) {
-    ++unanswered_;
+    unanswered_.emplace(read->msg_id, read->object_id);
     handler->OnRead(read->msg_id, read->object_id, read->range);
   } else {
-    handler->OnClose(std::get<wire::CloseMessage>(message).object_id);
+    const ObjectId object = std::get<wire::CloseMessage>(message).object_id;
+    std::erase_if(unanswered_, [object](const auto& entry) { return entry.second == object; });
+    handler->OnClose(object);
   }
   return Status();
 }
@@ -214,18 +216,22 @@ Status DeviceClient::HandleReply(const wire::ReplyMessage& reply, DeviceHandler*
   const Packet packet = std::move(sent_.front());
   sent_.pop_front();
   for (size_t i = 0; i < reply.results.size(); ++i) {
-    if (reply.results[i] != 0) handler->OnRejected(packet.commands[i], -reply.results[i]);
+    if (reply.results[i] == 0) continue;
+    // The request that it speaks of has been withdrawn.
+    const auto* cause = std::get_if<wire::CauseCommand>(&packet.commands[i]);
+    if (cause != nullptr) Settled(cause->msg_id);
+    handler->OnRejected(packet.commands[i], -reply.results[i]);
   }
   return Status();
 }
 
 void DeviceClient::Copen(MsgId open, uint64_t size_bytes) {
-  Answered();
+  Settled(open);
   Queue({wire::CopenCommand{open, static_cast<int64_t>(size_bytes), 0}});
 }
 
 void DeviceClient::CopenError(MsgId open, int error, const std::string& cause) {
-  Answered();
+  Settled(open);
   Queue({wire::CauseCommand{open, cause}, wire::CopenCommand{open, 0, error}});
 }
 
@@ -234,12 +240,12 @@ void DeviceClient::Filled(ObjectId object, ByteRange range) {
 }
 
 void DeviceClient::Complete(ObjectId object, MsgId read) {
-  Answered();
+  Settled(read);
   Queue({wire::CreadCommand{object, read, 0}});
 }
 
 void DeviceClient::Fail(ObjectId object, MsgId read, int error, const std::string& cause) {
-  Answered();
+  Settled(read);
   Queue({wire::CauseCommand{read, cause}, wire::CreadCommand{object, read, error}});
 }
 
@@ -260,12 +266,8 @@ void DeviceClient::Close(ObjectId object) { Queue({wire::CloseCommand{object}});
 
 void DeviceClient::Restore() { Queue({wire::RestoreCommand{}}); }
 
-void DeviceClient::Answered() {
-  if (unanswered_ > 0) --unanswered_;
-}
-
 void DeviceClient::GrantCredits() {
-  if (spent_ < std::max(1u, credits_ / 4) || unanswered_ >= kMaxUnanswered) return;
+  if (spent_ < std::max(1u, credits_ / 4) || unanswered_.size() >= kMaxUnanswered) return;
   Queue({wire::CreditCommand{std::exchange(spent_, 0)}});
 }
 

@@ -26,6 +26,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "cachecore/byte_range.h"
@@ -140,14 +141,15 @@ class DeviceClient {
   void Queue(std::vector<cachecore::wire::Command> group);
   void Seal();
   void GrantCredits();
-  void Answered();
+  // A request that needs no answer any more: it has one, or the daemon has none such.
+  void Settled(MsgId request) { unanswered_.erase(request); }
 
   UniqueFd socket_;
   Generation generation_;
   uint32_t caps_ = 0;           // What both sides know.
   uint32_t credits_ = 0;        // What the daemon may have at most.
   uint32_t spent_ = 0;          // Messages received whose credit has not been given back.
-  size_t unanswered_ = 0;       // OPENs and READs.
+  std::unordered_map<MsgId, ObjectId> unanswered_;  // OPENs and READs, with their objects.
   uint32_t next_reply_ = 0;     // The packet number that the next REPLY must carry.
   Packet open_;                 // Being filled.
   std::deque<Packet> packets_;  // Complete, waiting for the socket.

@@ -92,7 +92,7 @@ Status Fetcher::Run(int stop_fd, UniqueFd kept) {
 Status Fetcher::Serve(int stop_fd) {
   context_ = std::make_unique<FetchContext>(
       FetchContext{options_.fetch, client_.get(), clock_, &random_, &trees_,
-                   [this](ObjectId id, Duration at) { timers_.emplace(at, id); },
+                   [this](ObjectId id, Duration at) { timers_.WakeAt(id, at); },
                    [this](const std::string& volume, const std::string& stamp) {
                      return sources_.IsOther(volume, stamp);
                    }});
@@ -116,7 +116,7 @@ Status Fetcher::Serve(int stop_fd) {
 void Fetcher::DropAll() {
   objects_.clear();
   busy_.clear();
-  timers_.clear();
+  timers_.Clear();
   context_.reset();
   client_.reset();
 }
@@ -125,7 +125,7 @@ Duration Fetcher::NextTimeout() const {
   if (!file_.idle()) return Duration::zero();
   const Duration now = clock_.Now();
   Duration timeout = kIdleTimeout;
-  if (!timers_.empty()) timeout = std::min(timeout, timers_.begin()->first - now);
+  if (const auto next = timers_.Next()) timeout = std::min(timeout, *next - now);
   if (hooks_.alive_interval != Duration::zero()) {
     timeout = std::min(timeout, lived_ + hooks_.alive_interval - now);
   }
@@ -134,11 +134,14 @@ Duration Fetcher::NextTimeout() const {
 
 void Fetcher::FireTimers() {
   const Duration now = clock_.Now();
-  while (!timers_.empty() && timers_.begin()->first <= now) {
-    const auto object = objects_.find(timers_.begin()->second);
-    timers_.erase(timers_.begin());
-    if (object != objects_.end()) object->second->OnTimer();
+  while (const auto id = timers_.TakeDue(now)) {
+    if (const auto object = objects_.find(*id); object != objects_.end()) object->second->OnTimer();
   }
+}
+
+void Fetcher::Drop(ObjectId id) {
+  objects_.erase(id);
+  timers_.Cancel(id);
 }
 
 void Fetcher::Schedule() {
@@ -147,7 +150,7 @@ void Fetcher::Schedule() {
   for (auto it = busy_.begin(); it != busy_.end();) {
     const auto object = objects_.find(*it);
     if (object == objects_.end() || object->second->idle() || object->second->failed()) {
-      if (object != objects_.end() && object->second->failed()) objects_.erase(object);
+      if (object != objects_.end() && object->second->failed()) Drop(*it);
       it = busy_.erase(it);
       continue;
     }
@@ -191,23 +194,27 @@ void Fetcher::OnRead(MsgId msg_id, ObjectId object_id, ByteRange range) {
   busy_.insert(object_id);
 }
 
-void Fetcher::OnClose(ObjectId object_id) { objects_.erase(object_id); }
+void Fetcher::OnClose(ObjectId object_id) { Drop(object_id); }
 
 void Fetcher::OnRejected(const wire::Command& command, int error) {
   if (error != EINVAL) {
     const std::string text = wire::FormatCommand(command);
     LOG(WARNING) << "holdfastd refused \"" << text.substr(0, 80) << "\": " << std::strerror(error);
-    // It is not open there, and will not be closed.
-    if (const auto* copen = std::get_if<wire::CopenCommand>(&command)) {
-      std::erase_if(objects_,
-                    [copen](const auto& entry) { return entry.second->IsOpenedBy(copen->msg_id); });
-    }
-    return;
   }
-  // A READ that the daemon has no cause to note for has been withdrawn.
-  const auto* cause = std::get_if<wire::CauseCommand>(&command);
-  if (cause == nullptr) return;
-  for (auto& [id, object] : objects_) object->ForgetRead(cause->msg_id);
+  // What was refused so is not open there, and no CLOSE of it will come.
+  std::optional<ObjectId> closed;
+  if (const auto* verity = std::get_if<wire::VerityCommand>(&command)) closed = verity->object_id;
+  std::optional<MsgId> open;
+  if (const auto* copen = std::get_if<wire::CopenCommand>(&command)) open = copen->msg_id;
+  // A request that the daemon has no cause to note for has been withdrawn.
+  if (const auto* cause = std::get_if<wire::CauseCommand>(&command)) {
+    for (auto& [id, object] : objects_) object->ForgetRead(cause->msg_id);
+    open = cause->msg_id;
+  }
+  for (const auto& [id, object] : objects_) {
+    if (open && object->IsOpenedBy(*open)) closed = id;
+  }
+  if (closed) Drop(*closed);
 }
 
 }  // namespace fetcher

@@ -12,7 +12,6 @@
 #define FETCHER_FETCHER_H_
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <random>
 #include <set>
@@ -27,6 +26,7 @@
 #include "fetcher/http_backend.h"
 #include "fetcher/object_fetcher.h"
 #include "fetcher/source_table.h"
+#include "fetcher/timers.h"
 
 namespace fetcher {
 
@@ -78,6 +78,7 @@ class Fetcher : private DeviceHandler {
   // Serves one attachment.  OK when told to stop.
   Status Serve(int stop_fd);
   void FireTimers();
+  void Drop(ObjectId id);
   // Starts what can be started, oldest first.
   void Schedule();
   Duration NextTimeout() const;
@@ -96,7 +97,7 @@ class Fetcher : private DeviceHandler {
   std::unique_ptr<FetchContext> context_;  // Of the current attachment.
   std::unordered_map<ObjectId, std::unique_ptr<ObjectFetcher>> objects_;
   std::set<ObjectId> busy_;  // Those that are not idle.
-  std::multimap<Duration, ObjectId> timers_;
+  Timers timers_;            // For their OnTimer.
   uint64_t next_order_ = 0;
 };
 

@@ -30,10 +30,14 @@ DEFINE_string(max_range, "16M", "largest range of one request");
 DEFINE_string(retry_budget, "0", "give a read up when it has failed for so long; 0 is never");
 DEFINE_string(confirm_change, "4s",
               "believe that an object has changed when an origin has said so for so long");
-DEFINE_string(open_retry_budget, "3s", "the same for the first OPEN of an object");
-DEFINE_string(low_speed_limit, "1K", "a transfer below so many bytes a second has stalled ...");
+DEFINE_string(open_retry_budget, "0", "the same for the first OPEN of an object");
+DEFINE_string(low_speed_limit, "1K",
+              "a transfer whose bytes flow at less a second has stalled; 0: never ...");
 DEFINE_string(low_speed_time, "10s", "... if it goes on for so long");
-DEFINE_string(connect_timeout, "10s", "give a connection up when it takes longer");
+DEFINE_string(connect_timeout, "10s",
+              "give a connection up that takes longer; each further try gets twice as long, up to 5m");
+DEFINE_string(first_byte_timeout, "10s",
+              "the same for an answer's first byte, from when the request was sent");
 DEFINE_int32(max_redirects, 5, "redirects followed per request");
 DEFINE_uint32(credits, 256, "messages that the daemon may send ahead, at most 4096");
 DEFINE_string(fault_file, "",
@@ -80,6 +84,12 @@ Status ReadFlags(fetcher::FetcherOptions* options) {
   ASSIGN_OR_RETURN(options->http.low_speed_limit, ParseSize(FLAGS_low_speed_limit));
   ASSIGN_OR_RETURN(options->http.low_speed_time, ParseDuration(FLAGS_low_speed_time));
   ASSIGN_OR_RETURN(options->http.connect_timeout, ParseDuration(FLAGS_connect_timeout));
+  ASSIGN_OR_RETURN(options->http.first_byte_timeout, ParseDuration(FLAGS_first_byte_timeout));
+  for (const auto time : {options->http.connect_timeout, options->http.first_byte_timeout}) {
+    if (time < std::chrono::milliseconds(1)) {
+      return Status(EINVAL, "--connect_timeout and --first_byte_timeout are at least 1ms");
+    }
+  }
   return Status();
 }
 

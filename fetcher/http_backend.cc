@@ -223,6 +223,15 @@ bool HttpFetch::Store() {
 
 }  // namespace
 
+HttpBackend::HttpBackend(HttpSite site, HttpEngine* engine)
+    : site_([&] {
+        const HttpOptions& options = engine->options();
+        site.patience = std::make_shared<HttpPatience>(HttpPatience{
+            GrowingLimit(options.connect_timeout), GrowingLimit(options.first_byte_timeout)});
+        return std::move(site);
+      }()),
+      engine_(engine) {}
+
 std::unique_ptr<Transfer> HttpBackend::Probe(const std::string& key, bool afresh,
                                              ProbeDone done) {
   return std::make_unique<HttpProbe>(engine_, site_, key, afresh, std::move(done));

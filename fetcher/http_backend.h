@@ -23,7 +23,7 @@ namespace fetcher {
 class HttpBackend : public Backend {
  public:
   // `engine` outlives this.
-  HttpBackend(HttpSite site, HttpEngine* engine) : site_(std::move(site)), engine_(engine) {}
+  HttpBackend(HttpSite site, HttpEngine* engine);
 
   std::unique_ptr<Transfer> Probe(const std::string& key, bool afresh, ProbeDone done) override;
   std::unique_ptr<Transfer> Fetch(FetchRequest request, FetchSink* sink) override;

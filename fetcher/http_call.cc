@@ -23,9 +23,9 @@ size_t TakeBody(char* data, size_t, size_t size, void* to) {
   return size;
 }
 
-void SetUp(CURL* easy, const HttpCall& call, const HttpOptions& options, char* error_text,
+void SetUp(CURL* easy, const HttpCall& call, Duration connect_timeout, char* error_text,
            std::string* body) {
-  SetCommonOptions(easy, options);
+  SetCommonOptions(easy, connect_timeout);
   curl_easy_setopt(easy, CURLOPT_URL, call.url.c_str());
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error_text);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &TakeBody);
@@ -62,15 +62,15 @@ Result<CURLcode> Perform(CURLM* multi, Duration limit, const Cancel& cancel) {
 
 }  // namespace
 
-Result<HttpReply> CallHttp(const HttpCall& call, const HttpOptions& options, Duration limit,
-                           const Cancel& cancel) {
+Result<HttpReply> CallHttp(const HttpCall& call, Duration limit, const Cancel& cancel) {
   const std::unique_ptr<CURLM, CURLMcode (*)(CURLM*)> multi(curl_multi_init(), curl_multi_cleanup);
   const std::unique_ptr<CURL, void (*)(CURL*)> easy(curl_easy_init(), curl_easy_cleanup);
   if (!multi || !easy) return Status(ENOMEM, "libcurl does not start");
   const std::string shown = RedactUrl(call.url);
   char error_text[CURL_ERROR_SIZE] = {};
   HttpReply reply;
-  SetUp(easy.get(), call, options, error_text, &reply.body);
+  // Perform's limit comes first, whatever it is spent on.
+  SetUp(easy.get(), call, 2 * limit, error_text, &reply.body);
   curl_multi_add_handle(multi.get(), easy.get());
   const Result<CURLcode> code = Perform(multi.get(), limit, cancel);
   if (code.ok() && *code == CURLE_OK) reply.answer = AnswerOf(easy.get());
@@ -80,7 +80,7 @@ Result<HttpReply> CallHttp(const HttpCall& call, const HttpOptions& options, Dur
   } else if (*code == CURLE_WRITE_ERROR) {
     status = Status(EMSGSIZE, shown + ": the answer is too long");
   } else if (*code != CURLE_OK) {
-    const Failure failure = JudgeCurl(easy.get(), *code, error_text, options, shown);
+    const Failure failure = JudgeCurl(easy.get(), *code, error_text, shown);
     status = Status(failure.error, failure.cause);
   }
   curl_multi_remove_handle(multi.get(), easy.get());

@@ -33,8 +33,8 @@ struct HttpReply {
   std::string body;
 };
 
-cachecore::Result<HttpReply> CallHttp(const HttpCall& call, const HttpOptions& options,
-                                      Duration limit, const Cancel& cancel);
+// `limit` is for all of it, connecting included.
+cachecore::Result<HttpReply> CallHttp(const HttpCall& call, Duration limit, const Cancel& cancel);
 
 // As a value in a query or form.
 std::string UrlEncode(const std::string& text);

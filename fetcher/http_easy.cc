@@ -34,20 +34,16 @@ std::string JoinedHeadersOf(CURL* easy, const char* name) {
 
 }  // namespace
 
-void SetCommonOptions(CURL* easy, const HttpOptions& options) {
-  const auto ms = [](Duration duration) {
-    return static_cast<long>(std::chrono::ceil<std::chrono::milliseconds>(duration).count());
-  };
+void SetCommonOptions(CURL* easy, Duration connect_timeout) {
+  const auto connect_ms = std::chrono::ceil<std::chrono::milliseconds>(connect_timeout).count();
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReceiveBuffer);
-  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, ms(options.connect_timeout));
-  curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, static_cast<long>(options.low_speed_limit));
-  curl_easy_setopt(
-      easy, CURLOPT_LOW_SPEED_TIME,
-      static_cast<long>(std::chrono::ceil<std::chrono::seconds>(options.low_speed_time).count()));
+  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(connect_ms));
+  // Ending a transfer must not wait for the thread that looks its host up.
+  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(easy, CURLOPT_USERAGENT, "holdfast-fetcherd/" HOLDFAST_VERSION);
 }
 
@@ -78,13 +74,22 @@ HttpAnswer AnswerOf(CURL* easy) {
   return answer;
 }
 
-Failure JudgeCurl(CURL* easy, CURLcode code, const char* text, const HttpOptions& options,
-                  const std::string& url) {
+bool IsCertificateRefusal(CURLcode code, const char* text) {
+  if (code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CLIENTCERT) return true;
+  // TLS 1.2 refuses in the handshake, 1.3 behind it; OpenSSL's words have the alert in them.
+  const bool in_tls =
+      code == CURLE_SSL_CONNECT_ERROR || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR;
+  return in_tls && std::strstr(text, "alert") != nullptr;
+}
+
+Failure JudgeCurl(CURL* easy, CURLcode code, const char* text, const std::string& url) {
   const auto fail = [&url](Kind kind, int error, const std::string& what) {
     return Failure{kind, error, url + ": " + what, Duration::zero()};
   };
   long os_error = 0;
-  curl_off_t connected_us = 0;
+  if (code != CURLE_SSL_CERTPROBLEM && IsCertificateRefusal(code, text)) {
+    return fail(Kind::kRetry, EPROTO, std::string("TLS: ") + text);
+  }
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
@@ -94,11 +99,8 @@ Failure JudgeCurl(CURL* easy, CURLcode code, const char* text, const HttpOptions
       return fail(
           Kind::kRetry, EHOSTUNREACH,
           os_error ? LowerCase(std::strerror(static_cast<int>(os_error))) : "could not connect");
-    case CURLE_OPERATION_TIMEDOUT:
-      curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
-      if (connected_us == 0) return fail(Kind::kRetry, EHOSTUNREACH, "connecting timed out");
-      return fail(Kind::kRetry, EIO,
-                  "stalled (under " + std::to_string(options.low_speed_limit) + " bytes a second)");
+    case CURLE_OPERATION_TIMEDOUT:  // Nothing else has a limit of libcurl's.
+      return fail(Kind::kRetry, EHOSTUNREACH, "connecting timed out");
     case CURLE_UNSUPPORTED_PROTOCOL:
       return fail(Kind::kRefused, EIO, "redirected to a protocol that is not allowed");
     case CURLE_SSL_CONNECT_ERROR:

@@ -16,7 +16,7 @@
 namespace fetcher {
 
 // What all our transfers have in common; redirects are not followed.
-void SetCommonOptions(CURL* easy, const HttpOptions& options);
+void SetCommonOptions(CURL* easy, Duration connect_timeout);
 
 // Gives it a certificate or key as text, which it copies.
 void SetBlob(CURL* easy, CURLoption option, const std::string& text);
@@ -25,8 +25,10 @@ void SetBlob(CURL* easy, CURLoption option, const std::string& text);
 HttpAnswer AnswerOf(CURL* easy);
 
 // What a libcurl error means.  `text` is the handle's error buffer.
-Failure JudgeCurl(CURL* easy, CURLcode code, const char* text, const HttpOptions& options,
-                  const std::string& url);
+Failure JudgeCurl(CURL* easy, CURLcode code, const char* text, const std::string& url);
+
+// Whether it means that the peer refuses our certificate, or can't be shown it.
+bool IsCertificateRefusal(CURLcode code, const char* text);
 
 }  // namespace fetcher
 

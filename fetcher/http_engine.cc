@@ -65,10 +65,14 @@ void HttpEngine::Wait(std::span<pollfd> others, Duration timeout) {
     if (other.events & POLLOUT) events |= CURL_WAIT_POLLOUT;
     fds.push_back({other.fd, events, 0});
   }
+  const Duration now = cachecore::Clock::Monotonic().Now();
   for (const HttpTransfer* transfer : transfers_) {
     if (transfer->has_refusal()) timeout = Duration::zero();
     if (transfer->is_parked()) timeout = std::min(timeout, kAskAgain);
     if (transfer->HasGathered(Duration::max())) timeout = std::min(timeout, options_.gather_time);
+    if (const auto deadline = transfer->Deadline()) {
+      timeout = std::clamp(*deadline - now, Duration::zero(), timeout);
+    }
   }
   const auto limit =
       std::chrono::ceil<std::chrono::milliseconds>(std::min(timeout, kLongestWait)).count();
@@ -90,6 +94,15 @@ void HttpEngine::AdvanceParked() {
   }
 }
 
+void HttpEngine::EndOverdue() {
+  const Duration now = cachecore::Clock::Monotonic().Now();
+  const std::vector<HttpTransfer*> all = transfers_;
+  for (HttpTransfer* transfer : all) {
+    const auto place = std::find(transfers_.begin(), transfers_.end(), transfer);
+    if (place != transfers_.end()) transfer->EndIfOverdue(now);
+  }
+}
+
 void HttpEngine::Run() {
   calls_.Reap();
   AdvanceParked();
@@ -104,6 +117,7 @@ void HttpEngine::Run() {
     const CURLcode code = message->data.result;
     transfer->OnDone(code);
   }
+  EndOverdue();
   const Duration due = cachecore::Clock::Monotonic().Now() - options_.gather_time;
   for (HttpTransfer* transfer : transfers_) {
     if (transfer->HasGathered(due)) transfer->StoreGathered();

@@ -23,9 +23,12 @@ using cachecore::Duration;
 class HttpTransfer;
 
 struct HttpOptions {
-  uint64_t low_speed_limit = 1024;  // Bytes a second; slower for low_speed_time is a stall.
+  // Bytes a second; slower for low_speed_time, once they flow, is a stall.
+  uint64_t low_speed_limit = 1024;
   Duration low_speed_time = std::chrono::seconds(10);
+  // Of the first try; further ones get longer (http_patience.h).
   Duration connect_timeout = std::chrono::seconds(10);
+  Duration first_byte_timeout = std::chrono::seconds(10);
   int max_redirects = 5;
   // How long a slow origin's bytes may lie in memory: a reader may wait for the first of them, and
   // those that have not been declared when we die are fetched again.
@@ -60,6 +63,7 @@ class HttpEngine {
   void ReturnBuffer(std::unique_ptr<char[]> buffer);
   // Asks the authorizers of those that wait for one.
   void AdvanceParked();
+  void EndOverdue();
 
   const HttpOptions options_;
   void* const multi_;                     // CURLM

@@ -25,6 +25,10 @@ bool IsRedirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
+std::string Seconds(Duration time) {
+  return std::to_string(std::chrono::ceil<std::chrono::seconds>(time).count()) + " s";
+}
+
 bool IsSuccess(int status) { return (status >= 200 && status < 300) || status == 416; }
 
 }  // namespace
@@ -47,7 +51,8 @@ HttpTransfer::HttpTransfer(HttpEngine* engine, const HttpSite& site, const std::
       afresh_(afresh),
       easy_(engine->TakeEasy()),
       home_url_(site.Url(key)),
-      url_(home_url_) {
+      url_(home_url_),
+      watch_(engine->options().low_speed_limit, engine->options().low_speed_time) {
   engine->transfers_.push_back(this);
   Start();
 }
@@ -76,6 +81,9 @@ void HttpTransfer::Start() {
   drained_ = 0;
   error_body_.clear();
   error_text_[0] = '\0';
+  const Duration now = cachecore::Clock::Monotonic().Now();
+  connect_limit_ = site_.patience->connect.Get(now);
+  watch_.Begin(site_.patience->first_byte.Get(now));
   curl_easy_reset(easy_);
   SetUp();
   CHECK_EQ(curl_multi_add_handle(engine_->multi_, easy_), CURLM_OK);
@@ -114,7 +122,7 @@ void HttpTransfer::Stop() {
 }
 
 void HttpTransfer::SetUp() {
-  SetCommonOptions(easy_, engine_->options());
+  SetCommonOptions(easy_, connect_limit_);
   curl_easy_setopt(easy_, CURLOPT_URL, url_.c_str());
   curl_easy_setopt(easy_, CURLOPT_PRIVATE, this);
   curl_easy_setopt(easy_, CURLOPT_ERRORBUFFER, error_text_);
@@ -186,6 +194,10 @@ size_t HttpTransfer::WriteCallback(char* data, size_t, size_t size, void* self) 
 }
 
 bool HttpTransfer::TakeBody(const char* data, size_t size) {
+  const Duration now = cachecore::Clock::Monotonic().Now();
+  const bool is_first = !watch_.first_byte_took();
+  watch_.Bytes(now, size);
+  if (is_first) site_.patience->first_byte.Came(now, *watch_.first_byte_took());
   const int code = status();
   if (code == 200 || code == 206) return OnBody(data, size);
   error_body_.append(data, std::min(size, kMaxErrorBody - error_body_.size()));
@@ -205,8 +217,14 @@ void HttpTransfer::OnDone(CURLcode code) {
   Stop();
   // A body given up as too long or as not wanted is an answer all the same.
   if (code != CURLE_OK && code != CURLE_WRITE_ERROR) {
-    Failure failure = JudgeCurl(easy_, code, error_text_, engine_->options(), shown_url_);
-    if (code == CURLE_SSL_CERTPROBLEM && granted_.credentials && AskAgain({}, failure)) return;
+    Failure failure = JudgeError(code);
+    const bool with_certificate = granted_.credentials && !granted_.credentials->client_cert.empty();
+    if (with_certificate && IsCertificateRefusal(code, error_text_)) {
+      failure.kind = Kind::kRefused;
+      failure.error = EACCES;
+      failure.cause += " (with the client certificate)";
+      if (AskAgain({}, failure)) return;
+    }
     return Finish(std::move(failure));
   }
   const int code_of_answer = status();
@@ -216,6 +234,37 @@ void HttpTransfer::OnDone(CURLcode code) {
   } else if (!HandleRefusal()) {
     Finish(std::nullopt);
   }
+}
+
+Failure HttpTransfer::JudgeError(CURLcode code) {
+  Failure failure = JudgeCurl(easy_, code, error_text_, shown_url_);
+  if (code != CURLE_OPERATION_TIMEDOUT) return failure;
+  // The only time that libcurl keeps for us.
+  site_.patience->connect.TimedOut(cachecore::Clock::Monotonic().Now(), connect_limit_);
+  failure.cause += " (" + Seconds(connect_limit_) + ")";
+  return failure;
+}
+
+std::optional<Duration> HttpTransfer::Deadline() const {
+  return running_ ? watch_.Deadline() : std::nullopt;
+}
+
+void HttpTransfer::EndIfOverdue(Duration now) {
+  if (!running_) return;
+  curl_off_t sent_us = 0;
+  curl_easy_getinfo(easy_, CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+  if (sent_us > 0) watch_.Sent(now);
+  const TransferWatch::Verdict verdict = watch_.Judge(now);
+  if (verdict == TransferWatch::Verdict::kFine) return;
+  Stop();
+  if (verdict == TransferWatch::Verdict::kNoAnswer) {
+    const Duration limit = watch_.first_byte_limit();
+    site_.patience->first_byte.TimedOut(now, limit);
+    return Finish(Fail(Kind::kRetry, EIO, "no answer within " + Seconds(limit)));
+  }
+  Finish(Fail(Kind::kRetry, EIO,
+              "stalled (under " + std::to_string(engine_->options().low_speed_limit) +
+                  " bytes a second)"));
 }
 
 Failure HttpTransfer::Fail(Kind kind, int error, const std::string& what) const {

@@ -4,7 +4,8 @@
 //          until done.  Redirects are followed here, not by libcurl: the base URL's scheme, host
 //          and port are where credentials and the client certificate go, and the only place.  A
 //          refusal from there is told to the authorizer, and the request made once more.  Bodies
-//          that are not the object's end here; what means to be the object's goes to OnBody.
+//          that are not the object's end here; what means to be the object's goes to OnBody.  Each
+//          request is given as long as the site's HttpPatience says.
 // Threads  the event loop's.
 // Owns     an easy handle of the engine, while it lives.
 
@@ -21,6 +22,7 @@
 #include "fetcher/http_answer.h"
 #include "fetcher/http_authorizer.h"
 #include "fetcher/http_engine.h"
+#include "fetcher/http_patience.h"
 
 namespace fetcher {
 
@@ -35,6 +37,7 @@ struct HttpSite {
   std::shared_ptr<HttpAuthorizer> authorizer;  // Null: everybody is let in.
   // How keys are written in URLs here; null: as they are.
   std::string (*encode_key)(const std::string& key) = nullptr;
+  std::shared_ptr<HttpPatience> patience = nullptr;  // HttpBackend sets it.
 
   std::string Url(const std::string& key) const;
   std::string ShownUrl(const std::string& key) const;
@@ -49,6 +52,10 @@ class HttpTransfer : public Transfer {
   // For the engine.
   bool is_parked() const { return parked_; }
   bool has_refusal() const { return refusal_.has_value(); }
+  // When it will have been waited for too long; nullopt while that can't be said.
+  std::optional<Duration> Deadline() const;
+  // Ends it if it has been waited for too long.  May destroy *this.
+  void EndIfOverdue(Duration now);
   // REQUIRES: is_parked().  May destroy *this, as may OnDone.
   void Advance();
   void OnDone(CURLcode code);
@@ -106,6 +113,8 @@ class HttpTransfer : public Transfer {
   // Tells the authorizer how the answer took its credentials.  True: the request is under way anew.
   bool HandleRefusal();
   bool AskAgain(const HttpAnswer& answer, Failure failure);
+  // What libcurl's error means; tells the site's patience.
+  Failure JudgeError(CURLcode code);
   int status() const;
 
   HttpEngine* const engine_;
@@ -121,6 +130,8 @@ class HttpTransfer : public Transfer {
   bool is_home_ = true;  // That is at the site.
   int redirects_ = 0;
   bool running_ = false;  // libcurl has it.
+  TransferWatch watch_;
+  Duration connect_limit_{0};
   bool parked_ = false;   // It waits for the authorizer, or to report refusal_.
   bool asked_again_ = false;
   bool refused_ = false;

@@ -26,7 +26,7 @@ ObjectFetcher::ObjectFetcher(FetchContext* context, OpenRequest open, Source sou
       source_stamp_(std::move(source.stamp)),
       data_fd_(std::move(open.data_fd)),
       last_order_(order),
-      open_trouble_{RetryBudget(context->options.open_retry_budget), ""} {
+      open_trouble_{RetryBudget(context->options.open_retry_budget), "", Duration::zero()} {
   for (std::shared_ptr<Origin>& origin : source.origins) {
     const FetchOptions& options = context->options;
     OriginState state(RetryPolicy(options.retry_first, options.retry_cap, context->random));
@@ -84,7 +84,18 @@ void ObjectFetcher::ForgetRead(MsgId id) {
 }
 
 void ObjectFetcher::OnTimer() {
-  if (!failed_) FailExhausted();
+  if (failed_) return;
+  FailExhausted();
+  // There is one timer an object: what it stood in the way of is asked for again.
+  const Duration now = context_->clock.Now();
+  for (const OriginState& state : origins_) {
+    if (state.retry_at > now) context_->wake_at(id_, state.retry_at);
+  }
+  const auto keep = [this](const Trouble& trouble) {
+    if (const auto deadline = trouble.budget.Deadline()) context_->wake_at(id_, *deadline);
+  };
+  if (!open_) keep(open_trouble_);
+  for (const auto& [id, trouble] : troubles_) keep(trouble);
 }
 
 std::optional<uint64_t> ObjectFetcher::NextOrder() const {
@@ -256,10 +267,14 @@ void ObjectFetcher::OnFailure(size_t index, Failure failure) {
   OriginState& state = origins_[index];
   if (failure.kind == Kind::kChanged) failure = JudgeChange(&state, std::move(failure));
   VLOG(1) << "object " << key_ << ": " << failure.cause;
-  const Duration delay = state.policy.NextDelay(failure.retry_after);
+  // A transfer that was under way when the last failure came counts as part of that one: it may make
+  // the wait longer (Retry-After), not shorter.
+  const Duration now = context_->clock.Now();
+  const Duration wait =
+      state.retry_at > now ? failure.retry_after : state.policy.NextDelay(failure.retry_after);
   state.failure = failure;
   if (failure.kind == Kind::kRetry) {
-    state.retry_at = context_->clock.Now() + delay;
+    state.retry_at = std::max(state.retry_at, now + wait);
     context_->wake_at(id_, state.retry_at);
   } else {
     if (open_ && context_->source_changed(volume_, source_stamp_)) return Reopen();
@@ -323,15 +338,17 @@ void ObjectFetcher::Reopen() {
 }
 
 ObjectFetcher::Trouble& ObjectFetcher::TroubleOf(MsgId id) {
-  const Trouble none{RetryBudget(context_->options.retry_budget), ""};
+  const Trouble none{RetryBudget(context_->options.retry_budget), "", Duration::zero()};
   return troubles_.try_emplace(id, none).first->second;
 }
 
 void ObjectFetcher::TellTrouble(MsgId id, Trouble* trouble, const Failure& failure) {
-  trouble->budget.Start(context_->clock.Now());
+  const Duration now = context_->clock.Now();
+  trouble->budget.Start(now);
   if (const auto deadline = trouble->budget.Deadline()) context_->wake_at(id_, *deadline);
-  if (trouble->cause == failure.cause) return;
+  if (trouble->cause == failure.cause && now - trouble->told_at < context_->options.tell_again) return;
   trouble->cause = failure.cause;
+  trouble->told_at = now;
   context_->client->Cause(id, failure.cause);
 }
 

@@ -44,11 +44,14 @@ namespace fetcher {
 struct FetchOptions {
   uint64_t max_range = 16 << 20;             // Bytes of one transfer.
   Duration retry_budget = Duration::zero();  // Of a READ; zero is for ever.
-  Duration open_retry_budget = std::chrono::seconds(3);
+  Duration open_retry_budget = Duration::zero();
   Duration retry_first = std::chrono::milliseconds(50);
   Duration retry_cap = std::chrono::seconds(5);
   // An origin has changed when it has said so three times, at least so far apart in all.
   Duration confirm_change = std::chrono::seconds(4);
+  // How often the daemon is told the same cause again: its answer shows requests that have been
+  // withdrawn meanwhile, which would be kept for as long as the origin is away.
+  Duration tell_again = std::chrono::seconds(10);
 };
 
 // What all objects of one connection share.
@@ -118,6 +121,7 @@ class ObjectFetcher {
   struct Trouble {
     RetryBudget budget;
     std::string cause;  // What the daemon was told last.
+    Duration told_at = Duration::zero();
   };
   class Piece;
   class VerifiedPiece;

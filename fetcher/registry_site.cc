@@ -21,6 +21,9 @@ using cachecore::Status;
 
 constexpr char kRegistryScheme[] = "oci://";
 constexpr Duration kCallLimit = std::chrono::seconds(20);
+// A helper that takes longer is given more time so often before requests are made without it.
+constexpr int kSlowHelperTries = 2;
+
 // Says in the registry's own words why, and where the credentials come from that it did not like.
 class RegistryAuthorizer : public RenewingAuthorizer {
  public:
@@ -53,30 +56,32 @@ bool IsPlain(const std::string& text) {
 
 class Bringer {
  public:
-  Bringer(const RegistryConfig& config, const HttpOptions& options, const Cancel& cancel)
-      : config_(config), options_(options), cancel_(cancel) {}
+  Bringer(const RegistryConfig& config, const Renewal& renewal, const Cancel& cancel)
+      : config_(config), renewal_(renewal), cancel_(cancel), limit_(renewal.Limit(kCallLimit)) {}
 
-  Result<BroughtCredentials> Bring(const Renewal& renewal);
+  Result<BroughtCredentials> Bring();
 
  private:
   // What an unauthenticated request is answered; "" when it is let in.
   Result<std::string> AskForChallenge() const;
-  Result<RegistryCredentials> FindCredentials() const;
-  Result<RegistryCredentials> AskHelper(const AuthChoice& choice) const;
-  Result<BroughtCredentials> BringBasic() const;
-  Result<BroughtCredentials> BringToken(const Challenge& challenge) const;
+  Result<RegistryCredentials> FindCredentials();
+  Result<RegistryCredentials> AskHelper(const AuthChoice& choice);
+  Result<BroughtCredentials> BringBasic();
+  Result<BroughtCredentials> BringToken(const Challenge& challenge);
   Result<HttpReply> AskTokenService(const Challenge& challenge,
                                     const RegistryCredentials& credentials) const;
 
   const RegistryConfig& config_;
-  const HttpOptions& options_;
+  const Renewal& renewal_;
   const Cancel& cancel_;
+  const Duration limit_;
+  std::string helper_trouble_;   // Why the helper gave nothing, behind "; ".
   HttpCredentials certificate_;  // That alone, which goes to the registry's own host only.
 };
 
-Result<BroughtCredentials> Bringer::Bring(const Renewal& renewal) {
+Result<BroughtCredentials> Bringer::Bring() {
   ASSIGN_OR_RETURN(certificate_, ReadCredentialFiles(config_.certificate));
-  std::string header = renewal.challenge;
+  std::string header = renewal_.challenge;
   if (header.empty()) {
     ASSIGN_OR_RETURN(header, AskForChallenge());
     if (header.empty()) return BroughtCredentials{certificate_, std::nullopt};
@@ -97,14 +102,14 @@ Result<std::string> Bringer::AskForChallenge() const {
   call.ca_file = config_.ca_file;
   call.client_cert = certificate_.client_cert;
   call.client_key = certificate_.client_key;
-  ASSIGN_OR_RETURN(const HttpReply reply, CallHttp(call, options_, kCallLimit, cancel_));
+  ASSIGN_OR_RETURN(const HttpReply reply, CallHttp(call, limit_, cancel_));
   if (reply.answer.status == 401) return reply.answer.www_authenticate;
   // Redirects and the like: the blobs themselves will tell.
   if (reply.answer.status < 500) return std::string();
   return Status(EIO, call.url + ": " + DescribeHttpStatus(reply.answer.status));
 }
 
-Result<RegistryCredentials> Bringer::FindCredentials() const {
+Result<RegistryCredentials> Bringer::FindCredentials() {
   if (config_.options.auth_file.empty()) return RegistryCredentials();
   ASSIGN_OR_RETURN(const std::string text,
                    cachecore::ReadSecretFile(config_.options.auth_file, "auth file"));
@@ -115,27 +120,34 @@ Result<RegistryCredentials> Bringer::FindCredentials() const {
   return AskHelper(choice);
 }
 
-Result<RegistryCredentials> Bringer::AskHelper(const AuthChoice& choice) const {
+// A helper ends with an error, too, when it is asked about a server that it does not know, and a
+// public image needs no credentials: without an answer the request is made with what else there is.
+// If that is refused, the refusal's sentence tells about the helper.
+Result<RegistryCredentials> Bringer::AskHelper(const AuthChoice& choice) {
   const std::string program = "docker-credential-" + choice.helper;
   const Result<std::string> output =
-      RunForOutput({program, "get"}, choice.server + "\n", kCallLimit, cancel_);
+      RunForOutput({program, "get"}, choice.server + "\n", limit_, cancel_);
+  const int error = output.status().error();
+  const bool may_be_slow = error == ETIMEDOUT && renewal_.timeouts < kSlowHelperTries;
+  if (error == ECANCELED || may_be_slow) return output.status();
   if (!output.ok()) {
-    // So ends every helper that was asked about a server that it does not know.
-    if (output.status().error() == ECHILD && !choice.credentials.empty()) return choice.credentials;
-    return Status(output.status()).WithContext("no credentials for " + choice.server);
+    helper_trouble_ = "; " + output.status().message();
+    return choice.credentials;
   }
   Result<RegistryCredentials> answer = ParseHelperAnswer(*output);
-  if (!answer.ok()) return std::move(answer).status().WithContext(program);
-  return answer;
+  if (answer.ok()) return answer;
+  helper_trouble_ = "; " + program + ": " + answer.status().message();
+  return choice.credentials;
 }
 
-Result<BroughtCredentials> Bringer::BringBasic() const {
+Result<BroughtCredentials> Bringer::BringBasic() {
   ASSIGN_OR_RETURN(RegistryCredentials found, FindCredentials());
   if (found.user.empty() && found.password.empty()) {
     return Status(EACCES, config_.Registry() + " wants a user and a password, and " +
                               (config_.options.auth_file.empty()
                                    ? "there is no auth file (--auth-file)"
-                                   : config_.options.auth_file + " has none for it"));
+                                   : config_.options.auth_file + " has none for it") +
+                              helper_trouble_);
   }
   BroughtCredentials brought{certificate_, std::nullopt};
   brought.credentials.user = std::move(found.user);
@@ -175,10 +187,10 @@ Result<HttpReply> Bringer::AskTokenService(const Challenge& challenge,
     call.password = credentials.password;
     call.url += (call.url.find('?') == std::string::npos ? "?" : "&") + question;
   }
-  return CallHttp(call, options_, kCallLimit, cancel_);
+  return CallHttp(call, limit_, cancel_);
 }
 
-Result<BroughtCredentials> Bringer::BringToken(const Challenge& challenge) const {
+Result<BroughtCredentials> Bringer::BringToken(const Challenge& challenge) {
   ASSIGN_OR_RETURN(const RegistryCredentials credentials, FindCredentials());
   Result<HttpReply> reply = AskTokenService(challenge, credentials);
   const std::string service = "the token service of " + config_.Registry();
@@ -186,8 +198,9 @@ Result<BroughtCredentials> Bringer::BringToken(const Challenge& challenge) const
   if (reply->answer.status != 200) {
     return Status(EACCES,
                   service + " answers " + DescribeHttpStatus(reply->answer.status) + " to " +
-                      (credentials.empty() ? "somebody without credentials"
-                                           : "the credentials in " + config_.options.auth_file));
+                      (credentials.empty() ? "a request without credentials"
+                                           : "the credentials in " + config_.options.auth_file) +
+                      helper_trouble_);
   }
   Result<RegistryToken> token = ParseToken(reply->body);
   if (!token.ok()) return std::move(token).status().WithContext(service);
@@ -218,18 +231,16 @@ HttpSite MakeRegistrySite(const RegistryConfig& config, HttpEngine* engine) {
   site.shown_base_url = config.url;
   site.ca_file = config.ca_file;
   site.key_is_digest = true;
-  const auto bring = [config, options = engine->options()](const Renewal& renewal,
-                                                           const Cancel& cancel) {
-    return BringRegistryCredentials(config, options, renewal, cancel);
+  const auto bring = [config](const Renewal& renewal, const Cancel& cancel) {
+    return BringRegistryCredentials(config, renewal, cancel);
   };
   site.authorizer = std::make_shared<RegistryAuthorizer>(config, bring, engine);
   return site;
 }
 
 Result<BroughtCredentials> BringRegistryCredentials(const RegistryConfig& config,
-                                                    const HttpOptions& options,
                                                     const Renewal& renewal, const Cancel& cancel) {
-  return Bringer(config, options, cancel).Bring(renewal);
+  return Bringer(config, renewal, cancel).Bring();
 }
 
 }  // namespace fetcher

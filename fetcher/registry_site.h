@@ -42,7 +42,6 @@ struct RegistryConfig {
 HttpSite MakeRegistrySite(const RegistryConfig& config, HttpEngine* engine);
 
 cachecore::Result<BroughtCredentials> BringRegistryCredentials(const RegistryConfig& config,
-                                                               const HttpOptions& options,
                                                                const Renewal& renewal,
                                                                const Cancel& cancel);
 

@@ -8,6 +8,12 @@
 
 namespace fetcher {
 
+Duration Renewal::Limit(Duration first) const {
+  Duration limit = first;
+  for (int i = 0; i < timeouts && limit < RenewingAuthorizer::kLongestBringing; ++i) limit *= 2;
+  return std::min(limit, std::max(first, RenewingAuthorizer::kLongestBringing));
+}
+
 RenewingAuthorizer::~RenewingAuthorizer() {
   if (cancel_) cancel_->Set();
 }
@@ -40,6 +46,7 @@ void RenewingAuthorizer::TakeOutcome() {
   }
   outcome_.reset();
   cancel_.reset();
+  next_.timeouts = result->status().error() == ETIMEDOUT ? next_.timeouts + 1 : 0;
   const bool dead = result->ok() && (*result)->lifetime && *(*result)->lifetime <= Duration::zero();
   if (dead || !result->ok()) {
     const std::string why =
@@ -78,7 +85,9 @@ void RenewingAuthorizer::OnAccepted(uint64_t serial) {
   if (serial != serial_ || !credentials_) return;
   accepted_ = true;
   refusals_ = 0;
-  if (clock_.Now() < not_before_) return;  // Renewing them ahead has failed.
+  // Renewing them ahead has failed, or is due: how often that is tried is not up to those in use.
+  if (renew_at_ && clock_.Now() >= *renew_at_) return;
+  if (clock_.Now() < not_before_) return;
   failure_.reset();
   pause_ = Duration::zero();
 }

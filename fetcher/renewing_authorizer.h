@@ -36,6 +36,10 @@ struct BroughtCredentials {
 struct Renewal {
   std::string challenge;  // The last WWW-Authenticate that came with a refusal, or "".
   bool refused = false;   // Those before have been refused: none of them from a cache.
+  int timeouts = 0;       // How often in a row bringing them has taken too long.
+
+  // The time that it may take now, where the first try has had `first`.
+  Duration Limit(Duration first) const;
 };
 
 class RenewingAuthorizer : public HttpAuthorizer {
@@ -45,6 +49,8 @@ class RenewingAuthorizer : public HttpAuthorizer {
   static constexpr Duration kPatience = std::chrono::seconds(2);  // Then NotYet becomes a Failure.
   static constexpr Duration kFirstPause = std::chrono::milliseconds(250);
   static constexpr Duration kLongestPause = std::chrono::seconds(8);
+  // What a slow program or token service gets in the end.
+  static constexpr Duration kLongestBringing = std::chrono::minutes(5);
   static constexpr Duration kMostAhead = std::chrono::minutes(5);
   // Where some requests are refused and others not, there is no more than one renewal in that time.
   static constexpr Duration kSpacing = std::chrono::seconds(2);

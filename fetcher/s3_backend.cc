@@ -18,6 +18,7 @@ using Kind = Failure::Kind;
 
 constexpr char kScheme[] = "s3://";
 constexpr size_t kMaxCodeSize = 64;
+constexpr cachecore::Duration kProcessLimit = std::chrono::seconds(60);
 // Of the empty body that all our requests have.
 constexpr char kEmptySha256[] =
     "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -58,9 +59,10 @@ HttpSite MakeSite(const std::string& url, const std::string& ca_file, const S3Op
                   std::shared_ptr<const SecretEnvironment> environment, HttpEngine* engine) {
   S3Options resolved = options;
   resolved.region = S3Region(options);
-  auto bring = [resolved, environment](const Renewal&,
+  auto bring = [resolved, environment](const Renewal& renewal,
                                        const Cancel& cancel) -> Result<BroughtCredentials> {
-    ASSIGN_OR_RETURN(S3Keys keys, BringS3Credentials(resolved, *environment, cancel));
+    ASSIGN_OR_RETURN(S3Keys keys, BringS3Credentials(resolved, *environment,
+                                                     renewal.Limit(kProcessLimit), cancel));
     BroughtCredentials brought;
     brought.credentials.sigv4 = "aws:amz:" + resolved.region + ":s3";
     brought.credentials.user = keys.access_key;

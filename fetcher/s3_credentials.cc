@@ -1,5 +1,6 @@
 #include "fetcher/s3_credentials.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <ctime>
@@ -13,12 +14,14 @@
 namespace fetcher {
 namespace {
 
+using cachecore::Duration;
 using cachecore::Result;
 using cachecore::SecretEnvironment;
 using cachecore::Status;
 using nlohmann::json;
 
-constexpr cachecore::Duration kProcessLimit = std::chrono::seconds(60);
+// They are brought anew after that, whatever they say.
+constexpr std::chrono::seconds kLongestLifetime = std::chrono::hours(365 * 24);
 
 std::string ProfileName(const S3Options& options) {
   return options.profile.empty() ? "default" : options.profile;
@@ -42,12 +45,12 @@ std::optional<int64_t> ParseTime(const std::string& text) {
   return *rest == '+' ? seconds - east : seconds + east;
 }
 
-Result<S3Keys> RunProcess(const std::string& command, const std::string& path,
+Result<S3Keys> RunProcess(const std::string& command, const std::string& path, Duration limit,
                           const Cancel& cancel) {
   const std::string name = "credential_process of " + path;
   auto argv = SplitCommand(command);
   if (!argv.ok()) return std::move(argv).status().WithContext(name);
-  auto output = RunForOutput(*argv, "", kProcessLimit, cancel);
+  auto output = RunForOutput(*argv, "", limit, cancel);
   if (!output.ok()) return std::move(output).status().WithContext(name);
   auto keys = ParseProcessCredentials(*output, std::time(nullptr));
   explicit_bzero(output->data(), output->size());
@@ -57,7 +60,7 @@ Result<S3Keys> RunProcess(const std::string& command, const std::string& path,
 
 // The keys of one profile in one file; nullopt if it has none.
 Result<std::optional<S3Keys>> FromFile(const std::string& path, const std::string& section,
-                                       const Cancel& cancel) {
+                                       Duration limit, const Cancel& cancel) {
   if (path.empty()) return std::optional<S3Keys>();
   auto text = cachecore::ReadSecretFile(path, "S3 credentials file");
   if (text.status().error() == ENOENT) return std::optional<S3Keys>();
@@ -71,7 +74,7 @@ Result<std::optional<S3Keys>> FromFile(const std::string& path, const std::strin
   }
   const std::string process = profile["credential_process"];
   if (process.empty()) return std::optional<S3Keys>();
-  ASSIGN_OR_RETURN(S3Keys keys, RunProcess(process, path, cancel));
+  ASSIGN_OR_RETURN(S3Keys keys, RunProcess(process, path, limit, cancel));
   return std::optional<S3Keys>(std::move(keys));
 }
 
@@ -101,12 +104,14 @@ Result<S3Keys> ParseProcessCredentials(std::string_view text, int64_t now_unix_s
   if (!root.contains("Expiration") || root["Expiration"].is_null()) return keys;
   const std::optional<int64_t> expires = ParseTime(string_of("Expiration"));
   if (!expires) return Status(EBADMSG, "it printed an Expiration that is no time");
-  keys.lifetime = std::chrono::seconds(*expires - now_unix_s);
+  // Far off times, as the year 9999 for "never", are more than a Duration can hold.
+  keys.lifetime = std::chrono::seconds(
+      std::clamp<int64_t>(*expires - now_unix_s, 0, kLongestLifetime.count()));
   return keys;
 }
 
 Result<S3Keys> BringS3Credentials(const S3Options& options, const SecretEnvironment& environment,
-                                  const Cancel& cancel) {
+                                  Duration limit, const Cancel& cancel) {
   if (options.profile.empty()) {
     const std::string access = environment.Get("AWS_ACCESS_KEY_ID");
     const std::string secret = environment.Get("AWS_SECRET_ACCESS_KEY");
@@ -120,7 +125,7 @@ Result<S3Keys> BringS3Credentials(const S3Options& options, const SecretEnvironm
   };
   std::string searched;
   for (const auto& [path, section] : files) {
-    ASSIGN_OR_RETURN(std::optional<S3Keys> keys, FromFile(path, section, cancel));
+    ASSIGN_OR_RETURN(std::optional<S3Keys> keys, FromFile(path, section, limit, cancel));
     if (keys) return std::move(*keys);
     if (!path.empty()) searched += ", [" + section + "] of " + path;
   }

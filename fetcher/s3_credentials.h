@@ -3,7 +3,7 @@
 // Model    the first of: the environment (unless a profile was asked for), the profile in the
 // shared
 //          credentials file, the profile in the config file; in a file the keys themselves, else
-//          what its credential_process prints.
+//          what its credential_process prints, which may take `limit`.
 // Errors   ENOENT: none of them has any, naming where was looked.  Else what is wrong with the one
 // that
 //          was tried; never what is in it.
@@ -44,7 +44,7 @@ struct S3Keys {
 
 cachecore::Result<S3Keys> BringS3Credentials(const S3Options& options,
                                              const cachecore::SecretEnvironment& environment,
-                                             const Cancel& cancel);
+                                             cachecore::Duration limit, const Cancel& cancel);
 // What credential_process prints; `now_unix_s` is compared with its Expiration.
 cachecore::Result<S3Keys> ParseProcessCredentials(std::string_view json, int64_t now_unix_s);
 

@@ -135,6 +135,34 @@ TEST_F(DeviceClientTest, CreditsAreGivenBackAsMessagesAreTaken) {
   daemon_.WaitUntil([&] { return daemon_.credits() == 16; });
 }
 
+TEST_F(DeviceClientTest, RequestsThatAreClosedOrWithdrawnDoNotUseUpTheCredits) {
+  Attach(Hello(0), 128);
+  daemon_.Refuse("cause", EINVAL);
+  uint32_t id = 0;
+  while (id <= DeviceClient::kMaxUnanswered + 256) {
+    const uint32_t granted = daemon_.credits();
+    for (uint32_t i = 0; i < 127; ++i) {
+      daemon_.Read(id++, 1, 0, 4096);
+    }
+    daemon_.Send(wire::CloseMessage{{id++}, {1}});
+    ASSERT_TRUE(client_->ReadMessages(&handler_).ok());
+    ASSERT_TRUE(client_->Flush().ok());
+    daemon_.WaitUntil([&] { return daemon_.credits() >= granted + 128; });
+    ASSERT_TRUE(client_->ReadMessages(&handler_).ok());
+  }
+  for (uint32_t i = 0; i <= DeviceClient::kMaxUnanswered; i += 128) {
+    const uint32_t granted = daemon_.credits();
+    for (uint32_t j = 0; j < 128; ++j) daemon_.Read(id + j, 2, 0, 4096);
+    ASSERT_TRUE(client_->ReadMessages(&handler_).ok());
+    for (uint32_t j = 0; j < 128; ++j) client_->Cause({id + j}, "none");
+    id += 128;
+    ASSERT_TRUE(client_->Flush().ok());
+    daemon_.WaitUntil([&] { return daemon_.credits() >= granted + 128; });
+    daemon_.LinesUntil("cause " + std::to_string(id - 1));
+    ASSERT_TRUE(client_->ReadMessages(&handler_).ok());
+  }
+}
+
 TEST_F(DeviceClientTest, RefusedCommandsAreReportedAsTheyWere) {
   Attach();
   daemon_.Refuse("cread 1,2", EINVAL);

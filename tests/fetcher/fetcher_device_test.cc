@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "cachecore/block_hasher.h"
 #include "tests/fetcher/fetcher_fixture.h"
 
 namespace fetcher {
@@ -60,6 +61,44 @@ TEST_F(FetcherTest, KeysThatCouldLeaveTheOriginAreRefused) {
     EXPECT_THAT(daemon_.NextLine(), StartsWith("cause 0,"));
     EXPECT_EQ(daemon_.NextLine(), "copen 0,-22");
   }
+}
+
+// ---- Refused answers
+
+TEST_F(FetcherTest, AnObjectWhoseCopenIsRefusedIsLetGoWhateverTheError) {
+  ScriptedOrigin origin(body_);
+  SetSource({origin.url()});
+  Start();
+  daemon_.Refuse("copen 0", EINVAL);
+  daemon_.Open(0, 1, "v", "x");
+  daemon_.LinesUntil("copen");
+  daemon_.Read(1, 1, 0, 4096);
+  EXPECT_EQ(daemon_.NextLine(), "cause 1,the fetcher has not opened this object");
+}
+
+TEST_F(FetcherTest, AnObjectWhoseDigestIsRefusedIsLetGo) {
+  ScriptedOrigin origin("");
+  const std::string digest = cachecore::DigestText(cachecore::BlockHasher::OfThisThread().OfFile(0, {}));
+  SetSource({origin.url()}, R"(,"verity":")" + digest + '"');
+  Start();
+  daemon_.Refuse("verity", EINVAL);
+  daemon_.Open(0, 1, "v", "x");
+  daemon_.LinesUntil("copen");
+  daemon_.Read(1, 1, 0, 4096);
+  EXPECT_EQ(daemon_.NextLine(), "cause 1,the fetcher has not opened this object");
+}
+
+TEST_F(FetcherTest, AnOpenThatTheDaemonHasWithdrawnIsForgotten) {
+  options_.fetch.open_retry_budget = Duration::zero();
+  ScriptedOrigin origin(body_);
+  origin.Always(Misbehaviour{.status = 503});
+  SetSource({origin.url()});
+  Start();
+  daemon_.Refuse("cause 0", EINVAL);
+  daemon_.Open(0, 1, "v", "x");
+  EXPECT_THAT(daemon_.NextLine(), StartsWith("cause 0,"));
+  daemon_.Read(1, 1, 0, 4096);
+  EXPECT_EQ(daemon_.NextLine(), "cause 1,the fetcher has not opened this object");
 }
 
 // ---- File origins

@@ -40,6 +40,7 @@ class FetcherTest : public testing::Test {
     options_.fetch.confirm_change = milliseconds(20);
     options_.fetch.open_retry_budget = milliseconds(100);
     options_.http.low_speed_time = std::chrono::seconds(1);
+    options_.http.first_byte_timeout = std::chrono::seconds(1);
     options_.http.gather_time =
         std::chrono::hours(1);  // One `filled` a piece, however slow we are.
   }

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 #include <chrono>
@@ -316,11 +318,106 @@ TEST_F(FetcherHttpTest, A503IsTriedAgainAfterTheTimeThatItAskedFor) {
   EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::seconds(1));
 }
 
+TEST_F(FetcherHttpTest, ARetryAfterIsHeardWhateverFailsBesideIt) {
+  body_ = RandomBytes(2 * kMiB);
+  origin_.Replace(body_, "\"one\"");
+  SetSource({origin_.url()});
+  Start();
+  OpenObject();
+  for (int i = 0; i < 3; ++i) {  // Which of the two is answered how, and which first, is chance.
+    origin_.Then({.status = 503, .headers = "Retry-After: 1\r\n"});
+    origin_.Then({.hang_up = true});
+    const size_t before = origin_.requests().size();
+    const auto start = std::chrono::steady_clock::now();
+    daemon_.Read(static_cast<uint32_t>(i) + 1, 1, 0, body_.size());
+    daemon_.LinesUntil("cread");
+    EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::seconds(1));
+    EXPECT_EQ(origin_.requests().size(), before + 4);
+  }
+}
+
+TEST_F(FetcherHttpTest, AnOriginThatIsSlowToAnswerGetsMoreTimeWithEachTry) {
+  options_.http.first_byte_timeout = std::chrono::milliseconds(150);
+  options_.fetch.open_retry_budget = Duration::zero();
+  SetSource({origin_.url()});
+  Start();
+  origin_.Always(Misbehaviour{.delay_ms = 400});
+  OpenObject();
+  const size_t tries = origin_.requests().size();
+  EXPECT_GE(tries, 2u);
+  // What it needed is remembered.
+  daemon_.Read(1, 1, 0, kPage);
+  EXPECT_THAT(FinishRead("cread 1,1"), ElementsAre("filled 1,0,65536"));
+  EXPECT_EQ(origin_.requests().size(), tries + 1);
+}
+
+TEST_F(FetcherHttpTest, ABodyMayComeLateAfterItsHeaders) {
+  options_.http.first_byte_timeout = std::chrono::milliseconds(150);
+  options_.http.low_speed_time = std::chrono::milliseconds(100);
+  SetSource({origin_.url()});
+  Start();
+  OpenObject();
+  origin_.Always(Misbehaviour{.body_delay_ms = 400});
+  daemon_.Read(1, 1, 0, kPage);
+  Lines causes;
+  EXPECT_THAT(FinishRead("cread 1,1", &causes), ElementsAre("filled 1,0,65536"));
+  EXPECT_THAT(causes, Contains("cause 1," + origin_.url() + "x: no answer within 1 s"));
+}
+
+// Accepts, and says nothing.
+class MuteServer {
+ public:
+  MuteServer() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(fd_.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(fd_.get(), 64), 0);
+    getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+  }
+  std::string port() const { return std::to_string(port_); }
+
+ private:
+  const cachecore::UniqueFd fd_;
+  uint16_t port_ = 0;
+};
+
+TEST_F(FetcherHttpTest, AnOriginThatIsSlowToConnectGetsMoreTimeWithEachTry) {
+  const MuteServer server;
+  options_.http.connect_timeout = std::chrono::milliseconds(900);
+  options_.fetch.open_retry_budget = Duration::zero();
+  SetSource({"https://127.0.0.1:" + server.port() + "/"});
+  Start();
+  daemon_.Open(0, 1, "v", "x");
+  const std::string cause = "cause 0,https://127.0.0.1:" + server.port() + "/x: connecting timed out";
+  EXPECT_EQ(daemon_.NextLine(), cause + " (1 s)");
+  EXPECT_EQ(daemon_.NextLine(), cause + " (2 s)");
+}
+
+TEST_F(FetcherHttpTest, AReadThatTheDaemonHasWithdrawnIsForgottenWhileTheOriginIsAway) {
+  options_.fetch.tell_again = std::chrono::milliseconds(20);
+  SetSource({origin_.url()});
+  Start();
+  OpenObject();
+  origin_.Always(Misbehaviour{.status = 503});
+  daemon_.Read(1, 1, 0, kPage);
+  const std::string cause = "cause 1," + origin_.url() + "x: 503 Service Unavailable";
+  EXPECT_EQ(daemon_.NextLine(), cause);
+  daemon_.Refuse("cause 1", EINVAL);
+  EXPECT_EQ(daemon_.NextLine(), cause);
+  daemon_.Read(2, 1, kPage, kPage);
+  EXPECT_THAT(daemon_.NextLineBut("cause 1"), StartsWith("cause 2,"));
+  origin_.Always(std::nullopt);
+  EXPECT_THAT(FinishRead("cread 1,2"), ElementsAre("filled 1,65536,65536"));
+}
+
 TEST_F(FetcherHttpTest, AStallIsCutOffAndTriedAgain) {
   SetSource({origin_.url()});
   Start();
   OpenObject();
-  origin_.Then({.stall = true});
+  origin_.Then({.stall = true, .stall_after = 100});
   daemon_.Read(1, 1, 0, kPage);
   EXPECT_EQ(daemon_.NextLine(),
             "cause 1," + origin_.url() + "x: stalled (under 1024 bytes a second)");

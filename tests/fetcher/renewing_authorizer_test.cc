@@ -49,7 +49,7 @@ class RenewingAuthorizerTest : public testing::Test {
       poll(&cancelled, 1, 30'000);
       return cachecore::Status(EINTR, "cancelled");
     }
-    if (error_) return cachecore::Status(EACCES, *error_);
+    if (error_) return cachecore::Status(error_number_, *error_);
     BroughtCredentials brought;
     brought.credentials.headers = {"Authorization: Bearer " + std::to_string(renewals_.size())};
     brought.lifetime = lifetime_;
@@ -62,6 +62,10 @@ class RenewingAuthorizerTest : public testing::Test {
     if (!std::holds_alternative<NotYet>(authorization)) return authorization;
     AwaitReturn();
     return authorizer_->Authorize();
+  }
+  size_t Renewals() {
+    const cachecore::MutexLock lock(&mu_);
+    return renewals_.size();
   }
   void AwaitReturn() {
     ++awaited_;
@@ -89,6 +93,7 @@ class RenewingAuthorizerTest : public testing::Test {
   cachecore::Mutex mu_;
   std::vector<Renewal> renewals_;
   std::optional<std::string> error_;
+  int error_number_ = EACCES;
   std::optional<Duration> lifetime_;
   bool hang_ = false;
   std::atomic<int> returned_ = 0;
@@ -130,6 +135,37 @@ TEST_F(RenewingAuthorizerTest, ExpiredOnesAreNotUsedEvenIfNoOthersCanBeBrought) 
   EXPECT_EQ(failure.kind, Failure::Kind::kRetry);
   EXPECT_EQ(failure.error, EACCES);
   EXPECT_EQ(failure.cause, "the program ended with status 1");
+}
+
+TEST_F(RenewingAuthorizerTest, RenewingAheadInVainIsTriedEverMoreRarelyUnderLoad) {
+  lifetime_ = seconds(1000);
+  const auto serial = std::get<Granted>(Ask()).serial;
+  error_ = "the program ended with status 1";
+  clock_.Pass(seconds(810));
+  for (int i = 0; i < 60; ++i) {  // A minute of requests.
+    EXPECT_EQ(Header(authorizer_->Authorize()), "Authorization: Bearer 1");
+    poll(nullptr, 0, 10);  // If that has started a renewal it is mostly over by now.
+    EXPECT_EQ(Header(authorizer_->Authorize()), "Authorization: Bearer 1");
+    authorizer_->OnAccepted(serial);
+    clock_.Pass(seconds(1));
+  }
+  EXPECT_GE(Renewals(), 2u);
+  EXPECT_LE(Renewals(), 20u);
+}
+
+TEST_F(RenewingAuthorizerTest, OneThatTakesTooLongGetsMoreTimeWithEachTry) {
+  error_ = "too slow";
+  error_number_ = ETIMEDOUT;
+  for (int i = 0; i < 3; ++i) {
+    const Failure failure = FailureOf(Ask());
+    EXPECT_EQ(renewals_.back().Limit(seconds(20)), seconds(20) * (1 << i));
+    clock_.Pass(failure.retry_after);
+  }
+  error_.reset();
+  Refuse(Ask());
+  Ask();
+  EXPECT_EQ(renewals_.back().Limit(seconds(20)), seconds(20));
+  EXPECT_EQ((Renewal{"", false, 30}.Limit(seconds(20))), RenewingAuthorizer::kLongestBringing);
 }
 
 TEST_F(RenewingAuthorizerTest, ARefusalRenewsThemAtOnceAndHandsTheChallengeOn) {

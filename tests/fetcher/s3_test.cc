@@ -97,6 +97,15 @@ TEST(ProcessCredentialsTest, KeysAndTheirLifetimeAreTaken) {
   EXPECT_EQ(lasting->lifetime, std::nullopt);
 }
 
+TEST(ProcessCredentialsTest, ATimeThatIsFarOffIsALongLife) {
+  const auto lifetime = [](const std::string& expires, int64_t now) {
+    return ParseProcessCredentials(R"({"Version":1,"AccessKeyId":"A","SecretAccessKey":"S",)"
+                                   R"("Expiration":")" + expires + "\"}", now)->lifetime;
+  };
+  EXPECT_GE(lifetime("9999-12-31T23:59:59Z", 1'800'000'000), std::chrono::hours(24));
+  EXPECT_LE(lifetime("0001-01-01T00:00:00Z", 1'800'000'000), seconds(0));
+}
+
 TEST(ProcessCredentialsTest, WhatIsWrongIsSaidWithoutASecret) {
   const auto error = [](const std::string& text) {
     return ParseProcessCredentials(text, 0).status().message();
@@ -127,6 +136,12 @@ cachecore::Result<std::string> RunShell(const std::string& script, const std::st
 
 TEST(ChildOutputTest, WhatAProgramPrintsIsGiven) {
   EXPECT_EQ(*RunShell("read line; echo \"<$line>\"; echo noise >&2", "question\n"), "<question>\n");
+}
+
+TEST(ChildOutputTest, AProgramGetsPipesAsInAShell) {
+  EXPECT_EQ(*RunShell("test -p /dev/stdin && test -p /dev/stdout && cat /dev/stdin >/dev/stdout", "q"),
+            "q");
+  EXPECT_EQ(RunShell("true", std::string(1 << 20, 'x')).status().error(), EMSGSIZE);
 }
 
 TEST(ChildOutputTest, HowItFailedIsSaid) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <stdexcept>
 #include <utility>
@@ -140,6 +141,7 @@ bool ScriptedOrigin::Answer(int fd, const OriginRequest& request) {
     }
   }
   if (odd.hang_up) return false;
+  std::this_thread::sleep_for(std::chrono::milliseconds(odd.delay_ms));
 
   unsigned long long first = 0;
   unsigned long long last = 0;
@@ -169,6 +171,7 @@ bool ScriptedOrigin::Answer(int fd, const OriginRequest& request) {
   const std::string head = "HTTP/1.1 " + std::to_string(status) + " Whatever\r\n" + headers +
                            "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n";
   if (!SendAll(fd, head)) return false;
+  std::this_thread::sleep_for(std::chrono::milliseconds(odd.body_delay_ms));
   if (odd.stall) {
     if (!SendAll(fd, body.substr(0, odd.stall_after))) return false;
     char byte;

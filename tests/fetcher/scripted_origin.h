@@ -25,6 +25,8 @@ struct Misbehaviour {
   uint64_t short_by = 0;           // Hang up that many bytes early.
   bool stall = false;              // Send the headers, then nothing until the peer gives up.
   uint64_t stall_after = 0;        // With stall: that much of the body first.
+  int delay_ms = 0;                // Before the first byte of the answer ...
+  int body_delay_ms = 0;           // ... and between its headers and its body.
   bool hang_up = false;            // Close without an answer.
   bool ignore_if_range = false;
 };
