@@ -186,7 +186,7 @@ Status DeviceClient::Dispatch(std::string_view bytes, UniqueFd fd, bool fd_lost,
   }
   ++spent_;
   if (auto* open = std::get_if<wire::OpenMessage>(&message)) {
-    unanswered_.emplace(open->msg_id, open->object_id);
+    unanswered_.insert_or_assign(open->msg_id, open->object_id);
     if (!fd.valid() && !fd_lost) return Status(EBADMSG, "holdfastd sent an OPEN without its file");
     if (!fd.valid()) {
       CopenError(open->msg_id, EMFILE, "the fetcher is out of file descriptors");
@@ -197,11 +197,11 @@ Status DeviceClient::Dispatch(std::string_view bytes, UniqueFd fd, bool fd_lost,
   } else if (fd.valid()) {
     return Status(EBADMSG, "holdfastd sent a file with a message that takes none");
   } else if (const auto* read = std::get_if<wire::ReadMessage>(&message)) {
-    unanswered_.emplace(read->msg_id, read->object_id);
+    unanswered_.insert_or_assign(read->msg_id, read->object_id);
     handler->OnRead(read->msg_id, read->object_id, read->range);
   } else {
     const ObjectId object = std::get<wire::CloseMessage>(message).object_id;
-    std::erase_if(unanswered_, [object](const auto& entry) { return entry.second == object; });
+    SettleAll(object);
     handler->OnClose(object);
   }
   return Status();
@@ -262,7 +262,10 @@ void DeviceClient::Cause(MsgId request, const std::string& text) {
   Queue({wire::CauseCommand{request, text}});
 }
 
-void DeviceClient::Close(ObjectId object) { Queue({wire::CloseCommand{object}}); }
+void DeviceClient::Close(ObjectId object) {
+  SettleAll(object);
+  Queue({wire::CloseCommand{object}});
+}
 
 void DeviceClient::Restore() { Queue({wire::RestoreCommand{}}); }
 

@@ -143,6 +143,10 @@ class DeviceClient {
   void GrantCredits();
   // A request that needs no answer any more: it has one, or the daemon has none such.
   void Settled(MsgId request) { unanswered_.erase(request); }
+  // The same for all of an object that is not open any more.
+  void SettleAll(ObjectId object) {
+    std::erase_if(unanswered_, [object](const auto& entry) { return entry.second == object; });
+  }
 
   UniqueFd socket_;
   Generation generation_;
