@@ -30,6 +30,10 @@ FIRST_OUTPUT_S = 120
 END_S = 120  # For the program to notice that its time is over, and for the container to go.
 
 
+class TooSlow(Exception):
+    """What did not come in time."""
+
+
 def step(text):
     print(f"{text} ...", flush=True)
 
@@ -90,11 +94,21 @@ def run_container(box, holdfast, reference, seconds, seed):
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=box.environment)
     try:
         if not select.select([process.stdout], [], [], FIRST_OUTPUT_S)[0]:
-            raise AssertionError(f"the container says nothing for {FIRST_OUTPUT_S} s")
+            raise TooSlow(f"the container says nothing for {FIRST_OUTPUT_S} s")
         first = process.stdout.readline()
         first_s = time.monotonic() - began
+        out = None
         with Strikes(holdfast, seed) as strikes:
-            out, errors = process.communicate(timeout=3 * seconds + END_S)
+            try:
+                out, errors = process.communicate(timeout=2 * seconds + END_S / 2)
+            except subprocess.TimeoutExpired:
+                pass  # In peace what waits can come.
+        try:
+            if out is None:
+                out, errors = process.communicate(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            raise TooSlow(f"the program in the container did not end within {2 * seconds + 1.5 * END_S:.0f} s, "
+                          f"in the last {END_S} of which nobody was killed") from None
     finally:
         if process.poll() is None:
             process.kill()
@@ -111,7 +125,7 @@ def report(seen, events, first_s, image_bytes, fetched, files):
     waits = stalls(seen["slow"], kills)
     print_rows([
         ("first output after", f"{first_s:.1f} s", "holdfast run, an empty cache"),
-        ("reads", f"{seen['reads']}", f"{megabytes(seen['bytes'])} of {seen['files']} files, {files} different"),
+        ("reads", f"{seen['reads']}", f"{megabytes(seen['bytes'])} of {seen['files']} files, {seen['different']} of {files} different"),
         ("imports", f"{seen['imports']}", "of 22 modules by a Python of their own"),
         ("errors", f"{len(seen['errors'])}", "failed reads, wrong bytes, failed imports"),
         ("kills", f"{len(kills)}", f"SIGKILL of fetcher, daemon or both, every {KILL_EVERY_S * 1000:.0f} ms"),
@@ -156,7 +170,11 @@ def main():
         sys.exit("demo-container: cannot run here: " + ", ".join(reasons))
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Takes everything down on its way.
     with Sandbox("demo-container") as box:
-        faults = demonstrate(box, given.seconds, given.seed)
+        try:
+            faults = demonstrate(box, given.seconds, given.seed)
+        except (TooSlow, subprocess.TimeoutExpired) as e:
+            what = e if isinstance(e, TooSlow) else f"{os.path.basename(e.cmd[0])} did not end within {e.timeout:.0f} s"
+            sys.exit(f"demo-container: too slow: {what}; the load is {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores")
         if faults:
             for path, text in box.logs():
                 print(f"--- {path}\n{text}", file=sys.stderr)
