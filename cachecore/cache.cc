@@ -46,49 +46,41 @@ Result<std::unique_ptr<Cache>> Cache::Open(CacheOptions options, const Clock& cl
                                            std::function<void()> wake_device) {
   std::unique_ptr<Cache> cache(
       new Cache(options, clock, std::move(store), std::move(data), std::move(wake_device)));
-  const Status ids = cache->EnsureIds();
-  LOG_IF(ERROR, !ids.ok()) << "only what is present can be served: " << ids.message();
+  cache->Heal();
+  Status ids = cache->EnsureIds();
+  if (ids.ok()) ids = cache->EnsureNumbers();
+  LOG_IF(ERROR, !ids.ok()) << "no new object can be opened: " << ids.message();
   RETURN_IF_ERROR(cache->ResumeJournal());
   return cache;
 }
 
 Status Cache::EnsureIds() {
-  struct Refill {
-    IdBlock* block;
-    Counter counter;
-    uint64_t count;
-  };
-  const Refill refills[] = {{&msg_ids_, Counter::kMsgId, kMsgIdBlock},
-                            {&object_ids_, Counter::kObjectId, kObjectIdBlock},
-                            {&object_numbers_, Counter::kObjectNumber, kObjectNumberBlock}};
-  const auto lacking = [&]() REQUIRES(mu_) {
-    std::vector<const Refill*> some;
-    for (const Refill& refill : refills) {
-      if (refill.block->NeedsMore()) some.push_back(&refill);
-    }
-    return some;
-  };
+  RETURN_IF_ERROR(Refill(&msg_ids_, Counter::kMsgId, kMsgIdBlock));
+  return Refill(&object_ids_, Counter::kObjectId, kObjectIdBlock);
+}
+
+Status Cache::EnsureNumbers() {
+  return Refill(&object_numbers_, Counter::kObjectNumber, kObjectNumberBlock);
+}
+
+Status Cache::Refill(IdBlock* block, Counter counter, uint64_t count) {
   {
     MutexLock lock(&mu_);
-    if (lacking().empty()) return Status();
+    if (!block->NeedsMore()) return Status();
   }
   MutexLock refill_lock(&refill_mu_);
-  std::vector<const Refill*> wanted;
   {
     MutexLock lock(&mu_);
-    wanted = lacking();
+    if (!block->NeedsMore()) return Status();
   }
-  for (const Refill* refill : wanted) {
-    const Result<uint64_t> first = store_->Reserve(refill->counter, refill->count);
-    FaultPoint(Fault::kIdsReserved);
-    MutexLock lock(&mu_);
-    if (first.ok()) {
-      refill->block->Add(*first, refill->count);
-    } else if (!refill->block->CanWait()) {
-      return first.status();
-    }
+  const Result<uint64_t> first = store_->Reserve(counter, count);
+  FaultPoint(Fault::kIdsReserved);
+  MutexLock lock(&mu_);
+  if (first.ok()) {
+    block->Add(*first, count);
+    return Status();
   }
-  return Status();
+  return block->CanWait() ? Status() : first.status();
 }
 
 // Copies out of the engine what Run needs, while the lock is still held.
@@ -108,14 +100,27 @@ void Cache::Seal(Work* work) {
 
 void Cache::CommitOrLog(const MetadataBatch& batch) {
   if (batch.empty()) return;
-  const Status status = store_->Commit(batch, Sync::kNo);
+  // One that succeeds may have gone to memory only: Heal knows.
+  if (const Status status = store_->Commit(batch, Sync::kNo); !status.ok()) NoteStore(status);
+}
+
+// Says it once a spell.
+void Cache::NoteStore(const Status& status) {
   MutexLock lock(&mu_);
-  if (!status.ok() && !store_failing_) {
+  if (!status.ok() && store_trouble_.empty()) {
     LOG(ERROR) << "metadata cannot be written; reads go on, what is fetched now will be fetched "
                   "again after a restart: "
                << status.message();
   }
-  store_failing_ = !status.ok();
+  if (status.ok() && !store_trouble_.empty()) LOG(WARNING) << "metadata can be written again";
+  store_trouble_ = status.ok() ? "" : status.message();
+}
+
+void Cache::Heal() { NoteStore(store_->Heal()); }
+
+std::string Cache::store_trouble() {
+  MutexLock lock(&mu_);
+  return store_trouble_;
 }
 
 void Cache::Run(Work work) {
@@ -197,6 +202,7 @@ ReadTicket Cache::Read(ObjectNumber number, ByteRange range, SliceDone done) {
   Status status = EnsureIds();
   if (status.ok()) status = EnsureLoaded(number);
   if (!status.ok()) {
+    NoteFailedRead();
     done(status, {});
     return nullptr;
   }
@@ -226,8 +232,37 @@ ReadTicket Cache::Read(ObjectNumber number, ByteRange range, SliceDone done) {
     Seal(&work);
   }
   Run(std::move(work));
-  if (ticket == nullptr) done(status, slice);
-  return ticket;
+  if (ticket != nullptr) return ticket;
+  if (!status.ok()) NoteFailedRead();
+  done(status, slice);
+  return nullptr;
+}
+
+void Cache::NoteFailedRead() {
+  MutexLock lock(&mu_);
+  engine_.NoteFailedRead();
+}
+
+void Cache::NoteUnreadable(ObjectNumber number, const FileSlice& slice) {
+  // The reply was made by the kernel, which does not say where it ended.
+  std::vector<char> block(kBlockSize);
+  ByteRange lost = slice.range;
+  std::string why = "they could not be read a moment ago";
+  for (uint64_t at = slice.range.begin; at < slice.range.end; at += block.size()) {
+    const ssize_t got = pread(slice.file->get(), block.data(), block.size(),
+                              static_cast<off_t>(at));
+    if (got > 0) continue;
+    lost.begin = at;
+    why = got < 0 ? std::strerror(errno) : "the file ends before them";
+    break;
+  }
+  MutexLock lock(&mu_);
+  engine_.NoteFailedRead();
+  Object* object = engine_.Find(number);
+  if (object == nullptr || std::exchange(object->unreadable, true)) return;
+  object->last_error = "bytes " + lost.ToString() + " of " + data_.PathOf(number) + ": " + why;
+  LOG(ERROR) << "object " << object->volume_key << "/" << object->cookie_key
+             << ": EIO to reads of what its disk has lost: " << object->last_error;
 }
 
 bool Cache::Withdraw(const WaitTicket& ticket, const Status& why) {

@@ -150,6 +150,10 @@ class Cache {
                                 const std::stop_token& stop) EXCLUDES(mu_, load_mu_);
   // Calls `done` once, when the range is present or cannot be.  Null when it was called already.
   ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done) EXCLUDES(mu_, load_mu_);
+  // A read of these bytes, which are present, got an error, or fewer: says which and why, once.
+  void NoteUnreadable(ObjectNumber number, const FileSlice& slice) EXCLUDES(mu_);
+  // A read has failed otherwise than by its `done`.
+  void NoteFailedRead() EXCLUDES(mu_);
   // Ends a read or an acquisition with `why`; false when it has ended.
   bool Withdraw(const WaitTicket& ticket, const Status& why) EXCLUDES(mu_);
 
@@ -173,6 +177,9 @@ class Cache {
   // Makes what has been filled durable, in this life and in earlier ones of this boot.  Slow; by
   // one thread at a time.
   void Sync() EXCLUDES(mu_, load_mu_);
+  // Has the store write to its disk again where that has taken no writes.  From time to time, by
+  // Sync's thread.
+  void Heal() EXCLUDES(mu_);
   uint64_t unsynced_bytes() EXCLUDES(mu_);
 
   // For the operator.
@@ -181,6 +188,8 @@ class Cache {
   EngineCounters counters() EXCLUDES(mu_);
   Generation generation() EXCLUDES(mu_);
   SyncCounters sync_counters() EXCLUDES(mu_);
+  // Why the store's disk takes no writes now; "" when it does.
+  std::string store_trouble() EXCLUDES(mu_);
 
  private:
   // Effects, and what must be copied out under the lock to carry them out without it.
@@ -198,11 +207,15 @@ class Cache {
   void Run(Work work) EXCLUDES(mu_);
   // Commits; a failure is logged once per spell and costs what the header's Errors says.
   void CommitOrLog(const MetadataBatch& batch) EXCLUDES(mu_);
+  void NoteStore(const Status& status) EXCLUDES(mu_);
   ObjectInfo InfoOf(const Object& object) const REQUIRES(mu_);
   std::string Circumstances() const REQUIRES(mu_);
   Duration DeadlineAfter(Duration timeout) const;
-  // Every call that may make requests or objects comes through here first.
+  // Every call that may make requests comes through here first.
   Status EnsureIds() EXCLUDES(mu_, refill_mu_);
+  // And one that may make a volume or an object through here.
+  Status EnsureNumbers() EXCLUDES(mu_, refill_mu_);
+  Status Refill(IdBlock* block, Counter counter, uint64_t count) EXCLUDES(mu_, refill_mu_);
   uint64_t TakeFrom(IdBlock* block) NO_THREAD_SAFETY_ANALYSIS { return block->Take(); }
 
   // cache_load.cc
@@ -265,7 +278,7 @@ class Cache {
   bool refusing_ GUARDED_BY(mu_) = false;  // Policy `fail`, and the fetcher is gone.
   std::unordered_set<ObjectNumber> shut_ GUARDED_BY(mu_);
   std::unordered_set<ObjectNumber> dropped_ GUARDED_BY(load_mu_);  // Not forgotten by the disk yet.
-  bool store_failing_ GUARDED_BY(mu_) = false;
+  std::string store_trouble_ GUARDED_BY(mu_);  // "" while it takes writes.
   SyncCounters sync_counters_ GUARDED_BY(mu_);
   bool adopted_ = false;  // Sync's thread only.
 };

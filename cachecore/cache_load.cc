@@ -66,10 +66,11 @@ Result<ObjectNumber> Cache::AddVolume(const std::string& key) {
   if (!IsLegalVolumeKey(key)) {
     return Status(EINVAL, "\"" + key + "\" cannot be a volume key: 1 to 255 bytes, no slash");
   }
-  RETURN_IF_ERROR(EnsureIds());
+  const Status numbers = EnsureNumbers();
   MutexLock load_lock(&load_mu_);
   ASSIGN_OR_RETURN(const std::optional<VolumeRecord> known, FindVolume(key));
   if (known) return known->number;
+  RETURN_IF_ERROR(numbers);
   VolumeRecord record;
   record.key = key;
   {
@@ -252,7 +253,8 @@ std::optional<AcquireTicket> Cache::Acquire(const VolumeRecord& volume, const st
   Work work;
   Result<std::optional<ObjectInfo>> known(std::optional<ObjectInfo>{});
   std::optional<AcquireTicket> ticket;
-  if (const Status ids = EnsureIds(); !ids.ok()) known = ids;
+  Status ids = EnsureIds();
+  if (ids.ok()) ids = EnsureNumbers();
   {
     // Held to the end: two look-ups of one name must not make two objects.
     MutexLock load_lock(&load_mu_);
@@ -261,6 +263,7 @@ std::optional<AcquireTicket> Cache::Acquire(const VolumeRecord& volume, const st
     if (known.ok() && !known->has_value() && refusing_) {
       known = Status(EIO, "no fetcher is attached and the detach policy is `fail`");
     }
+    if (known.ok() && !known->has_value() && !ids.ok()) known = ids;
     if (known.ok() && !known->has_value()) {
       Object* object = FindOrMakeUnknown(volume, cookie);
       if (object->size_known) {  // Its OPEN was answered since we looked.

@@ -1,6 +1,7 @@
 #include "cachecore/data_store.h"
 
 #include <fcntl.h>
+#include <glog/logging.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +12,11 @@
 
 namespace cachecore {
 namespace {
+
+// What a disk says that is full, or takes no writes any more: what it holds can still be read.
+bool TakesNoWrites(int error) {
+  return error == ENOSPC || error == EDQUOT || error == EROFS || error == EPERM || error == EIO;
+}
 
 Status MakeDirectory(const std::string& path) {
   if (mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return Status();
@@ -31,6 +37,11 @@ Result<DataStore> DataStore::Open(const std::string& directory) {
   // it.
   const std::string probe = directory + "/.probe." + std::to_string(getpid());
   Result<UniqueFd> fd = OpenFile(probe, O_RDWR | O_CREAT | O_TRUNC);
+  if (!fd.ok() && TakesNoWrites(fd.status().error())) {
+    LOG(ERROR) << "what is in the cache is served, but nothing can be added: "
+               << fd.status().message();
+    return DataStore(directory);
+  }
   if (!fd.ok()) {
     return std::move(fd).status().WithContext("the cache's data directory cannot be written to");
   }
@@ -60,7 +71,9 @@ Result<UniqueFd> DataStore::Create(ObjectNumber number, uint64_t size_bytes) con
 Result<UniqueFd> DataStore::OpenExisting(ObjectNumber number, uint64_t size_bytes,
                                          uint64_t tail_end) const {
   const std::string path = PathOf(number);
-  ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDWR));
+  Result<UniqueFd> opened = OpenFile(path, O_RDWR);
+  if (!opened.ok() && TakesNoWrites(opened.status().error())) opened = OpenFile(path, O_RDONLY);
+  ASSIGN_OR_RETURN(UniqueFd fd, std::move(opened));
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, "stat " + path);
   const auto found = static_cast<uint64_t>(info.st_size);

@@ -20,12 +20,14 @@ namespace cachecore {
 
 class DataStore {
  public:
-  // Makes `directory` (mode 0700) if need be.  Fails if it cannot be written to.
+  // Makes `directory` (mode 0700) if need be.  Fails if it cannot be written to, unless that is for
+  // the disk's state: what is in it can be served then.
   static Result<DataStore> Open(const std::string& directory);
 
   // A new empty file of the given size, open for reading and writing.
   Result<UniqueFd> Create(ObjectNumber number, uint64_t size_bytes) const;
-  // An existing file, open for reading and writing.  ENOENT if it is gone; EBADMSG if its size is
+  // An existing file, open for reading and writing, or for reading where the disk takes no writes.
+  // ENOENT if it is gone; EBADMSG if its size is
   // not `size_bytes`, or, where there may be a Merkle tree behind the object, more up to `tail_end`.
   Result<UniqueFd> OpenExisting(ObjectNumber number, uint64_t size_bytes, uint64_t tail_end) const;
   Result<UniqueFd> OpenExisting(ObjectNumber number, uint64_t size_bytes) const {

@@ -109,6 +109,9 @@ class Engine {
   // `circumstances` is the cause given where the fetcher has named none.
   void Expire(const std::string& circumstances, Effects* effects);
 
+  // A read has failed that this engine has not seen, or had finished.
+  void NoteFailedRead() { ++counters_.reads_failed; }
+
   // Requests: the journal's part of their life.
   Request* FindRequest(MsgId id) { return requests_.Find(id); }
   // REQUIRES: journaled.  False when the request has ended meanwhile: its record must go again.
@@ -119,6 +122,7 @@ class Engine {
   // Every instance is closed.  With `fail`, everything pending ends with EIO.
   void Detach(bool fail, Effects* effects);
   std::optional<Delivery> Select(Effects* effects);
+  // An OPEN could not go out.  On a disk that takes no writes it is tried again.
   void DeliveryFailed(MsgId id, const Status& why, Effects* effects);
   // The request that a copen would complete, or null; for the caller's work before Copen.
   Request* FindOpen(MsgId id);
@@ -177,6 +181,7 @@ class Engine {
   std::unordered_map<ObjectId, Object*> live_;
   RequestTable requests_;
   std::multimap<Duration, std::weak_ptr<PendingRead>> deadlines_;
+  Duration wake_at_ = Duration::max();  // When an OPEN may be tried again.
   Generation generation_;
   uint64_t acquires_ = 0;  // The last serial given.
   EngineCounters counters_;

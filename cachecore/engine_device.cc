@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -14,13 +15,18 @@ namespace {
 
 // How many requests one `restore` may make: ids are reserved ahead, and not without end.
 constexpr size_t kMaxSplit = 4096;
+// Between two tries to open a data file on a disk that takes no writes.
+constexpr Duration kHoldOpen = std::chrono::seconds(1);
+
+bool TakesNothing(int error) { return error == ENOSPC || error == EDQUOT || error == EROFS; }
 
 }  // namespace
 
 std::optional<Delivery> Engine::Select(Effects* effects) {
   Request* request = requests_.Select([&](Request& candidate) {
-    if (candidate.opcode != wire::Opcode::kRead) return true;
     Object* object = Find(candidate.object);
+    if (candidate.opcode == wire::Opcode::kOpen) return object->open_held_until <= clock_.Now();
+    if (candidate.opcode != wire::Opcode::kRead) return true;
     if (object->state == ObjectState::kOpen) return true;
     // Choosing a message is what reopens a closed object, as in the kernel; the READ waits for it.
     if (object->state == ObjectState::kClose) {
@@ -70,6 +76,15 @@ void Engine::DeliveryFailed(MsgId id, const Status& why, Effects* effects) {
   Request* request = requests_.Find(id);
   if (request == nullptr || request->opcode != wire::Opcode::kOpen) return;
   Object* object = Find(request->object);
+  if (object->size_known && TakesNothing(why.error())) {
+    // Its reads wait for the disk as they would for an origin; the OPEN is tried again.
+    request->cause = why.message();
+    object->open_held_until = clock_.Now() + kHoldOpen;
+    wake_at_ = std::min(wake_at_, object->open_held_until);
+    CloseLive(object);
+    requests_.Publish(id);
+    return;
+  }
   EndRequest(request, effects);
   Refused(object, why.error(), why.message(), effects);
 }

@@ -195,6 +195,10 @@ bool Engine::Withdraw(const ReadTicket& read, const Status& why, Effects* effect
 
 void Engine::Expire(const std::string& circumstances, Effects* effects) {
   const Duration now = clock_.Now();
+  if (wake_at_ <= now) {
+    wake_at_ = Duration::max();
+    effects->wake_device = true;
+  }
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     const ReadTicket read = deadlines_.begin()->second.lock();
     CHECK(read != nullptr && !read->ended);  // Their ends take them out.

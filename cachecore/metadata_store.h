@@ -95,7 +95,8 @@ class MetadataStore {
 
   // Takes the next `count` values of a counter for this process; returns the first.  Values never
   // recur in a boot: what a dead process took and did not use is skipped.  After a power cut those
-  // recur that no surviving record uses.
+  // recur that no surviving record uses.  On a disk that takes no writes, object numbers are
+  // refused, and the others leave a gap.
   virtual Result<uint64_t> Reserve(Counter counter, uint64_t count) = 0;
 
   virtual Status Commit(const MetadataBatch& batch, Sync sync) = 0;
@@ -131,6 +132,9 @@ class MetadataStore {
   // whatever index record names this number.
   virtual Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
                                   const std::string& cookie) = 0;
+
+  // Tries to write to the disk again where it has taken no writes; says why it still does not.
+  virtual Status Heal() { return Status(); }
 };
 
 }  // namespace cachecore

@@ -85,10 +85,12 @@ struct Object {
   std::shared_ptr<const ObjectVerity> verity;  // Null while size or digest is not known.
   bool stale = false;      // The origin's copy has changed; see docs/semantics.md.
   std::string last_error;  // Why it was last refused or failed; for people.
+  bool unreadable = false;  // Its disk has lost bytes, which has been said.
 
   ObjectState state = ObjectState::kClose;
   std::optional<ObjectId> live_id;  // The instance a fetcher has open now.
   std::optional<MsgId> open_request;
+  Duration open_held_until{0};  // Not delivered before; see Engine::DeliveryFailed.
   uint32_t refusals = 0;  // Refused reopens in a row.
 
   PresenceMap presence{0};

@@ -1,132 +1,26 @@
 #include "cachecore/rocksdb_database.h"
 
+#include <fcntl.h>
 #include <glog/logging.h>
-#include <rocksdb/cache.h>
 #include <rocksdb/env.h>
-#include <rocksdb/listener.h>
-#include <rocksdb/merge_operator.h>
-#include <rocksdb/options.h>
 #include <rocksdb/slice.h>
-#include <rocksdb/table.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdarg>
-#include <cstdio>
-#include <deque>
 #include <filesystem>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include "cachecore/metadata_schema.h"
+#include "cachecore/rocksdb_memory_copy.h"
 
 namespace cachecore {
 namespace {
 
-std::string_view View(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
-
-// Never fails: MergePresence turns damage into a value that readers see as damaged.
-class PresenceMergeOperator : public rocksdb::MergeOperator {
- public:
-  bool FullMergeV2(const MergeOperationInput& in, MergeOperationOutput* out) const override {
-    std::vector<std::string_view> values;
-    if (in.existing_value != nullptr) values.push_back(View(*in.existing_value));
-    for (const rocksdb::Slice& operand : in.operand_list) values.push_back(View(operand));
-    out->new_value = schema::MergePresence(values);
-    return true;
-  }
-  bool PartialMergeMulti(const rocksdb::Slice& /*key*/, const std::deque<rocksdb::Slice>& operands,
-                         std::string* new_value, rocksdb::Logger* /*logger*/) const override {
-    std::vector<std::string_view> values;
-    for (const rocksdb::Slice& operand : operands) values.push_back(View(operand));
-    *new_value = schema::MergePresence(values);
-    return true;
-  }
-  const char* Name() const override { return "holdfast.presence"; }
-};
-
-// RocksDB's warnings in the program's own log.  Its LOG file would be a trap: a full disk fails a
-// write to it, and the next write to it aborts the process (an assertion in 7.8 as Debian builds
-// it). And a dump must not rotate the LOG of the daemon that has the database open.
-class GlogLogger : public rocksdb::Logger {
- public:
-  GlogLogger() : Logger(rocksdb::WARN_LEVEL) {}
-  using rocksdb::Logger::Logv;
-  void Logv(const rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
-    if (level < GetInfoLogLevel() || level == rocksdb::HEADER_LEVEL) return;
-    char text[1024];
-    std::vsnprintf(text, sizeof(text), format, arguments);
-    LOG(WARNING) << "rocksdb: " << text;
-  }
-  void Logv(const char* /*format*/, va_list /*arguments*/) override {}  // Headers.
-};
-
-// What stops the database.  An error that it deems final would need a new process, yet its cause (a
-// full disk, a compaction that met one bad block) is nothing that a cache should die of.
-class ErrorPolicy : public rocksdb::EventListener {
- public:
-  explicit ErrorPolicy(std::shared_ptr<std::atomic<bool>> met_bad_block)
-      : met_bad_block_(std::move(met_bad_block)) {}
-
-  void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
-    if (reason == rocksdb::BackgroundErrorReason::kCompaction && error->IsCorruption()) {
-      // Reads of the block are refused all the same; only space is no longer won back.
-      *error = rocksdb::Status::OK();
-      *met_bad_block_ = true;
-    } else if (error->IsIOError() && error->severity() > rocksdb::Status::kHardError) {
-      *error = rocksdb::Status(*error, rocksdb::Status::kHardError);  // Resume() may be tried.
-    }
-  }
-  // Write() is the only one to resume: never two at once.
-  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason /*reason*/, rocksdb::Status /*error*/,
-                            bool* auto_recovery) override {
-    *auto_recovery = false;
-  }
-
- private:
-  const std::shared_ptr<std::atomic<bool>> met_bad_block_;
-};
-
-rocksdb::Options MakeOptions(std::shared_ptr<std::atomic<bool>> met_bad_block) {
-  rocksdb::Options options;
-  options.merge_operator = std::make_shared<PresenceMergeOperator>();
-  options.write_buffer_size = size_t{4} << 20;
-  options.max_write_buffer_number = 2;
-  // Every table file is opened at the start, a few dozen at most: one that cannot be must be
-  // refused then, as 7.8 crashes in an iterator that meets it later.  And a dump has its files open
-  // before a compaction of the running daemon removes them.
-  options.max_open_files = -1;
-  options.max_background_jobs = 2;
-  options.compression = rocksdb::kNoCompression;
-  options.info_log = std::make_shared<GlogLogger>();
-  options.stats_dump_period_sec = 0;
-  // A start is a pause for every reader that waits: nothing is read that can be read later.
-  options.skip_stats_update_on_db_open = true;
-  options.skip_checking_sst_file_sizes_on_db_open = true;
-  // Never let writes wait for compactions: one that meets a bad block does not end.
-  options.level0_slowdown_writes_trigger = 1 << 30;
-  options.level0_stop_writes_trigger = 1 << 30;
-  options.max_manifest_file_size = uint64_t{4} << 20;
-  // The log of a killed machine ends anywhere: everything before the first bad record counts.
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
-  options.listeners.push_back(std::make_shared<ErrorPolicy>(std::move(met_bad_block)));
-  // Log recovery stops at the first damaged record; a write after a half-written one is refused.
-  options.paranoid_checks = true;
-  rocksdb::BlockBasedTableOptions table;
-  table.block_cache = rocksdb::NewLRUCache(size_t{4} << 20, /*num_shard_bits=*/1);
-  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  return options;
-}
-
-Status FromRocksDb(const rocksdb::Status& status, const std::string& doing) {
-  if (status.ok()) return Status();
-  int error = EIO;
-  if (status.IsCorruption()) error = EBADMSG;
-  if (status.IsNoSpace()) error = ENOSPC;
-  return Status(error, doing + ": " + status.ToString());
-}
+// A disk that takes nothing is not tried at each write.
+constexpr std::chrono::milliseconds kTryAgainAfter(200);
 
 // RocksDB keeps no errno, so the directory is tried before it is: these are the mistakes people
 // make.
@@ -145,20 +39,6 @@ Status MakeWritable(const std::string& directory) {
   return Status();
 }
 
-// RocksDB has no status of its own for this; both of its messages, for a lock held elsewhere and
-// one held in this process, are covered by a test.
-bool IsLockHeld(const rocksdb::Status& status) {
-  const std::string text = status.ToString();
-  return text.find("While lock file") != std::string::npos ||
-         text.find("lock hold by current process") != std::string::npos;
-}
-
-bool IsDamage(const rocksdb::Status& status) {
-  const bool file_is_gone = status.IsIOError() && !IsLockHeld(status) &&
-                            status.ToString().find("No such file") != std::string::npos;
-  return status.IsCorruption() || status.IsPathNotFound() || file_is_gone;
-}
-
 // Without CURRENT the database would be taken for a new one and its tables for rubbish, but its
 // logs would be replayed: presence without the objects and counters that it belongs to.
 bool LosesItsCurrent(const std::string& directory) {
@@ -172,36 +52,84 @@ bool LosesItsCurrent(const std::string& directory) {
   return false;
 }
 
+Status InUse(const std::string& directory) {
+  return Status(EBUSY, directory +
+                           " is in use by another holdfastd: stop it, or use another "
+                           "--cache-dir");
+}
+
+// RocksDB lets go of its own lock between an open that fails and the next one; this one is held on.
+// It needs nothing of the disk but that the directory can be opened.
+Result<UniqueFd> LockDirectory(const std::string& directory) {
+  UniqueFd lock(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!lock.valid()) return Status::FromErrno(errno, "open " + directory);
+  if (flock(lock.get(), LOCK_EX | LOCK_NB) == 0) return lock;
+  if (errno == EWOULDBLOCK) return InUse(directory);
+  return Status::FromErrno(errno, "lock " + directory);
+}
+
+// What a disk that can be read may say to a write.
+bool MayBeReadable(const Status& status) {
+  return status.error() != EBUSY && status.error() != EBADMSG && status.error() != EPROTO;
+}
+
 }  // namespace
 
+RocksDbDatabase::RocksDbDatabase(std::string directory, UniqueFd lock)
+    : directory_(std::move(directory)),
+      lock_(std::move(lock)),
+      signals_(std::make_shared<RocksDbSignals>()) {}
+
+std::shared_ptr<rocksdb::DB> RocksDbDatabase::Db() const {
+  MutexLock lock(&db_mu_);
+  return db_;
+}
+
+void RocksDbDatabase::SetDb(std::shared_ptr<rocksdb::DB> db) {
+  MutexLock lock(&db_mu_);
+  db_.swap(db);
+}
+
 Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const std::string& directory) {
-  RETURN_IF_ERROR(MakeWritable(directory));
-  auto met_bad_block = std::make_shared<std::atomic<bool>>(false);
-  rocksdb::Options options = MakeOptions(met_bad_block);
+  const Status writable = MakeWritable(directory);
+  std::error_code error;
+  if (!writable.ok() && !std::filesystem::exists(directory + "/CURRENT", error)) return writable;
+  ASSIGN_OR_RETURN(UniqueFd lock, LockDirectory(directory));
+  std::unique_ptr<RocksDbDatabase> database(new RocksDbDatabase(directory, std::move(lock)));
+  Status opened = writable.ok() ? database->OpenOnDisk() : writable;
+  // A disk that is full, or takes no writes any more, may still hold everything there is.
+  if (!opened.ok() && MayBeReadable(opened)) {
+    if (database->FallBackToMemory(opened).ok()) return database;
+  }
+  RETURN_IF_ERROR(opened);
+  return database;
+}
+
+Status RocksDbDatabase::OpenOnDisk() {
+  rocksdb::Options options = MakeRocksDbOptions(signals_);
   options.create_if_missing = true;
   rocksdb::DB* db = nullptr;
-  rocksdb::Status status = LosesItsCurrent(directory)
-                               ? rocksdb::Status::Corruption(directory + "/CURRENT is missing")
-                               : rocksdb::DB::Open(options, directory, &db);
-  const bool repair = IsDamage(status);
+  rocksdb::Status status = LosesItsCurrent(directory_)
+                               ? rocksdb::Status::Corruption(directory_ + "/CURRENT is missing")
+                               : rocksdb::DB::Open(options, directory_, &db);
+  const bool repair = IsRocksDbDamage(status);
   if (repair) {
-    LOG(ERROR) << "metadata in " << directory << " is damaged (" << status.ToString()
+    // A repair that cannot write moves aside what it could not keep.
+    RETURN_IF_ERROR(CheckRoomForRocksDb(directory_).WithContext(
+        "metadata is damaged and there is no room to repair it"));
+    LOG(ERROR) << "metadata in " << directory_ << " is damaged (" << status.ToString()
                << "): repairing it; what its remaining files hold is kept, the rest will be "
                   "fetched again";
-    status = rocksdb::RepairDB(directory, options);
-    if (status.ok()) status = rocksdb::DB::Open(options, directory, &db);
+    status = rocksdb::RepairDB(directory_, options);
+    if (status.ok()) status = rocksdb::DB::Open(options, directory_, &db);
   }
   if (status.ok()) {
-    std::unique_ptr<RocksDbDatabase> database(new RocksDbDatabase(db, met_bad_block));
-    database->repaired_ = repair;
-    return database;
+    repaired_ = repaired_ || repair;
+    SetDb(std::shared_ptr<rocksdb::DB>(db));
+    return Status();
   }
-  if (IsLockHeld(status)) {
-    return Status(EBUSY, directory +
-                             " is in use by another holdfastd: stop it, or use another "
-                             "--cache-dir");
-  }
-  const Status error = FromRocksDb(status, "open metadata in " + directory);
+  if (IsRocksDbLockHeld(status)) return InUse(directory_);
+  const Status error = FromRocksDb(status, "open metadata in " + directory_);
   const bool damaged = repair || error.error() == EBADMSG;
   return Status(damaged ? EBADMSG : error.error(),
                 error.message() + (damaged ? ": remove the cache directory to start empty"
@@ -209,9 +137,40 @@ Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::Open(const std::string
                                              "another --cache-dir"));
 }
 
+Status RocksDbDatabase::FallBackToMemory(const Status& why) {
+  SetDb(nullptr);  // RocksDB's lock goes with it.
+  ASSIGN_OR_RETURN(std::shared_ptr<rocksdb::DB> copy, CopyRocksDbToMemory(directory_, signals_));
+  SetDb(std::move(copy));
+  in_memory_ = true;
+  VLOG(1) << "metadata is kept in memory: " << why.message();  // Heal says it.
+  return Status();
+}
+
+Status RocksDbDatabase::Heal() {
+  if (in_memory_) return MoveToDisk();
+  return has_failed_ ? Resume(/*at_once=*/true) : Status();
+}
+
+Status RocksDbDatabase::MoveToDisk() {
+  RETURN_IF_ERROR(CheckRoomForRocksDb(directory_));
+  std::unique_lock alone(exchange_mu_);
+  if (!in_memory_) return Status();
+  const std::shared_ptr<rocksdb::DB> copy = Db();
+  signals_->quiet = true;
+  Status status = OpenOnDisk();
+  if (status.ok()) status = WriteBackRocksDb(copy.get(), Db().get());
+  signals_->quiet = false;
+  if (!status.ok()) {
+    SetDb(copy);
+    return status;
+  }
+  in_memory_ = false;
+  return Status();
+}
+
 void RocksDbDatabase::WarmUp() {
   const std::unique_ptr<rocksdb::Env> memory(rocksdb::NewMemEnv(rocksdb::Env::Default()));
-  rocksdb::Options options = MakeOptions(std::make_shared<std::atomic<bool>>(false));
+  rocksdb::Options options = MakeRocksDbOptions(std::make_shared<RocksDbSignals>());
   options.env = memory.get();
   options.create_if_missing = true;
   if (!options.env->CreateDir("/scratch").ok()) return;  // Else RocksDB warns of its absence.
@@ -237,12 +196,13 @@ Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::OpenReadOnly(
     return Status(error, Status::FromErrno(error, "read metadata in " + directory).message() +
                              ": is it the cache directory of a Holdfast?");
   }
-  auto met_bad_block = std::make_shared<std::atomic<bool>>(false);
-  rocksdb::Options options = MakeOptions(met_bad_block);
+  std::unique_ptr<RocksDbDatabase> database(new RocksDbDatabase(directory, UniqueFd()));
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, directory, &db);
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(
+      MakeRocksDbOptions(database->signals_), directory, &db);
   if (!status.ok()) return FromRocksDb(status, "read metadata in " + directory);
-  return std::unique_ptr<RocksDbDatabase>(new RocksDbDatabase(db, met_bad_block));
+  database->SetDb(std::shared_ptr<rocksdb::DB>(db));
+  return database;
 }
 
 std::optional<std::string> RocksDbDatabase::LastKey(const std::string& prefix) const {
@@ -250,7 +210,8 @@ std::optional<std::string> RocksDbDatabase::LastKey(const std::string& prefix) c
   const rocksdb::Slice end_slice(end);
   rocksdb::ReadOptions options;
   options.iterate_upper_bound = &end_slice;
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
+  const std::shared_ptr<rocksdb::DB> db = Db();
+  const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(options));
   it->SeekToLast();
   if (!it->Valid() || !it->key().starts_with(prefix)) return std::nullopt;
   return it->key().ToString();
@@ -258,7 +219,7 @@ std::optional<std::string> RocksDbDatabase::LastKey(const std::string& prefix) c
 
 Result<std::optional<std::string>> RocksDbDatabase::Get(const std::string& key) const {
   std::string value;
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), key, &value);
+  const rocksdb::Status status = Db()->Get(rocksdb::ReadOptions(), key, &value);
   if (status.IsNotFound()) return std::optional<std::string>();
   if (!status.ok()) return FromRocksDb(status, "read metadata");
   return std::optional<std::string>(std::move(value));
@@ -269,36 +230,67 @@ Status RocksDbDatabase::Scan(const std::string& prefix, const Visit& visit) cons
   const rocksdb::Slice end_slice(end);
   rocksdb::ReadOptions options;
   if (!end.empty()) options.iterate_upper_bound = &end_slice;
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
+  const std::shared_ptr<rocksdb::DB> db = Db();
+  const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(options));
   for (it->Seek(prefix); it->Valid(); it->Next()) {
     if (!visit(View(it->key()), View(it->value()))) return Status();
   }
   return FromRocksDb(it->status(), "scan metadata");
 }
 
+Status RocksDbDatabase::NoteFailure(const Status& why, bool of_sync) {
+  MutexLock lock(&resume_mu_);
+  trouble_ = why;
+  sync_failed_ = sync_failed_ || of_sync;
+  tried_at_ = std::chrono::steady_clock::now();
+  has_failed_ = true;
+  signals_->quiet = true;
+  return why;
+}
+
 // A failed write may have left half a record in the log, and recovery stops at it: whatever came
 // after would be lost.  So RocksDB refuses writes from then on, until Resume() has put what it
-// holds into a table file and begun a new log.
+// holds into a table file and begun a new log.  After a failed sync nobody knows what of the log
+// the kernel has thrown away, so it is left behind in the same way.
+Status RocksDbDatabase::Resume(bool at_once) {
+  MutexLock lock(&resume_mu_);
+  if (!has_failed_) return Status();
+  const auto now = std::chrono::steady_clock::now();
+  if (!at_once && now < tried_at_ + kTryAgainAfter) return trouble_;
+  const std::shared_ptr<rocksdb::DB> db = Db();
+  rocksdb::Status status = db->Resume();
+  if (status.ok() && sync_failed_) status = db->Flush(rocksdb::FlushOptions());
+  tried_at_ = std::chrono::steady_clock::now();
+  trouble_ = FromRocksDb(status, "resume writing metadata in " + directory_);
+  if (!trouble_.ok()) return trouble_;
+  sync_failed_ = false;
+  signals_->quiet = false;
+  has_failed_ = false;
+  return Status();
+}
+
 Status RocksDbDatabase::Write(rocksdb::WriteBatch* batch, Sync sync) {
-  if (has_failed_) {
-    MutexLock lock(&resume_mu_);
-    if (has_failed_) {
-      const rocksdb::Status status = db_->Resume();
-      if (!status.ok()) return FromRocksDb(status, "resume writing metadata");
-      has_failed_ = false;
-    }
+  const std::shared_lock writing(exchange_mu_);
+  const std::shared_ptr<rocksdb::DB> db = Db();
+  rocksdb::WriteOptions options;
+  if (in_memory_) {
+    options.disableWAL = true;
+    return FromRocksDb(db->Write(options, batch), "write metadata to memory");
   }
-  if (met_bad_block_->exchange(false)) {
+  if (has_failed_) RETURN_IF_ERROR(Resume(/*at_once=*/false));
+  if (signals_->met_bad_block.exchange(false)) {
     // It would be tried again every second for ever.
     LOG(WARNING) << "a damaged table file: no more compactions until the next start";
-    RETURN_IF_ERROR(FromRocksDb(db_->SetOptions({{"disable_auto_compactions", "true"}}),
+    RETURN_IF_ERROR(FromRocksDb(db->SetOptions({{"disable_auto_compactions", "true"}}),
                                 "end metadata compactions"));
   }
-  rocksdb::WriteOptions options;
-  options.sync = sync == Sync::kYes;
-  const rocksdb::Status status = db_->Write(options, batch);
-  if (!status.ok()) has_failed_ = true;
-  return FromRocksDb(status, "write metadata");
+  const rocksdb::Status written = db->Write(options, batch);
+  if (!written.ok()) return NoteFailure(FromRocksDb(written, "write metadata"), false);
+  if (sync == Sync::kNo) return Status();
+  // Not WriteOptions::sync: while that waits for the disk, no other write begins.
+  const rocksdb::Status synced = db->SyncWAL();
+  if (!synced.ok()) return NoteFailure(FromRocksDb(synced, "sync metadata"), true);
+  return Status();
 }
 
 }  // namespace cachecore

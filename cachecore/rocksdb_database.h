@@ -1,5 +1,4 @@
-// RocksDbDatabase: one RocksDB database, opened as the metadata store needs it; the only file pair
-// that includes rocksdb/.
+// RocksDbDatabase: one RocksDB database, opened as the metadata store needs it.
 //
 // Model    ordered byte keys and values.  Merge() joins presence values (schema::MergePresence).
 // Errors   Open: EBUSY (another process has it open), EBADMSG (damaged beyond repair), else what
@@ -7,12 +6,16 @@
 //          disk said; each message names the directory and the cure.
 //          Later: EBADMSG when RocksDB's own checksums fail, which costs the records of one block,
 //          ENOSPC, else EIO.  A failed Write does not end the database: once the disk takes writes
-//          again, so does it.
+//          again, so does it.  A database that is there and can only be read is opened all the
+//          same: what is written then is kept in memory, and goes to the disk with Heal.
 // Threads  thread-safe; every call may block on disk.
-// Cost     tuned small: two 4 MiB memtables, 4 MiB block cache; every table file held open.
+// Owns     an flock on its directory, and RocksDB's own lock.
+// Cost     tuned small: two 4 MiB memtables, 4 MiB block cache; every table file held open.  In
+//          memory: all records.
 // Crash    a torn log tail is cut off; a log damaged in its middle loses what came after.  When a
 //          table file, the manifest or CURRENT is damaged or gone, Open repairs: what the files
 //          that are left hold is kept, and records of different ages may stand side by side.
+//          What is only in memory dies with the process; Heal writes all of it or none.
 
 #ifndef CACHECORE_ROCKSDB_DATABASE_H_
 #define CACHECORE_ROCKSDB_DATABASE_H_
@@ -21,16 +24,20 @@
 #include <rocksdb/write_batch.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <shared_mutex>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "cachecore/metadata_store.h"
 #include "cachecore/mutex.h"
+#include "cachecore/rocksdb_options.h"
 #include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
 
 namespace cachecore {
 
@@ -47,25 +54,46 @@ class RocksDbDatabase {
 
   // Open had to repair it: see Crash.
   bool repaired() const { return repaired_; }
+  // Whether what is written is kept in memory only.
+  bool in_memory() const { return in_memory_; }
+  // Keeps what is written in memory from now on, as the disk takes nothing, and says `why`.  Before
+  // anybody else has it.
+  Status FallBackToMemory(const Status& why);
+  // Tries to make the disk take writes again where it does not; says why it still does not.
+  Status Heal() EXCLUDES(resume_mu_);
   // The last key that starts with `prefix`; nullopt if there is none, or it cannot be read.
   std::optional<std::string> LastKey(const std::string& prefix) const;
 
   Result<std::optional<std::string>> Get(const std::string& key) const;
   // Every record whose key starts with `prefix` ("" for all), in order, until visit returns false.
   Status Scan(const std::string& prefix, const Visit& visit) const;
-  // All or nothing.
+  // All or nothing.  Synced, it does not hold up others' writes.
   Status Write(rocksdb::WriteBatch* batch, Sync sync) EXCLUDES(resume_mu_);
 
  private:
-  RocksDbDatabase(rocksdb::DB* db, std::shared_ptr<std::atomic<bool>> met_bad_block)
-      : met_bad_block_(std::move(met_bad_block)), db_(db) {}
+  RocksDbDatabase(std::string directory, UniqueFd lock);
 
-  bool repaired_ = false;  // Set before anybody else has it.
-  // Set by RocksDB's threads: a compaction met a bad block.
-  const std::shared_ptr<std::atomic<bool>> met_bad_block_;
-  const std::unique_ptr<rocksdb::DB> db_;
+  Status OpenOnDisk();
+  Status MoveToDisk();
+  // `at_once`: even if that has been tried a moment ago.
+  Status Resume(bool at_once) EXCLUDES(resume_mu_);
+  Status NoteFailure(const Status& why, bool of_sync) EXCLUDES(resume_mu_);
+  std::shared_ptr<rocksdb::DB> Db() const EXCLUDES(db_mu_);
+  void SetDb(std::shared_ptr<rocksdb::DB> db) EXCLUDES(db_mu_);
+
+  const std::string directory_;
+  const UniqueFd lock_;  // An flock; invalid when opened read-only.
+  const std::shared_ptr<RocksDbSignals> signals_;
+  bool repaired_ = false;                // Set before anybody else has it.
+  std::atomic<bool> in_memory_ = false;  // Changes under exchange_mu_; atomic for a first look.
+  std::shared_mutex exchange_mu_;        // Held shared to write, alone to exchange the database.
+  mutable Mutex db_mu_;
+  std::shared_ptr<rocksdb::DB> db_ GUARDED_BY(db_mu_);
   Mutex resume_mu_;                       // Held while writing is resumed.
   std::atomic<bool> has_failed_ = false;  // Atomic so that a good write takes no lock.
+  bool sync_failed_ GUARDED_BY(resume_mu_) = false;
+  Status trouble_ GUARDED_BY(resume_mu_);
+  std::chrono::steady_clock::time_point tried_at_ GUARDED_BY(resume_mu_);
 };
 
 }  // namespace cachecore

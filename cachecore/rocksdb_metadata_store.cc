@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <fstream>
 #include <mutex>
 #include <shared_mutex>
 #include <string_view>
@@ -13,6 +12,7 @@
 #include "cachecore/fault_point.h"
 #include "cachecore/metadata_schema.h"
 #include "cachecore/mutex.h"
+#include "cachecore/rocksdb_counters.h"
 #include "cachecore/rocksdb_database.h"
 #include "cachecore/rocksdb_mend.h"
 #include "cachecore/store_fault_points.h"
@@ -20,34 +20,20 @@
 namespace cachecore {
 namespace {
 
-// How far a counter whose record was damaged jumps past every number still seen, so that what was
-// reserved and not recorded does not recur either.
-constexpr uint64_t kCounterRecoverySkip = uint64_t{1} << 24;
-
 std::string KindPrefix(char kind) { return std::string(1, kind); }
-
-uint64_t FirstOf(Counter counter) {
-  switch (counter) {
-    case Counter::kMsgId:
-      return 0;
-    case Counter::kObjectNumber:
-      return kFirstObjectNumber.value;
-    case Counter::kObjectId:
-    case Counter::kGeneration:
-      return 1;
-  }
-  LOG(FATAL) << "no such counter: " << static_cast<int>(counter);
-}
 
 class Store : public MetadataStore {
  public:
   Store(std::unique_ptr<RocksDbDatabase> db, std::string boot_id)
-      : boot_id_(std::move(boot_id)), db_(std::move(db)) {}
+      : boot_id_(std::move(boot_id)), db_(std::move(db)), counters_(db_.get()) {}
 
   // The part of opening that writes: the schema's version, and the end of other boots' presence.
+  Status PrepareOrFallBack(const std::string& directory);
   Status Prepare(const std::string& directory);
 
-  Result<uint64_t> Reserve(Counter counter, uint64_t count) override;
+  Result<uint64_t> Reserve(Counter counter, uint64_t count) override {
+    return counters_.Reserve(counter, count);
+  }
   Status Commit(const MetadataBatch& batch, Sync sync) override;
   Result<std::optional<VolumeRecord>> FindVolume(const std::string& key) override;
   Result<std::optional<VolumeRecord>> LoadVolume(ObjectNumber number) override;
@@ -63,10 +49,10 @@ class Store : public MetadataStore {
                      const std::function<bool(const ObjectRecord&)>& visit) override;
   Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
                           const std::string& cookie) override;
+  Status Heal() override { return db_->Heal(); }
 
  private:
   Status MergeLeaves(const std::string& prefix, ObjectNumber object, PresenceMap* map) const;
-  Result<uint64_t> NextAfterDamage(Counter counter) const;
   // Adds to `batch` the removal of an object's records, except its index record if that already
   // names another object.
   Status EraseObject(const ObjectRecord& object, rocksdb::WriteBatch* batch) const;
@@ -89,7 +75,7 @@ class Store : public MetadataStore {
 
   const std::string boot_id_;  // 16 bytes.
   const std::unique_ptr<RocksDbDatabase> db_;
-  Mutex reserve_mu_;               // Held over a counter's read and write.
+  RocksDbCounters counters_;
   Mutex object_mu_;                // Held over an index record's check and its batch.
   std::shared_mutex presence_mu_;  // Held alone to take presence away, shared to add some.
 };
@@ -116,52 +102,12 @@ Status Store::Prepare(const std::string& directory) {
   return db_->Write(&batch, Sync::kNo);
 }
 
-Result<uint64_t> Store::Reserve(Counter counter, uint64_t count) {
-  MutexLock lock(&reserve_mu_);
-  const std::string key = schema::CounterKey(counter);
-  uint64_t next = FirstOf(counter);
-  rocksdb::WriteBatch batch;
-  Result<std::optional<std::string>> value = db_->Get(key);
-  if (!value.ok() && value.status().error() != EBADMSG) return std::move(value).status();
-  if (!value.ok() || value->has_value()) {
-    const Result<uint64_t> stored =
-        value.ok() ? schema::DecodeCounter(counter, **value) : Result<uint64_t>(value.status());
-    if (stored.ok()) {
-      next = *stored;
-    } else {
-      if (value.ok()) KeepDamaged({}, key, **value, &batch);
-      ASSIGN_OR_RETURN(next, NextAfterDamage(counter));
-      LOG(ERROR) << stored.status().message() << "; counting on from " << next;
-    }
-  }
-  batch.Put(key, schema::EncodeCounter(counter, next + count));
-  // Unsynced: the log keeps its order, so a record that uses a number cannot outlive this one.
-  RETURN_IF_ERROR(db_->Write(&batch, Sync::kNo));
-  return next;
-}
-
-Result<uint64_t> Store::NextAfterDamage(Counter counter) const {
-  uint64_t seen = FirstOf(counter);
-  const auto see = [&](std::string_view key, std::string_view value) {
-    uint64_t number = 0;
-    if (counter == Counter::kObjectNumber) {
-      number = schema::NumberOf(key);
-    } else if (const Result<JournalRecord> request = schema::DecodeJournal(key, value);
-               request.ok() && counter != Counter::kObjectId) {
-      number = counter == Counter::kMsgId ? request->msg_id.value : request->generation.value;
-    }
-    seen = std::max(seen, number);
-    return true;
-  };
-  const std::string kinds = counter == Counter::kObjectNumber
-                                ? std::string{schema::kObject, schema::kVolume}
-                                : std::string{schema::kJournal};
-  for (const char kind : kinds) {
-    const Status scanned = db_->Scan(KindPrefix(kind), see);
-    // Behind a bad block nothing is seen; the skip has to do for that too.
-    if (!scanned.ok() && scanned.error() != EBADMSG) return scanned;
-  }
-  return seen + kCounterRecoverySkip;
+// A disk may have room for an open, and none for the first write.
+Status Store::PrepareOrFallBack(const std::string& directory) {
+  const Status prepared = Prepare(directory);
+  if (prepared.ok() || prepared.error() == EPROTO || db_->in_memory()) return prepared;
+  if (!db_->FallBackToMemory(prepared).ok()) return prepared;
+  return Prepare(directory);
 }
 
 Status Store::Commit(const MetadataBatch& changes, Sync sync) {
@@ -307,7 +253,8 @@ Result<std::optional<VolumeRecord>> Store::ReadVolume(
   rocksdb::WriteBatch batch;
   KeepDamaged({}, key, value.ok() ? **value : std::string(), &batch);
   if (found) PutVolume(*found, &batch);
-  RETURN_IF_ERROR(db_->Write(&batch, Sync::kNo));
+  const Status written = db_->Write(&batch, Sync::kNo);
+  LOG_IF(WARNING, !written.ok()) << "that will be done again: " << written.message();
   return found;
 }
 
@@ -392,7 +339,10 @@ Result<std::vector<JournalRecord>> Store::LoadJournal() {
                                               : schema::JournalKey(journal.back().msg_id) + '\0';
     batch.DeleteRange(begin, schema::PrefixEnd({schema::kJournal}));
   }
-  if (batch.Count() > 0) RETURN_IF_ERROR(db_->Write(&batch, Sync::kNo));
+  if (batch.Count() > 0) {
+    const Status written = db_->Write(&batch, Sync::kNo);
+    LOG_IF(WARNING, !written.ok()) << "that will be done again: " << written.message();
+  }
   return journal;
 }
 
@@ -481,20 +431,11 @@ Result<std::unique_ptr<MetadataStore>> OpenRocksDbMetadataStore(const std::strin
   ASSIGN_OR_RETURN(std::unique_ptr<RocksDbDatabase> db, RocksDbDatabase::Open(directory));
   FaultPoint(Fault::kDatabaseOpen);
   auto store = std::make_unique<Store>(std::move(db), std::move(boot_id_bytes));
-  RETURN_IF_ERROR(store->Prepare(directory));
+  RETURN_IF_ERROR(store->PrepareOrFallBack(directory));
   FaultPoint(Fault::kDatabasePrepared);
   return std::unique_ptr<MetadataStore>(std::move(store));
 }
 
 void WarmUpRocksDb() { RocksDbDatabase::WarmUp(); }
-
-Result<std::string> ReadBootId() {
-  const char kPath[] = "/proc/sys/kernel/random/boot_id";
-  std::ifstream file(kPath);
-  std::string boot_id;
-  if (!(file >> boot_id))
-    return Status(EIO, std::string(kPath) + " cannot be read: is /proc mounted?");
-  return boot_id;
-}
 
 }  // namespace cachecore

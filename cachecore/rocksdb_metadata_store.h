@@ -35,9 +35,6 @@ Result<uint32_t> CheckRocksDbSchema(const std::string& directory);
 // the real one find their code loaded.
 void WarmUpRocksDb();
 
-// The machine's boot id.
-Result<std::string> ReadBootId();
-
 // Prints every record of a database, opened read-only, one a line, in a stable order.  Works beside
 // a running daemon.  An object's attr is printed: it holds validators, never secrets.
 Status DumpRocksDbMetadata(const std::string& directory, std::ostream& out);

@@ -53,6 +53,7 @@ struct Service {
   Duration started_at{0};
   Duration watchdog{0};    // Of this life: WATCHDOG_USEC= may have changed it.
   Duration deadline{0};    // When OnDeadline has something to do; what, `state` says.
+  bool was_ready = false;  // This life has said READY=1.
   bool term_sent = false;  // By us, because the supervisor stops.
   const char* fault = "";  // Why we ended it ourselves; goes before last_exit.
   uint64_t restarts = 0;
@@ -265,6 +266,7 @@ void Supervisor::Obey(Service* service, const NotifyMessage& message) {
   } else if (message.watchdog_trigger) {
     Abort(service, "asked for by WATCHDOG=trigger: ");
   } else if (message.ready && service->state == State::kStarting) {
+    service->was_ready = true;
     EnterServing(service, State::kReady);
   } else if (message.watchdog_ping || message.watchdog_usec) {
     service->deadline = DeadlineIn(QuietLimit(*service, service->state));
@@ -297,6 +299,7 @@ void Supervisor::Reap() {
 void Supervisor::Start(Service* service) {
   service->status.Assign("");
   service->fault = "";
+  service->was_ready = false;
   service->retry_at_ms = 0;
   service->watchdog = service->spec->watchdog;
   service->started_at = MonotonicNow();
@@ -349,7 +352,10 @@ void Supervisor::OnExit(Service* service, int wait_status) {
   const bool ended = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
   if (service->spare != nullptr && ended) service->spare->Discard();
   ++service->restarts;
-  Duration delay = service->backoff->DelayAfter(MonotonicNow() - service->started_at);
+  // One that never got ready is no better for having tried for long.
+  const bool served = !service->spec->required_ready || service->was_ready;
+  const Duration lived = served ? MonotonicNow() - service->started_at : Duration::zero();
+  Duration delay = service->backoff->DelayAfter(lived);
   if (delay == Duration::zero()) {
     Start(service);
   } else {

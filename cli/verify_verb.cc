@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cachecore/boot_id.h"
 #include "cachecore/parse_text.h"
 #include "cachecore/rocksdb_metadata_store.h"
 #include "cachecore/verify.h"

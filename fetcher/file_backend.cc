@@ -12,6 +12,7 @@
 
 #include "cachecore/fault_point.h"
 #include "cachecore/unique_fd.h"
+#include "fetcher/data_file.h"
 #include "fetcher/source_config.h"
 
 namespace fetcher {
@@ -220,9 +221,7 @@ class FileFetch : public FileTransfer {
         if (copied > 0)
           copied = pwrite(request_.data_fd, buffer(), static_cast<size_t>(copied), to);
         if (copied < 0 && errno != EINTR) {
-          return Failure{Kind::kLocal, errno,
-                         std::string("write to the data file: ") + std::strerror(errno),
-                         Duration::zero()};
+          return DataFileFailure(request_.data_fd, errno);
         }
       }
       if (copied > 0) piece.begin += static_cast<uint64_t>(copied);

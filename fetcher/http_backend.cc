@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cachecore/fault_point.h"
+#include "fetcher/data_file.h"
 #include "fetcher/http_answer.h"
 #include "fetcher/http_range.h"
 
@@ -203,10 +204,7 @@ bool HttpFetch::Store() {
                                 static_cast<off_t>(stored_ + written));
     if (done < 0 && errno == EINTR) continue;
     if (done <= 0) {
-      const int error = done < 0 ? errno : ENOSPC;
-      failure_ =
-          Failure{Kind::kLocal, error,
-                  std::string("write to the data file: ") + std::strerror(error), Duration::zero()};
+      failure_ = DataFileFailure(request_.data_fd, done < 0 ? errno : ENOSPC);
       gathered_ = 0;
       return false;
     }

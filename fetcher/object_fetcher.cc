@@ -1,5 +1,6 @@
 #include "fetcher/object_fetcher.h"
 
+#include <fcntl.h>
 #include <glog/logging.h>
 
 #include <algorithm>
@@ -7,12 +8,17 @@
 #include <limits>
 #include <utility>
 
+#include "fetcher/data_file.h"
 #include "fetcher/object_piece.h"
 
 namespace fetcher {
 namespace {
 
 using Kind = Failure::Kind;
+
+// How long room for data may go unnoticed, and how much is looked for.
+constexpr std::chrono::seconds kRoomInterval(1);
+constexpr uint64_t kRoom = 64 << 10;
 
 }  // namespace
 
@@ -51,7 +57,10 @@ ObjectFetcher::ObjectFetcher(FetchContext* context, OpenRequest open, Source sou
   Opened();
 }
 
-ObjectFetcher::~ObjectFetcher() { context_->trees->Forget(open_order_); }
+ObjectFetcher::~ObjectFetcher() {
+  context_->trees->Forget(open_order_);
+  if (no_room_) --context_->without_room;
+}
 
 void ObjectFetcher::Opened() {
   open_ = true;
@@ -69,6 +78,7 @@ void ObjectFetcher::AddRead(MsgId id, ByteRange range, uint64_t order) {
   }
   queue_.Add(id, range, order);
   last_order_ = order;
+  if (no_room_) TellNoRoom(id);
   // If every origin is waiting out a failure, so is this READ, and its reader should learn why.
   const Duration now = context_->clock.Now();
   const auto failing = [now](const OriginState& state) {
@@ -100,6 +110,7 @@ void ObjectFetcher::OnTimer() {
 
 std::optional<uint64_t> ObjectFetcher::NextOrder() const {
   if (failed_) return std::nullopt;
+  if (no_room_ && context_->clock.Now() < room_at_) return std::nullopt;
   if (open_) return queue_.NextOrder();
   const auto probing = [](const OriginState& state) { return state.probe != nullptr; };
   if (tree_piece_ || std::any_of(origins_.begin(), origins_.end(), probing)) return std::nullopt;
@@ -124,6 +135,7 @@ bool ObjectFetcher::StartOne(bool alone) {
   GiveUp();  // What was in flight when the last origin refused, and has come back.
   const std::optional<uint64_t> order = NextOrder();
   if (!order) return false;
+  if (no_room_ && !FindsRoom()) return false;
   if (open_ && tree_) return StartVerified(alone);
   const std::optional<size_t> index = PickOrigin(0, *order);
   if (!index) return false;
@@ -253,11 +265,45 @@ void ObjectFetcher::OnPieceEnd(Piece* piece, std::optional<Failure> failure) {
   }
   if (!failure) return;
   if (!ended->rest().empty()) queue_.Return(ended->rest());
+  if (failure->kind == Kind::kLocal && TakesNoWrites(failure->error)) return AwaitRoom(*failure);
   if (failure->kind == Kind::kLocal) {
     for (const MsgId id : queue_.Waiting()) FailRead(id, *failure);
     return;
   }
   OnFailure(ended->index(), *failure);
+}
+
+void ObjectFetcher::AwaitRoom(const Failure& failure) {
+  if (!no_room_ && context_->without_room++ == 0) {
+    LOG(WARNING) << failure.cause << "; what has to be fetched waits for room";
+  }
+  no_room_ = failure;
+  room_at_ = context_->clock.Now() + kRoomInterval;
+  context_->wake_at(id_, room_at_);
+  for (const MsgId id : queue_.Waiting()) TellNoRoom(id);
+}
+
+void ObjectFetcher::TellNoRoom(MsgId id) {
+  // Without a budget: no origin is at fault, and the daemon bounds how long a reader waits.
+  Trouble& trouble = TroubleOf(id);
+  if (trouble.cause == no_room_->cause) return;
+  trouble.cause = no_room_->cause;
+  context_->client->Cause(id, no_room_->cause);
+}
+
+// Takes the room itself, so that no origin is asked for what could not be kept.
+bool ObjectFetcher::FindsRoom() {
+  const uint64_t begin = open_ ? queue_.NextBegin() : 0;
+  const uint64_t size = std::min(kRoom, attr_.size_bytes - std::min(begin, attr_.size_bytes));
+  if (size > 0 && fallocate(data_fd_.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
+                            static_cast<off_t>(size)) != 0 &&
+      TakesNoWrites(errno)) {
+    AwaitRoom(*no_room_);
+    return false;
+  }
+  no_room_.reset();
+  if (--context_->without_room == 0) LOG(INFO) << "there is room again";
+  return true;
 }
 
 // ---- Failures

@@ -70,6 +70,7 @@ struct FetchContext {
   // Whether the volume's source is another one than the one of this stamp.
   std::function<bool(const std::string& volume, const std::string& stamp)> source_changed;
   uint64_t declared_bytes = 0;  // Since the last flush.
+  size_t without_room = 0;  // Objects whose data file cannot grow.
 };
 
 class ObjectFetcher {
@@ -140,6 +141,11 @@ class ObjectFetcher {
   void StartPiece(size_t index, bool alone);
   void Declare(ByteRange range);
   void OnPieceEnd(Piece* piece, std::optional<Failure> failure);
+  // The data file's disk is full: what waits goes on waiting, and is told why.
+  void AwaitRoom(const Failure& failure);
+  // Whether there is room again, which is tried now.
+  bool FindsRoom();
+  void TellNoRoom(MsgId id);
 
   // Notes a failure of an origin, and when to try it again; tells those who wait.
   void OnFailure(size_t index, Failure failure);
@@ -202,6 +208,8 @@ class ObjectFetcher {
   Trouble open_trouble_;
   std::map<MsgId, Trouble> troubles_;
   std::list<std::unique_ptr<Piece>> pieces_;
+  std::optional<Failure> no_room_;  // Nothing is fetched before room_at_, then if there is room.
+  Duration room_at_ = Duration::zero();
 
   std::optional<cachecore::Digest> verity_;
   std::string merkle_key_;

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "cachecore/fault_point.h"
+#include "fetcher/data_file.h"
 
 namespace fetcher {
 
@@ -17,10 +17,7 @@ std::optional<Failure> WriteToDataFile(int fd, uint64_t offset, std::span<const 
     const ssize_t done = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (done < 0 && errno == EINTR) continue;
     if (done <= 0) {
-      const int error = done < 0 ? errno : ENOSPC;
-      return Failure{Failure::Kind::kLocal, error,
-                     std::string("write to the data file: ") + std::strerror(error),
-                     Duration::zero()};
+      return DataFileFailure(fd, done < 0 ? errno : ENOSPC);
     }
     offset += static_cast<uint64_t>(done);
     bytes = bytes.subspan(static_cast<size_t>(done));

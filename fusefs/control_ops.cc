@@ -128,6 +128,7 @@ json ControlOps::Status() {
           {"fetcher", std::move(fetcher)},
           {"object_count", infos.size()},
           {"objects", std::move(objects)},
+          {"store_trouble", parts_.cache->store_trouble()},
           {"requests", RequestsJson(parts_.cache->DescribeRequests())},
           {"counters",
            {{"reads", parts_.fuse->reads()},

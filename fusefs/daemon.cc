@@ -15,6 +15,7 @@
 #include <csignal>
 #include <utility>
 
+#include "cachecore/boot_id.h"
 #include "cachecore/data_store.h"
 #include "cachecore/fault_point.h"
 #include "cachecore/rocksdb_metadata_store.h"

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 #include "cachecore/fault_point.h"
 #include "cachecore/unique_fd.h"
@@ -31,6 +32,7 @@ thread_local bool resent = false;
 struct Expected {
   uint64_t unique = 0;
   size_t size = 0;  // With the header; 0 is anything.
+  bool refused = false;
 };
 thread_local Expected expected;
 
@@ -75,8 +77,8 @@ bool Refused(int fd, size_t size) {
   header.len = sizeof(header);
   header.error = -EIO;
   header.unique = expected.unique;
-  LOG(ERROR) << "a reply of " << size << " bytes in place of " << expected.size
-             << ": the data file cannot be read; the reader gets EIO";
+  VLOG(1) << "a reply of " << size << " bytes in place of " << expected.size << " becomes EIO";
+  expected.refused = true;
   if (write(fd, &header, sizeof(header)) < 0) PLOG(WARNING) << "answering EIO";
   return true;
 }
@@ -84,10 +86,10 @@ bool Refused(int fd, size_t size) {
 }  // namespace
 
 void FuseConnection::ExpectReply(uint64_t unique, size_t size) {
-  expected = {unique, sizeof(fuse_out_header) + size};
+  expected = {unique, sizeof(fuse_out_header) + size, false};
 }
 
-void FuseConnection::ExpectNothing() { expected = {}; }
+bool FuseConnection::ExpectNothing() { return !std::exchange(expected, {}).refused; }
 
 ssize_t FuseConnection::Splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size,
                                unsigned flags) {

@@ -58,7 +58,8 @@ class FuseConnection {
   // after an error in the middle of a file, would be the end of the file to the kernel.  It becomes
   // EIO.
   static void ExpectReply(uint64_t unique, size_t size);
-  static void ExpectNothing();
+  // Until here.  False if it has become EIO.
+  static bool ExpectNothing();
 
   ssize_t Read(int fd, void* buffer, size_t size);
   ssize_t Write(int fd, const iovec* iov, int count);

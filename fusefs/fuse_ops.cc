@@ -73,11 +73,11 @@ int ReaderError(const Status& status) {
 
 }  // namespace
 
-void ReplySlice(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice) {
+bool ReplySlice(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice) {
   fuse_bufvec buffer = FUSE_BUFVEC_INIT(slice.range.size());
   if (slice.range.empty()) {
     fuse_reply_buf(req, nullptr, 0);
-    return;
+    return true;
   }
   buffer.buf[0].flags =
       static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY);
@@ -85,7 +85,7 @@ void ReplySlice(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& sli
   buffer.buf[0].pos = static_cast<off_t>(slice.range.begin);
   FuseConnection::ExpectReply(unique, slice.range.size());
   fuse_reply_data(req, &buffer, static_cast<fuse_buf_copy_flags>(0));
-  FuseConnection::ExpectNothing();
+  return FuseConnection::ExpectNothing();
 }
 
 struct FuseOps {
@@ -179,10 +179,11 @@ struct FuseOps {
     const Result<std::optional<cachecore::FileSlice>> slice =
         server->cache_->TryRead(number, range);
     if (!slice.ok()) {
+      server->cache_->NoteFailedRead();
       fuse_reply_err(req, ReaderError(slice.status()));
     } else if (slice->has_value()) {
       (*slice)->verity ? server->ReplyChecked(req, FuseServer::current_unique_, **slice, 0)
-                       : ReplySlice(req, FuseServer::current_unique_, **slice);
+                       : server->ReplyUnchecked(req, FuseServer::current_unique_, number, **slice);
     } else {
       server->ReadMissing(req, FuseServer::current_unique_, number, range, 0);
     }
@@ -254,18 +255,23 @@ void FuseServer::ReadMissing(fuse_req_t req, uint64_t unique, ObjectNumber numbe
   const auto watched = Watch(req);
   cachecore::ReadTicket ticket =
       cache_->Read(number, range,
-                   [this, req, watched, unique, tries](const Status& status,
-                                                       const cachecore::FileSlice& slice) {
+                   [this, req, watched, unique, number, tries](const Status& status,
+                                                               const cachecore::FileSlice& slice) {
                      Unwatch(req, watched);
                      if (!status.ok()) {
                        fuse_reply_err(req, ReaderError(status));
                      } else if (slice.verity) {
                        ReplyChecked(req, unique, slice, tries);
                      } else {
-                       ReplySlice(req, unique, slice);
+                       ReplyUnchecked(req, unique, number, slice);
                      }
                    });
   if (ticket != nullptr) interrupts_.SetTicket(watched->second, std::move(ticket));
+}
+
+void FuseServer::ReplyUnchecked(fuse_req_t req, uint64_t unique, ObjectNumber number,
+                                const cachecore::FileSlice& slice) {
+  if (!ReplySlice(req, unique, slice)) cache_->NoteUnreadable(number, slice);
 }
 
 void FuseServer::ReplyChecked(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice,
@@ -283,6 +289,7 @@ void FuseServer::ReplyChecked(fuse_req_t req, uint64_t unique, const cachecore::
     ReadMissing(req, unique, slice.verity->number, slice.range, tries + 1);
   } else {
     LOG(ERROR) << checked.message() << "; EIO after " << tries << " more tries";
+    cache_->NoteFailedRead();
     fuse_reply_err(req, EIO);
   }
 }

@@ -12,8 +12,8 @@ namespace fusefs {
 const fuse_lowlevel_ops& FuseOperations();
 
 // Answers the read `unique` with bytes of a data file, by splice where the kernel can; with EIO if
-// the file does not give all of them.
-void ReplySlice(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice);
+// the file does not give all of them: false then.
+bool ReplySlice(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice);
 
 }  // namespace fusefs
 

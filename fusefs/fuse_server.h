@@ -88,6 +88,9 @@ class FuseServer {
   // `tries`: how often bytes for this request were found wrong in the cache.
   void ReadMissing(fuse_req_t req, uint64_t unique, cachecore::ObjectNumber number,
                    cachecore::ByteRange range, int tries);
+  // The reply of an object without a digest: from its file.
+  void ReplyUnchecked(fuse_req_t req, uint64_t unique, cachecore::ObjectNumber number,
+                      const cachecore::FileSlice& slice);
   // The reply of an object with a digest: from memory, after its bytes have been checked.
   void ReplyChecked(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice, int tries);
 

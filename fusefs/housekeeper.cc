@@ -5,6 +5,8 @@ namespace {
 
 // How late the end of an overdue read may come.
 constexpr std::chrono::milliseconds kTick(50);
+// How long a disk that takes writes again may go unnoticed.
+constexpr std::chrono::seconds kHealInterval(1);
 
 }  // namespace
 
@@ -29,8 +31,13 @@ Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache)
   });
   sync_ = std::thread([this, every_tick] {
     cachecore::Duration last = cachecore::Clock::Monotonic().Now();
-    every_tick([this, &last] {
+    cachecore::Duration healed = last;
+    every_tick([this, &last, &healed] {
       const cachecore::Duration now = cachecore::Clock::Monotonic().Now();
+      if (now - healed >= kHealInterval) {
+        cache_->Heal();
+        healed = now;
+      }
       if (now - last < options_.sync_interval && cache_->unsynced_bytes() < options_.sync_bytes) {
         return;
       }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "cachecore/boot_id.h"
 #include "cachecore/presence_leaf.h"
 #include "cachecore/presence_map.h"
 #include "cachecore/rocksdb_metadata_store.h"

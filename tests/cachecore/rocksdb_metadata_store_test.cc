@@ -1,3 +1,4 @@
+#include "cachecore/boot_id.h"
 #include "cachecore/rocksdb_metadata_store.h"
 
 #include <fcntl.h>
@@ -582,9 +583,11 @@ TEST_F(RocksDbMetadataStoreDeathTest,
         bool is_still_full = true;
         for (const rlim_t limit : {0u, 100u, 3000u, 100u}) {
           LimitFileSize(limit);
-          is_still_full = is_still_full && !store_->Commit(VolumeBatch(next), Sync::kNo).ok();
+          is_still_full = is_still_full && !store_->Heal().ok() &&
+                          !store_->Commit(VolumeBatch(next), Sync::kNo).ok();
         }
         LimitFileSize(RLIM_INFINITY);
+        EXPECT_TRUE(store_->Heal().ok());
         for (uint64_t i = 0; i < 20; ++i) Commit(VolumeBatch(next + i), Sync::kYes);
         if (is_still_full && !HasFatalFailure()) {
           std::ofstream(root_ + "/committed") << next + 20 - 100;
@@ -765,13 +768,42 @@ TEST_F(RocksDbMetadataStoreTest, AnObjectCounterBelowWhatIsInUseIsRaisedAtTheSta
 }
 
 TEST_F(RocksDbMetadataStoreTest, WhatCannotBeOpenedSaysWhatToDo) {
-  Reopen();
-  store_.reset();
-  fs::remove(directory_ + "/LOCK");
-  fs::create_directory(directory_ + "/LOCK");
+  fs::create_directories(directory_ + "/LOCK");
   const Status status = OpenError();
   EXPECT_EQ(status.message().find("open metadata in " + directory_), 0u) << status.message();
   EXPECT_NE(status.message().find("choose another --cache-dir"), std::string::npos);
+}
+
+// A directory in the place of its lock file, the first file that an open makes, stands for a disk
+// that takes no writes.
+TEST_F(RocksDbMetadataStoreTest, WhatCanOnlyBeReadIsServedAndKeptInMemoryUntilTheDiskTakesWrites) {
+  Reopen();
+  const uint64_t ids = *store_->Reserve(Counter::kObjectId, 64);
+  PutObject(Object());
+  MetadataBatch batch;
+  batch.add_presence.push_back({kObjectNumber, {0, 8192}, Presence::kDurable});
+  Commit(batch);
+  store_.reset();
+  fs::remove(directory_ + "/LOCK");
+  fs::create_directory(directory_ + "/LOCK");
+  for (int life = 0; life < 2; ++life) {
+    Reopen();
+    EXPECT_NE(store_->Heal().error(), 0);
+    EXPECT_TRUE(store_->LoadObject(kObjectNumber)->has_value());
+    EXPECT_EQ(store_->LoadPresence(kObjectNumber, 10000)->present_bytes(), 8192u);
+    // A name for ever cannot be given; what is of one life can, and does not recur in the next.
+    EXPECT_EQ(store_->Reserve(Counter::kObjectNumber, 1).status().error(), ENOSPC);
+    EXPECT_GT(*store_->Reserve(Counter::kObjectId, 64), ids + 64);
+    MetadataBatch more;
+    more.add_presence.push_back({kObjectNumber, {8192, 12288}, Presence::kThisBoot});
+    Commit(more);
+    EXPECT_EQ(store_->LoadPresence(kObjectNumber, 10000)->present_bytes(), 10000u);
+  }
+  fs::remove(directory_ + "/LOCK");
+  EXPECT_EQ(store_->Heal().message(), "success");
+  EXPECT_EQ(store_->Reserve(Counter::kObjectNumber, 1).status().error(), 0);
+  Reopen();
+  EXPECT_EQ(store_->LoadPresence(kObjectNumber, 10000)->present_bytes(), 10000u);
 }
 
 TEST_F(RocksDbMetadataStoreTest, TheDumpOfARunningStoreIsThisText) {

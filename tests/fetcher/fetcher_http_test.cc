@@ -727,16 +727,19 @@ TEST_F(FetcherHttpTest, OpenTakesTheFirstOriginThatAnswers) {
 // ---- Our own side
 // --------------------------------------------------------------------------------
 
-TEST_F(FetcherHttpTest, AFullDiskFailsTheReadWithItsErrno) {
+TEST_F(FetcherHttpTest, AReadWaitsForRoomOnAFullDiskAndIsToldWhy) {
   SetSource({origin_.url()});
   Start();
   const cachecore::UniqueFd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
   daemon_.Send(cachecore::wire::OpenMessage{{0}, {1}, "v", "x", -1, attr_}, full.get());
   daemon_.LinesUntil("copen");
   daemon_.Read(1, 1, 0, kPage);
-  EXPECT_THAT(
-      daemon_.LinesUntil("cread"),
-      ElementsAre("cause 1,write to the data file: No space left on device", "cread 1,1,28"));
+  EXPECT_THAT(daemon_.LinesUntil("cause"),
+              ElementsAre("cause 1,write to /dev/full: No space left on device"));
+  // One more that comes while there is no room is told so at once; neither has ended.
+  daemon_.Read(2, 1, kPage, kPage);
+  EXPECT_THAT(daemon_.LinesUntil("cause"),
+              ElementsAre("cause 2,write to /dev/full: No space left on device"));
 }
 
 TEST_F(FetcherHttpTest, AReadOutsideItsObjectIsRefused) {

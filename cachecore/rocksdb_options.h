@@ -1,0 +1,43 @@
+// How RocksDB is opened here, and how its errors are read.
+//
+// Model    RocksDbSignals is what RocksDB's own threads and its log tell the database, and it them.
+// Threads  thread-safe.
+// See      cachecore/rocksdb_database.h.
+
+#ifndef CACHECORE_ROCKSDB_OPTIONS_H_
+#define CACHECORE_ROCKSDB_OPTIONS_H_
+
+#include <rocksdb/options.h>
+#include <rocksdb/slice.h>
+#include <rocksdb/status.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "cachecore/status.h"
+
+namespace cachecore {
+
+struct RocksDbSignals {
+  std::atomic<bool> met_bad_block = false;  // A compaction has.
+  std::atomic<bool> quiet = false;          // The trouble has been logged; RocksDB repeats it.
+};
+
+inline std::string_view View(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
+
+rocksdb::Options MakeRocksDbOptions(std::shared_ptr<RocksDbSignals> signals);
+
+// The errno and the sentence of a failure: EBADMSG for damage, ENOSPC, EDQUOT or EROFS where
+// RocksDB's text names them, else EIO.
+Status FromRocksDb(const rocksdb::Status& status, const std::string& doing);
+
+// Another process, or another place in this one, has it open.
+bool IsRocksDbLockHeld(const rocksdb::Status& status);
+// A repair may help.
+bool IsRocksDbDamage(const rocksdb::Status& status);
+
+}  // namespace cachecore
+
+#endif  // CACHECORE_ROCKSDB_OPTIONS_H_
