@@ -21,7 +21,7 @@ using cachecore::Status;
 using nlohmann::json;
 
 // They are brought anew after that, whatever they say.
-constexpr std::chrono::seconds kLongestLifetime = std::chrono::hours(365 * 24);
+constexpr std::chrono::seconds kLongestKeyLifetime = std::chrono::hours(365 * 24);
 
 std::string ProfileName(const S3Options& options) {
   return options.profile.empty() ? "default" : options.profile;
@@ -106,7 +106,7 @@ Result<S3Keys> ParseProcessCredentials(std::string_view text, int64_t now_unix_s
   if (!expires) return Status(EBADMSG, "it printed an Expiration that is no time");
   // Far off times, as the year 9999 for "never", are more than a Duration can hold.
   keys.lifetime = std::chrono::seconds(
-      std::clamp<int64_t>(*expires - now_unix_s, 0, kLongestLifetime.count()));
+      std::clamp<int64_t>(*expires - now_unix_s, 0, kLongestKeyLifetime.count()));
   return keys;
 }
 

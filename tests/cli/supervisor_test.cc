@@ -323,6 +323,20 @@ TEST_F(SupervisorTest, AServiceThatExitsWithoutAnErrorIsStartedAgainToo) {
       [](const auto& s) { return ServiceOf(s, "one")["last_exit"] == "exited with code 0"; });
 }
 
+TEST_F(SupervisorTest, ALifeThatNeverSaidReadyIsBackedOffHoweverLongItWas) {
+  SupervisorOptions options = Options({"one"});
+  options.services[0].required_ready = true;
+  options.restart.at_once_after = milliseconds(1);  // Less than any life takes.
+  options.restart.backoff_min = options.restart.backoff_max = seconds(3600);
+  StartSupervisor(options);
+  Life ready = NextLife("one");
+  ready.NotifyAndWait("READY=1");
+  EXPECT_EQ(ready.Do("exit 1"), "gone");
+  Life not_ready = NextLife("one");
+  EXPECT_EQ(not_ready.Do("exit 1"), "gone");
+  EXPECT_GT(ServiceOf(WaitState("one", "waiting"), "one")["retry_at_ms"], 0);
+}
+
 TEST_F(SupervisorTest, ACrashLoopIsDampedReportedAndKeepsTheFiles) {
   SupervisorOptions options = Options({"one"});
   options.restart.at_once_after = seconds(3600);
