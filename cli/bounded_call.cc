@@ -114,7 +114,7 @@ Result<ChildAnswer> OpenInChild(const std::function<Result<ChildAnswer>()>& call
   const Status received = ReceiveAnswer(reader.get(), deadline, &answer);
   if (!received.ok()) {
     // A child that can't even be killed is left behind: it holds nothing of ours.
-    (void)EndProcess(child, SIGKILL, kReapTimeout).ok();
+    (void)EndProcess(PinProcess(child), SIGKILL, kReapTimeout).ok();
     waitpid(child, nullptr, WNOHANG);
     return received;
   }

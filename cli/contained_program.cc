@@ -246,10 +246,13 @@ Result<ContainedEnd> RunContained(const ContainedProgram& program) {
   Watch watch(program, child);
   const Status listened = Listen(output, errors, &watch, &end);
   if (!listened.ok()) kill(-child, SIGKILL);
+  siginfo_t ended;
+  while (waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+  }
+  kill(-child, SIGKILL);  // What it has left behind, while the number is still its own.
   int wait_status = 0;
   while (waitpid(child, &wait_status, 0) < 0 && errno == EINTR) {
   }
-  kill(-child, SIGKILL);  // What it has left behind.
   RETURN_IF_ERROR(listened);
   std::string why;
   while (TakeOutput(trouble.reader.get(), &why)) {

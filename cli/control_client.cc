@@ -82,13 +82,15 @@ Result<std::string> ReceiveLine(int fd, const Deadline& deadline) {
 }  // namespace
 
 Result<json> CallControl(const std::string& socket_path, const json& request,
-                         const Deadline& deadline) {
+                         const Deadline& deadline, bool* answered) {
+  if (answered != nullptr) *answered = false;
   ASSIGN_OR_RETURN(const UniqueFd fd, Connect(socket_path, deadline));
   RETURN_IF_ERROR(SendLine(fd.get(), JsonText(request) + "\n", deadline).WithContext(socket_path));
   Result<std::string> line = ReceiveLine(fd.get(), deadline);
   if (!line.ok()) return std::move(line).status().WithContext(socket_path);
   json answer = json::parse(*line, nullptr, /*allow_exceptions=*/false);
   if (!answer.is_object()) return Status(EPROTO, socket_path + ": the answer is not JSON");
+  if (answered != nullptr) *answered = true;
   if (!JsonBool(answer, "ok")) {
     const int error = static_cast<int>(JsonInt(answer, "errno", EIO));
     return Status(error > 0 ? error : EIO, JsonString(answer, "error", "refused without a reason"));

@@ -17,9 +17,10 @@
 
 namespace cli {
 
+// `answered`, where it is given, tells a daemon's refusal from a daemon that did not answer.
 cachecore::Result<nlohmann::json> CallControl(const std::string& socket_path,
                                               const nlohmann::json& request,
-                                              const Deadline& deadline);
+                                              const Deadline& deadline, bool* answered = nullptr);
 
 }  // namespace cli
 

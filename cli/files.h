@@ -53,6 +53,9 @@ const nlohmann::json& JsonField(const nlohmann::json& object, const char* key);
 // One line of UTF-8 for a file or a socket; bytes that are not UTF-8 are replaced, not thrown
 // about.
 std::string JsonText(const nlohmann::json& value, int indent = -1);
+// The same for what we read again ourselves, such as paths: each byte that is not UTF-8 becomes
+// U+0000 and its two hexadecimal digits, which JsonString and JsonStrings turn back.
+std::string RecordText(const nlohmann::json& value, int indent = -1);
 
 }  // namespace cli
 

@@ -88,10 +88,8 @@ bool WaitGone(const Ending& process, const Deadline& deadline) {
 Status EndServices(const Instance& instance) {
   std::vector<Ending> processes;
   for (const char* service : {kFetcher, kDaemon}) {
-    // The order matters: the pid is pinned first, then looked at.
-    const pid_t pid = ReadPidFile(instance.PidFile(service));
-    UniqueFd pidfd(pid > 0 ? pidfd_open(pid, 0) : -1);
-    if (!pidfd.valid() || ServicePid(instance, service) != pid) continue;
+    UniqueFd pidfd = PinService(instance, service).pidfd;
+    if (!pidfd.valid()) continue;
     pidfd_send_signal(pidfd.get(), SIGTERM, nullptr, 0);
     pidfd_send_signal(pidfd.get(), SIGCONT, nullptr, 0);  // Stopped, it would not hear the other.
     processes.push_back({service, std::move(pidfd)});
@@ -111,11 +109,8 @@ Status EndServices(const Instance& instance) {
 // Kills the supervisor and waits until no child of its is about to become a daemon: the lock is
 // such a child's too.  Held while the result is open, it keeps new supervisors away.  Best effort.
 UniqueFd EndSupervisor(const Instance& instance) {
-  const pid_t supervisor = SupervisorPid(instance);
-  if (supervisor > 0) {
-    const Status ended = EndProcess(supervisor, SIGKILL, kSupervisorTimeout);
-    if (!ended.ok()) std::cerr << "holdfast: supervisor: " << ended.message() << "\n";
-  }
+  const Status ended = EndProcess(PinSupervisor(instance), SIGKILL, kSupervisorTimeout);
+  if (!ended.ok()) std::cerr << "holdfast: supervisor: " << ended.message() << "\n";
   UniqueFd lock;
   const auto locked = [&] {
     Result<UniqueFd> result = LockRunDir(instance.RunDir());

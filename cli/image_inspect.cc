@@ -33,7 +33,7 @@ Result<json> InspectImage(const std::string& image, const RegistryAccess& access
   ASSIGN_OR_RETURN(const ImageReference reference,
                    ParseImageReference(IsImageReference(image) ? image : "oci-layout:" + image));
   ASSIGN_OR_RETURN(const ResolvedImage resolved,
-                   ResolveImage(reference, access, instance, timeout));
+                   ResolveImage(reference, access, instance, Deadline(timeout)));
   ASSIGN_OR_RETURN(const json config, ParseImageConfig(resolved.config, "the config of " + image));
   json found = {{"reference", reference.Text()},
                 {"manifest", resolved.manifest_digest},

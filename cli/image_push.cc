@@ -30,7 +30,8 @@ Result<std::string> LayoutManifest(const std::string& layout) {
   ASSIGN_OR_RETURN(const ImageReference reference, ParseImageReference("oci-layout:" + layout));
   const RegistryAccess none;
   Result<std::string> text =
-      MakeManifestOrigin(reference, none, std::chrono::seconds(1))->Manifest(reference.tag);
+      MakeManifestOrigin(reference, none)
+          ->Manifest(reference.tag, Deadline(std::chrono::seconds(1)));
   if (!text.ok()) return std::move(text).status().WithContext(layout);
   return text;
 }

@@ -66,7 +66,7 @@ Status ImageStore::KeepTag(const std::string& reference, const std::string& dige
   }
   RETURN_IF_ERROR(MakeDirectories(directory_, kDirectoryMode));
   return Write(TagFile(reference),
-               JsonText({{"version", 1}, {"reference", reference}, {"manifest", digest}}) + "\n");
+               RecordText({{"version", 1}, {"reference", reference}, {"manifest", digest}}) + "\n");
 }
 
 }  // namespace cli

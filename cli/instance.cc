@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cli/files.h"
+#include "cli/lock_file.h"
 
 namespace cli {
 namespace {
@@ -31,6 +32,7 @@ std::string WithoutLinks(const std::string& path) {
 bool IsValidName(const std::string& name) {
   constexpr char kAllowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
   return !name.empty() && name.size() <= kNameLengthMax && name != "." && name != ".." &&
+         name != kLocksDirectory &&
          name.find_first_not_of(kAllowed) == std::string::npos;
 }
 

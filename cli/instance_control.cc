@@ -10,14 +10,17 @@
 #include <cstring>
 #include <iostream>
 #include <sstream>
+#include <string_view>
 
 #include "cli/control_client.h"
 #include "cli/deadline.h"
 #include "cli/files.h"
 #include "cli/fuse_abort.h"
 #include "cli/image_mount.h"
+#include "cli/lock_file.h"
 #include "cli/process.h"
 #include "cli/systemd_unit.h"
+#include "cli/trusted_directory.h"
 
 namespace cli {
 namespace {
@@ -29,8 +32,6 @@ using nlohmann::json;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPingTimeout{1000};
-constexpr milliseconds kStartTimeout{
-    60000};  // Opening a large database after a power cut takes its time.
 constexpr milliseconds kAttachTimeout{5000};
 constexpr milliseconds kStopTimeout{30000};
 constexpr milliseconds kOrphanTermTimeout{5000};
@@ -61,10 +62,14 @@ std::vector<LogMark> MarkLogs(const Instance& instance) {
 }
 
 // The first service that has died since the instance was started; null when none has.
-const LogMark* DeadService(const Instance& instance, const std::vector<LogMark>& marks) {
+// `how` becomes "killed by signal ..." when a signal has ended it.
+const LogMark* DeadService(const Instance& instance, const std::vector<LogMark>& marks,
+                           std::string* how) {
   const json status = ReadSuperviseStatus(instance);
   for (const json& service : JsonField(status, "services")) {
     if (JsonInt(service, "restarts") == 0 && JsonInt(service, "retry_at_ms") == 0) continue;
+    const std::string last_exit = JsonString(service, "last_exit");
+    if (last_exit.find("signal") != std::string::npos) *how = last_exit;
     for (const LogMark& mark : marks) {
       if (JsonString(service, "name") == mark.service) return &mark;
     }
@@ -72,12 +77,14 @@ const LogMark* DeadService(const Instance& instance, const std::vector<LogMark>&
   return nullptr;
 }
 
-Status DiedAtStart(const Instance& instance, const LogMark& mark) {
+Status DiedAtStart(const Instance& instance, const LogMark& mark, const std::string& how) {
   std::string line = LastErrorLine(mark.path, mark.offset);
   const std::string name = mark.service;
   if (line.starts_with(name + ": ")) line.erase(0, name.size() + 2);
-  return Status(ECHILD, "instance " + instance.name() + " did not start: " + name +
-                            (line.empty() ? " ended without a word" : ": " + line) +
+  std::string why = line.empty() ? " ended without a word" : ": " + line;
+  // What it logged before a signal may have nothing to do with it.
+  if (!how.empty()) why = " ended: " + how + (line.empty() ? "" : "; it said last: " + line);
+  return Status(ECHILD, "instance " + instance.name() + " did not start: " + name + why +
                             " (log: " + mark.path + ")");
 }
 
@@ -93,16 +100,17 @@ void CleanStart(const Instance& instance) {
 
 Status MakeInstanceDirectories(const Instance& instance, const Settings& settings) {
   const std::string cache_dir = settings.CacheDirFor(instance);
-  RETURN_IF_ERROR(MakeDirectories(instance.StateDir(), 0755));
-  RETURN_IF_ERROR(MakeDirectories(instance.SourcesDir(), 0700));
-  RETURN_IF_ERROR(MakeDirectories(instance.LogDir(), 0750));
-  RETURN_IF_ERROR(MakeDirectories(instance.MountsDir(), 0755));
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.StateDir(), 0755));
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.SourcesDir(), 0700));
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.LogDir(), 0750));
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.MountsDir(), 0755));
   RETURN_IF_ERROR(MakeDirectories(instance.FuseDir(), 0755));
   const Status made = MakeDirectories(cache_dir, 0700);
   if (!made.ok()) {
     return Status(made.error(), "no cache directory " + cache_dir + ": " + made.message() +
                                     "; choose another with --cache-dir");
   }
+  RETURN_IF_ERROR(CheckTrusted(cache_dir).WithContext("the cache directory"));
   if (access(cache_dir.c_str(), W_OK | X_OK) != 0) {
     return Status::FromErrno(errno, "the cache directory " + cache_dir +
                                         " is not writable; choose another with --cache-dir");
@@ -110,17 +118,30 @@ Status MakeInstanceDirectories(const Instance& instance, const Settings& setting
   return {};
 }
 
+// Whether our child has ended.  It is not reaped, so that its pid stays its own.
+bool HasEnded(pid_t child, std::string* how) {
+  siginfo_t info = {};
+  if (waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) != 0) return true;
+  if (info.si_pid == 0) return false;
+  if (info.si_code != CLD_EXITED) {
+    *how = "killed by signal " + std::to_string(info.si_status) + " (" +
+           strsignal(info.si_status) + ")";
+  }
+  return true;
+}
+
 Status WaitUntilServing(const Instance& instance, pid_t supervisor,
-                        const std::vector<LogMark>& marks) {
+                        const std::vector<LogMark>& marks, const Deadline& deadline) {
   const LogMark* dead = nullptr;
+  std::string how;
   const auto decided = [&] {
     if (AnswersPing(instance)) return true;
-    if (waitpid(supervisor, nullptr, WNOHANG) != 0) dead = &marks.back();
-    if (dead == nullptr) dead = DeadService(instance, marks);
+    if (HasEnded(supervisor, &how)) dead = &marks.back();
+    if (dead == nullptr) dead = DeadService(instance, marks, &how);
     return dead != nullptr;
   };
-  const Status waited = WaitUntil(decided, Deadline(kStartTimeout));
-  if (dead != nullptr) return DiedAtStart(instance, *dead);
+  const Status waited = WaitUntil(decided, deadline);
+  if (dead != nullptr) return DiedAtStart(instance, *dead, how);
   if (waited.error() == ETIMEDOUT) {
     return Status(ETIMEDOUT, "instance " + instance.name() + " does not answer on " +
                                  instance.ControlSocket() + " (log: " + instance.LogFile(kDaemon) +
@@ -131,58 +152,79 @@ Status WaitUntilServing(const Instance& instance, pid_t supervisor,
 
 // With the policy `fail` an object can't be opened before the fetcher is there.  One that stays
 // away is no error here: the mount's own timeout speaks of it.
-Status WaitForFetcher(const Instance& instance, const std::vector<LogMark>& marks) {
+Status WaitForFetcher(const Instance& instance, const std::vector<LogMark>& marks,
+                      const Deadline& deadline) {
   const LogMark* dead = nullptr;
+  std::string how;
   const auto decided = [&] {
     const Result<json> status =
         CallControl(instance.ControlSocket(), {{"op", "status"}}, Deadline(kPingTimeout));
     if (status.ok() && JsonBool(JsonField(*status, "fetcher"), "attached")) return true;
-    dead = DeadService(instance, marks);
+    dead = DeadService(instance, marks, &how);
     return dead != nullptr;
   };
-  const Status waited = WaitUntil(decided, Deadline(kAttachTimeout));
-  if (dead != nullptr) return DiedAtStart(instance, *dead);
+  const Status waited =
+      WaitUntil(decided, Deadline(std::min(kAttachTimeout, deadline.Remaining())));
+  if (dead != nullptr) return DiedAtStart(instance, *dead, how);
   return waited.error() == ETIMEDOUT ? Status() : waited;
 }
 
-Status Start(const Instance& instance, const Settings& settings) {
+Status Start(const Instance& instance, const Settings& settings, const Deadline& deadline) {
   ASSIGN_OR_RETURN(const std::string program, FindProgram("holdfast"));
   CleanStart(instance);
   RETURN_IF_ERROR(MakeInstanceDirectories(instance, settings));
   RETURN_IF_ERROR(
-      WriteFileAtomically(instance.SettingsFile(), JsonText(settings.ToJson()) + "\n", 0600));
+      WriteFileAtomically(instance.SettingsFile(), RecordText(settings.ToJson()) + "\n", 0600));
   const std::vector<LogMark> marks = MarkLogs(instance);
   const std::string root = instance.root().empty() ? "/" : instance.root();
   ASSIGN_OR_RETURN(const pid_t supervisor, SpawnDetached({program, "supervise", "--root", root,
                                                           "--instance", instance.name()},
                                                          instance.LogFile(kSupervisor)));
-  Status status = WaitUntilServing(instance, supervisor, marks);
-  if (status.ok()) status = WaitForFetcher(instance, marks);
-  // By its pid: it may not have written its file yet.
-  if (!status.ok()) (void)EndProcess(supervisor, SIGTERM, kStopTimeout).ok();
+  Status status = WaitUntilServing(instance, supervisor, marks, deadline);
+  if (status.ok()) status = WaitForFetcher(instance, marks, deadline);
+  // By its pid, which is still its own: it may not have written its file yet.
+  if (!status.ok()) (void)EndProcess(PinProcess(supervisor), SIGTERM, kStopTimeout).ok();
   return status;
 }
 
 // Daemons whose supervisor was killed.
 Status EndOrphans(const Instance& instance) {
   for (const char* service : {kFetcher, kDaemon}) {
-    const pid_t pid = ServicePid(instance, service);
-    if (pid == 0 || EndProcess(pid, SIGTERM, kOrphanTermTimeout).ok()) continue;
-    RETURN_IF_ERROR(EndProcess(pid, SIGKILL, kOrphanKillTimeout));
+    const PinnedProcess process = PinService(instance, service);
+    if (EndProcess(process, SIGTERM, kOrphanTermTimeout).ok()) continue;
+    RETURN_IF_ERROR(EndProcess(process, SIGKILL, kOrphanKillTimeout));
   }
   return {};
 }
 
-}  // namespace
-
-Result<UniqueFd> LockInstance(const Instance& instance) {
-  RETURN_IF_ERROR(MakeDirectories(RunRoot(instance.root()), 0755));
-  return LockDirectory(instance.RunDir(), 0755);
+// An instance whose supervisor was killed: nothing would start its daemons again.  One without
+// mounts is ended, to be started anew.
+Status ReplaceAbandoned(const Instance& instance) {
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts, LiveMounts(instance));
+  std::string list;
+  for (const MountRecord& mount : mounts) {
+    if (mount.mounted) list += (list.empty() ? "" : ", ") + mount.mount_point;
+  }
+  if (!list.empty()) {
+    return Status(EBUSY, "instance " + instance.name() +
+                             " has lost its supervisor, so nothing would start its daemons again; "
+                             "unmount what it has (" + list +
+                             "), and the next mount starts it anew");
+  }
+  std::cerr << "holdfast: instance " << instance.name()
+            << " had lost its supervisor; it is started anew\n";
+  return EndOrphans(instance);
 }
 
-Result<UniqueFd> LockInstance(const Instance& instance, const Deadline& deadline) {
-  RETURN_IF_ERROR(MakeDirectories(RunRoot(instance.root()), 0755));
-  return LockDirectory(instance.RunDir(), 0755, deadline);
+bool IsAbandoned(const Instance& instance) {
+  return SupervisorPid(instance) == 0 && ServicePid(instance, kDaemon) > 0 &&
+         AnswersPing(instance);  // One that hangs is of no use to its mounts: Start ends it.
+}
+
+}  // namespace
+
+Result<UniqueFd> LockInstance(const Instance& instance, const std::optional<Deadline>& deadline) {
+  return HoldLock(RunRoot(instance.root()), instance.name(), deadline);
 }
 
 bool AnswersPing(const Instance& instance) {
@@ -194,9 +236,21 @@ json ReadSuperviseStatus(const Instance& instance) {
   return status.ok() ? *status : json::object();
 }
 
+bool IsService(const Instance& instance, const char* service, pid_t pid) {
+  return std::string_view(service) == kDaemon
+             ? RunsProgram(pid, kDaemon, "--run_dir=" + instance.RunDir())
+             : RunsProgram(pid, kFetcherProgram, "--device=" + instance.DeviceSocket());
+}
+
+PinnedProcess PinService(const Instance& instance, const char* service) {
+  PinnedProcess process = PinProcess(ReadPidFile(instance.PidFile(service)));
+  // The order matters: the pid is pinned first, then looked at.
+  if (process.pid == 0 || !IsService(instance, service, process.pid)) return {};
+  return process;
+}
+
 pid_t ServicePid(const Instance& instance, const char* service) {
-  const pid_t pid = ReadPidFile(instance.PidFile(service));
-  return pid > 0 && RunsWith(pid, instance.RunDir()) ? pid : 0;
+  return PinService(instance, service).pid;
 }
 
 // Claims of other `holdfast mount`s stay: they wait for the lock.
@@ -236,14 +290,16 @@ void DetachDeadMounts(const Instance& instance) {
   }
 }
 
-Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
+Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
+                           const Deadline& deadline) {
+  if (IsAbandoned(instance)) RETURN_IF_ERROR(ReplaceAbandoned(instance));
   // A supervised daemon that doesn't answer is being restarted, or about to be.
   const auto answers_or_stopped = [&] {
     if (AnswersPing(instance)) return true;
     return SupervisorPid(instance) == 0 &&
            (ServicePid(instance, kDaemon) > 0 || !IsListening(instance));
   };
-  const Status waited = WaitUntil(answers_or_stopped, Deadline(kStartTimeout));
+  const Status waited = WaitUntil(answers_or_stopped, deadline);
   if (waited.error() == ETIMEDOUT) {
     const pid_t supervisor = SupervisorPid(instance);
     const std::string who = supervisor > 0
@@ -256,7 +312,7 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
   bool runs = AnswersPing(instance);
   if (!runs && SystemdRuns(instance)) {  // Its first start: there is no socket yet.
     const auto answers = [&] { return AnswersPing(instance); };
-    RETURN_IF_ERROR(WaitUntil(answers, Deadline(kStartTimeout)).WithContext(DaemonUnit(instance)));
+    RETURN_IF_ERROR(WaitUntil(answers, deadline).WithContext(DaemonUnit(instance)));
     runs = true;
   }
   if (runs) {
@@ -272,7 +328,7 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings) {
                              "stop --instance " +
                              instance.name() + " first)");
   }
-  const Status started = Start(instance, settings);
+  const Status started = Start(instance, settings, deadline);
   if (started.ok()) return true;
   const StopSignalsIgnored until_undone;
   const Status stopped = StopInstance(instance);
@@ -293,8 +349,7 @@ Status StopInstance(const Instance& instance) {
                              "(for systemd: systemctl stop " +
                              DaemonUnit(instance) + ")");
   }
-  const pid_t supervisor = SupervisorPid(instance);
-  if (supervisor > 0) RETURN_IF_ERROR(EndProcess(supervisor, SIGTERM, kStopTimeout));
+  RETURN_IF_ERROR(EndProcess(PinSupervisor(instance), SIGTERM, kStopTimeout));
   RETURN_IF_ERROR(EndOrphans(instance));
   ClearRunDirectory(instance);
   return {};

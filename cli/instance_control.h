@@ -13,6 +13,7 @@
 #define CLI_INSTANCE_CONTROL_H_
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,26 +22,32 @@
 #include "cli/deadline.h"
 #include "cli/instance.h"
 #include "cli/mount_record.h"
+#include "cli/process.h"
 #include "cli/settings.h"
 
 namespace cli {
 
-// Makes the run directory and holds it until the result is closed.
-cachecore::Result<cachecore::UniqueFd> LockInstance(const Instance& instance);
-// The same, ETIMEDOUT when another command holds it for too long.
-cachecore::Result<cachecore::UniqueFd> LockInstance(const Instance& instance,
-                                                    const Deadline& deadline);
+// Of the commands that change the instance one holds this at a time: until the result is closed.
+// Without a deadline it waits until it has it.
+cachecore::Result<cachecore::UniqueFd> LockInstance(
+    const Instance& instance, const std::optional<Deadline>& deadline = std::nullopt);
 
 bool AnswersPing(const Instance& instance);
 // The supervisor's status file; an empty object without one.
 nlohmann::json ReadSuperviseStatus(const Instance& instance);
-// The daemon or the fetcher, by its pid file; 0 when no process of this instance has that pid.
+// Whether `pid` is this instance's daemon or fetcher: by its program and by the argument that names
+// the run directory.
+bool IsService(const Instance& instance, const char* service, pid_t pid);
+// The daemon or the fetcher, by its pid file; none when no process of this instance has that pid.
+PinnedProcess PinService(const Instance& instance, const char* service);
 pid_t ServicePid(const Instance& instance, const char* service);
 
 // REQUIRES: LockInstance for each of the following.
 //
-// Returns whether this call started it.  EBUSY when it runs and `settings` are not the default.
-cachecore::Result<bool> EnsureRunning(const Instance& instance, const Settings& settings);
+// Returns whether this call started it.  EBUSY when it runs and `settings` are not the default, or
+// when it has mounts and no supervisor.
+cachecore::Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
+                                      const Deadline& deadline);
 // Whether something else, such as systemd, runs it: neither a supervisor of ours nor its orphans.
 bool IsRunElsewhere(const Instance& instance);
 // Ends every process of the instance and removes its run directory; EBUSY when it IsRunElsewhere.

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <chrono>
 #include <vector>
 
 #include "cli/content_digest.h"
@@ -24,8 +25,9 @@ class LayoutOrigin : public ManifestOrigin {
  public:
   explicit LayoutOrigin(std::string directory) : directory_(std::move(directory)) {}
 
-  Result<std::string> Manifest(const std::string& tag_or_digest) override;
-  Result<std::string> Config(const std::string&, const std::string& config_digest) override;
+  Result<std::string> Manifest(const std::string& tag_or_digest, const Deadline& deadline) override;
+  Result<std::string> Config(const std::string&, const std::string& config_digest,
+                             const Deadline&) override;
 
  private:
   Result<std::string> Blob(const std::string& digest) const;
@@ -35,7 +37,7 @@ class LayoutOrigin : public ManifestOrigin {
   const std::string directory_;
 };
 
-Result<std::string> LayoutOrigin::Manifest(const std::string& tag_or_digest) {
+Result<std::string> LayoutOrigin::Manifest(const std::string& tag_or_digest, const Deadline&) {
   if (IsDigest(tag_or_digest)) return Blob(tag_or_digest);
   ASSIGN_OR_RETURN(const std::string digest, TagDigest(tag_or_digest));
   ASSIGN_OR_RETURN(std::string text, Blob(digest));
@@ -45,7 +47,8 @@ Result<std::string> LayoutOrigin::Manifest(const std::string& tag_or_digest) {
   return text;
 }
 
-Result<std::string> LayoutOrigin::Config(const std::string&, const std::string& config_digest) {
+Result<std::string> LayoutOrigin::Config(const std::string&, const std::string& config_digest,
+                                         const Deadline&) {
   return Blob(config_digest);
 }
 
@@ -83,78 +86,81 @@ Result<std::string> LayoutOrigin::TagDigest(const std::string& tag) const {
 
 class RegistryOrigin : public ManifestOrigin {
  public:
-  RegistryOrigin(const ImageReference& reference, RegistryAccess access,
-                 std::chrono::milliseconds timeout);
+  RegistryOrigin(const ImageReference& reference, RegistryAccess access);
 
-  Result<std::string> Manifest(const std::string& tag_or_digest) override;
-  Result<std::string> Config(const std::string& manifest_digest, const std::string&) override;
+  Result<std::string> Manifest(const std::string& tag_or_digest, const Deadline& deadline) override;
+  Result<std::string> Config(const std::string& manifest_digest, const std::string&,
+                             const Deadline& deadline) override;
 
  private:
   // Of the first that can say, so a mirror serves while the registry is away.
-  Result<std::string> Inspect(const std::vector<std::string>& what, const std::string& which);
-  Status InWords(const Status& why) const;
+  Result<std::string> Inspect(const std::vector<std::string>& what, const std::string& which,
+                              const Deadline& deadline);
 
   const RegistryAccess access_;
-  const std::chrono::milliseconds timeout_;
   std::vector<std::string> repositories_;
   std::unique_ptr<Skopeo> skopeo_;  // Made at the first question: there may be none.
 };
 
-RegistryOrigin::RegistryOrigin(const ImageReference& reference, RegistryAccess access,
-                               std::chrono::milliseconds timeout)
-    : access_(std::move(access)), timeout_(timeout) {
+// What skopeo did not say in words.
+Status InWords(const Status& why, std::chrono::milliseconds limit) {
+  if (why.error() == ENOENT) {
+    return Status(ENOENT, "the registry has no such image: " + why.message());
+  }
+  if (why.error() != ETIMEDOUT) return why;
+  return Status(ETIMEDOUT,
+                "the registry did not answer within " + std::to_string(limit.count()) + " ms");
+}
+
+RegistryOrigin::RegistryOrigin(const ImageReference& reference, RegistryAccess access)
+    : access_(std::move(access)) {
   repositories_.push_back(reference.registry + "/" + reference.repository);
   for (const std::string& mirror : access_.mirrors) {
     repositories_.push_back(mirror + "/" + reference.repository);
   }
 }
 
-Result<std::string> RegistryOrigin::Manifest(const std::string& tag_or_digest) {
-  return Inspect({"--raw"}, tag_or_digest);
+Result<std::string> RegistryOrigin::Manifest(const std::string& tag_or_digest,
+                                             const Deadline& deadline) {
+  return Inspect({"--raw"}, tag_or_digest, deadline);
 }
 
-Result<std::string> RegistryOrigin::Config(const std::string& manifest_digest, const std::string&) {
-  return Inspect({"--config", "--raw"}, manifest_digest);
+Result<std::string> RegistryOrigin::Config(const std::string& manifest_digest, const std::string&,
+                                           const Deadline& deadline) {
+  return Inspect({"--config", "--raw"}, manifest_digest, deadline);
 }
 
 Result<std::string> RegistryOrigin::Inspect(const std::vector<std::string>& what,
-                                            const std::string& which) {
+                                            const std::string& which, const Deadline& deadline) {
   if (!skopeo_) {
     ASSIGN_OR_RETURN(skopeo_, Skopeo::Make(access_));
   }
   Status first;
-  for (const std::string& repository : repositories_) {
+  for (size_t i = 0; i < repositories_.size(); ++i) {
+    const std::string& repository = repositories_[i];
+    // A registry that hangs leaves its mirrors their share of the time.
+    const auto limit = deadline.Remaining() / static_cast<int>(repositories_.size() - i);
     std::vector<std::string> arguments = {"inspect"};
     arguments.insert(arguments.end(), what.begin(), what.end());
     for (std::string& flag : skopeo_->AccessFlags("")) arguments.push_back(std::move(flag));
     arguments.push_back("docker://" + repository + (IsDigest(which) ? "@" : ":") + which);
-    Result<std::string> text = skopeo_->Run(arguments, Deadline(timeout_));
+    Result<std::string> text = skopeo_->Run(arguments, Deadline(limit));
     if (text.ok() || text.status().error() == EINTR) return text;
-    if (first.ok()) first = InWords(text.status());
+    if (first.ok()) first = InWords(text.status(), limit);
     // A mirror that still has a tag which the registry has no more is behind.
     if (text.status().error() == ENOENT && !IsDigest(which)) break;
   }
   return first;
 }
 
-Status RegistryOrigin::InWords(const Status& why) const {
-  if (why.error() == ENOENT) {
-    return Status(ENOENT, "the registry has no such image: " + why.message());
-  }
-  if (why.error() != ETIMEDOUT) return why;
-  return Status(ETIMEDOUT,
-                "the registry did not answer within " + std::to_string(timeout_.count()) + " ms");
-}
-
 }  // namespace
 
 std::unique_ptr<ManifestOrigin> MakeManifestOrigin(const ImageReference& reference,
-                                                   const RegistryAccess& access,
-                                                   std::chrono::milliseconds timeout) {
+                                                   const RegistryAccess& access) {
   if (reference.kind == ImageReference::Kind::kLayout) {
     return std::make_unique<LayoutOrigin>(reference.directory);
   }
-  return std::make_unique<RegistryOrigin>(reference, access, timeout);
+  return std::make_unique<RegistryOrigin>(reference, access);
 }
 
 }  // namespace cli

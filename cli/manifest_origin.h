@@ -3,16 +3,16 @@
 //
 // Model    what comes is not checked here; whoever asked by a digest compares.
 // Errors   those of Skopeo; ENOENT when a layout has no such tag or blob.
-// Threads  one thread only; each question blocks up to its timeout.
+// Threads  one thread only; each question blocks up to its deadline.
 
 #ifndef CLI_MANIFEST_ORIGIN_H_
 #define CLI_MANIFEST_ORIGIN_H_
 
-#include <chrono>
 #include <memory>
 #include <string>
 
 #include "cachecore/status.h"
+#include "cli/deadline.h"
 #include "cli/image_reference.h"
 #include "cli/registry_options.h"
 
@@ -22,14 +22,15 @@ class ManifestOrigin {
  public:
   virtual ~ManifestOrigin() = default;
   // `tag_or_digest`: "" is a layout's only image.
-  virtual cachecore::Result<std::string> Manifest(const std::string& tag_or_digest) = 0;
+  virtual cachecore::Result<std::string> Manifest(const std::string& tag_or_digest,
+                                                  const Deadline& deadline) = 0;
   virtual cachecore::Result<std::string> Config(const std::string& manifest_digest,
-                                                const std::string& config_digest) = 0;
+                                                const std::string& config_digest,
+                                                const Deadline& deadline) = 0;
 };
 
 std::unique_ptr<ManifestOrigin> MakeManifestOrigin(const ImageReference& reference,
-                                                   const RegistryAccess& access,
-                                                   std::chrono::milliseconds timeout);
+                                                   const RegistryAccess& access);
 
 }  // namespace cli
 

@@ -14,6 +14,7 @@
 #include "cli/image_kind.h"
 #include "cli/image_mount.h"
 #include "cli/instance_control.h"
+#include "cli/lock_file.h"
 #include "cli/mount_point.h"
 #include "cli/process.h"
 #include "cli/source_access.h"
@@ -26,9 +27,49 @@ using cachecore::Status;
 using cachecore::UniqueFd;
 using nlohmann::json;
 
+// No instance can have this name.
+constexpr char kClaimsLock[] = "@claims";
+// Between two tries to acquire an object.
+constexpr std::chrono::milliseconds kFirstPause{50};
+constexpr std::chrono::milliseconds kLongestPause{1000};
 // The daemon keeps the time of an acquire itself; this much later we stop waiting for its answer.
 constexpr std::chrono::milliseconds kAnswerGrace{2000};
 constexpr char kErofsFeaturesDirectory[] = "/sys/fs/erofs/features";
+
+// What the origin or the network may do better in a while.  The fetcher's refusals, such as EACCES
+// and ENOENT, are certain, and so is what it calls EIO.
+bool MayPass(int error) {
+  switch (error) {
+    case EAGAIN:
+    case ECONNABORTED:
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ENOTCONN:
+    case EPIPE:
+    case ETIMEDOUT:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// The error that the daemon keeps with an object; "" when it knows none.
+std::string LastErrorOf(const Instance& instance, const MountRecord& record) {
+  const Result<json> status =
+      CallControl(instance.ControlSocket(), {{"op", "status"}}, Deadline(kAnswerGrace));
+  if (!status.ok()) return "";
+  for (const json& object : JsonField(*status, "objects")) {
+    if (JsonString(object, "volume") == record.volume &&
+        JsonString(object, "name") == record.object) {
+      return JsonString(object, "error");
+    }
+  }
+  return "";
+}
 
 }  // namespace
 
@@ -41,14 +82,11 @@ Status MountOperation::Run() {
 }
 
 Status MountOperation::ClaimAndStart() {
-  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance()));
+  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance(), deadline_));
   DetachDeadMounts(instance());  // One of them may be on our mount point.
   const Status claim = Claim();
-  if (!claim.ok()) {
-    rmdir(instance().RunDir().c_str());  // In case it was made for the lock alone.
-    return claim;
-  }
-  ASSIGN_OR_RETURN(started_instance_, EnsureRunning(instance(), request_.settings));
+  RETURN_IF_ERROR(claim);
+  ASSIGN_OR_RETURN(started_instance_, EnsureRunning(instance(), request_.settings, deadline_));
   WarnOfUnusedEnvironment();
   return WriteSource();
 }
@@ -68,7 +106,8 @@ void MountOperation::WarnOfUnusedEnvironment() const {
 
 // All instances share one lock here: two of them could want the same mount point.
 Status MountOperation::Claim() {
-  ASSIGN_OR_RETURN(const UniqueFd lock, LockDirectory(RunRoot(instance().root()), 0755));
+  ASSIGN_OR_RETURN(const UniqueFd lock, 
+                   HoldLock(RunRoot(instance().root()), kClaimsLock, deadline_));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   ASSIGN_OR_RETURN(point_, CheckMountPoint(instance().root(), request_.mount_point, table));
   record_.mount_point = point_.path;
@@ -130,6 +169,26 @@ Result<bool> MountOperation::MayReplace(const std::string& before) const {
   return false;
 }
 
+Result<json> MountOperation::AskForObject(bool replace_stale) {
+  for (auto pause = kFirstPause;; pause = std::min(2 * pause, kLongestPause)) {
+    const auto left = deadline_.Remaining();
+    const json question = {{"op", "acquire"},
+                           {"volume", record_.volume},
+                           {"object", record_.object},
+                           {"timeout_ms", std::max<int64_t>(1, left.count())},
+                           {"replace_stale", replace_stale}};
+    bool answered = false;
+    Result<json> answer = CallControl(instance().ControlSocket(), question,
+                                      Deadline(left + kAnswerGrace), &answered);
+    // Unanswered, the daemon has died in the middle of it; its successor is asked.
+    const bool may_pass = answered ? MayPass(answer.status().error())
+                                   : SupervisorPid(instance()) > 0 || IsRunElsewhere(instance());
+    if (answer.ok() || !may_pass || StopSignalled() || left <= pause) return answer;
+    const auto stopped = [] { return StopSignalled(); };
+    (void)WaitUntil(stopped, Deadline(pause)).ok();
+  }
+}
+
 Status MountOperation::Acquire() {
   // An image that has changed at its origin is taken anew, unless somebody still reads the old one.
   std::string other_mount;
@@ -139,17 +198,11 @@ Status MountOperation::Acquire() {
       other_mount = mount.mount_point;
     }
   }
-  const json question = {{"op", "acquire"},
-                         {"volume", record_.volume},
-                         {"object", record_.object},
-                         {"timeout_ms", request_.timeout.count()},
-                         {"replace_stale", other_mount.empty()}};
-  Result<json> answer =
-      CallControl(instance().ControlSocket(), question, Deadline(request_.timeout + kAnswerGrace));
+  Result<json> answer = AskForObject(other_mount.empty());
   if (!answer.ok()) {
     const std::string& why = answer.status().message();
-    if (answer.status().error() == ETIMEDOUT) {
-      return Status(ETIMEDOUT, "cannot mount " + record_.url + ": " + why + " (after " +
+    if (deadline_.Expired()) {
+      return Status(answer.status().error(), "cannot mount " + record_.url + ": " + why + " (after " +
                                    std::to_string(request_.timeout.count()) +
                                    " ms; --timeout waits longer)");
     }
@@ -182,17 +235,20 @@ Status MountOperation::Acquire() {
 }
 
 Status MountOperation::Mount() {
-  const Deadline deadline(request_.timeout);
   const std::string& url = record_.url;
   std::string head;
   if (request_.as != "file") {
-    Result<std::string> read = ReadHead(object_path_, kImageHeadBytes, deadline);
+    Result<std::string> read = ReadHead(object_path_, kImageHeadBytes, deadline_);
     if (read.status().error() == ETIMEDOUT) {
       return Status(ETIMEDOUT, "cannot mount " + url + ": its first bytes did not come within " +
                                    std::to_string(request_.timeout.count()) +
                                    " ms (--timeout waits longer)");
     }
-    if (!read.ok()) return std::move(read).status().WithContext("cannot read " + url);
+    if (!read.ok()) {
+      const std::string cause = LastErrorOf(instance(), record_);
+      return Status(read.status().error(), "cannot mount " + url + ": its first bytes can't be read: " +
+                                               (cause.empty() ? read.status().message() : cause));
+    }
     head = std::move(read).value();
   }
   // A manifest says that it is an image: then a file is not what somebody may have meant.
@@ -203,9 +259,9 @@ Status MountOperation::Mount() {
   const int point = point_.directory.get();
   Result<ImageMount> mount =
       kind == ImageKind::kErofs
-          ? MountErofs(object_path_, point, request_.options, deadline)
+          ? MountErofs(object_path_, point, request_.options, deadline_)
           : BindDirectory(object_path_.substr(0, object_path_.rfind('/')), point, request_.options,
-                          deadline);
+                          deadline_);
   if (!mount.ok()) return ExplainRefusal(mount.status(), kind, head);
   mount_ = std::move(mount).value();
   if (!point_.IsInPlace()) {

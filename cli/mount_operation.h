@@ -15,6 +15,7 @@
 #include <string>
 
 #include "cachecore/status.h"
+#include "cli/deadline.h"
 #include "cli/image_kind.h"
 #include "cli/image_mount.h"
 #include "cli/image_mount_options.h"
@@ -32,7 +33,7 @@ struct MountRequest {
   std::string mount_point;  // As given.
   std::string as;           // auto, erofs or file.
   ImageMountOptions options;
-  std::chrono::milliseconds timeout;  // For the origin's first answers.
+  std::chrono::milliseconds timeout;  // For all of it.
   Settings settings;
   // What the user called the image, when that is not the source's URL, and the digest of the
   // manifest to which that led.
@@ -40,11 +41,14 @@ struct MountRequest {
   std::string manifest_digest = "";
   uint64_t image_bytes = 0;  // As the manifest says; 0: whatever the origin has.
   bool renew = false;        // May replace the source of a mount that lives.
+  std::optional<Deadline> deadline = std::nullopt;  // Where `timeout` has begun to run before.
 };
 
 class MountOperation {
  public:
-  explicit MountOperation(MountRequest request) : request_(std::move(request)) {}
+  explicit MountOperation(MountRequest request)
+      : request_(std::move(request)),
+        deadline_(request_.deadline.value_or(Deadline(request_.timeout))) {}
   // Returns once the mount is usable, or with everything undone.
   cachecore::Status Run();
 
@@ -57,6 +61,8 @@ class MountOperation {
   // Whether the source file is to be written although it may be another mount's.
   cachecore::Result<bool> MayReplace(const std::string& before) const;
   cachecore::Status Acquire();
+  // Asks the daemon for the object, again while another try may go better.
+  cachecore::Result<nlohmann::json> AskForObject(bool replace_stale);
   cachecore::Status Mount();
   // What the kernel meant by refusing an image that begins with `head`.
   cachecore::Status ExplainRefusal(const cachecore::Status& why, ImageKind kind,
@@ -66,6 +72,7 @@ class MountOperation {
   const Instance& instance() const { return request_.instance; }
 
   const MountRequest request_;
+  const Deadline deadline_;
   MountRecord record_;
   MountPoint point_;
   std::optional<ImageMount> mount_;  // Once it is there.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <cstdio>
 
 #include "cli/files.h"
@@ -85,13 +86,15 @@ std::string MountRecordFile(const Instance& instance, const std::string& mount_p
 
 Status ClaimMountPoint(const Instance& instance, const MountRecord& record) {
   RETURN_IF_ERROR(MakeDirectories(instance.MountsDir(), 0755));
-  return CreateFileExclusively(MountRecordFile(instance, record.mount_point),
-                               JsonText(record.ToJson()) + "\n", 0644);
+  const std::string path = MountRecordFile(instance, record.mount_point);
+  // A file that is no record is what an earlier version left that was killed as it made its claim.
+  if (ReadJsonFile(path).ok()) return Status(EEXIST, path + " is there already");
+  return WriteFileAtomically(path, RecordText(record.ToJson()) + "\n", 0600);
 }
 
 Status UpdateMountRecord(const Instance& instance, const MountRecord& record) {
   return WriteFileAtomically(MountRecordFile(instance, record.mount_point),
-                             JsonText(record.ToJson()) + "\n", 0644);
+                             RecordText(record.ToJson()) + "\n", 0600);
 }
 
 void RemoveMountRecord(const Instance& instance, const std::string& mount_point) {

@@ -45,7 +45,7 @@ struct MountRecord {
 };
 
 std::string MountRecordFile(const Instance& instance, const std::string& mount_point);
-// EEXIST when the point has a record in this instance.
+// EEXIST when the point has a record in this instance.  REQUIRES: LockInstance.
 cachecore::Status ClaimMountPoint(const Instance& instance, const MountRecord& record);
 cachecore::Status UpdateMountRecord(const Instance& instance, const MountRecord& record);
 void RemoveMountRecord(const Instance& instance, const std::string& mount_point);

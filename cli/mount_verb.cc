@@ -140,7 +140,7 @@ Result<ParsedMount> Parse(const MountOptions& options) {
 }
 
 // Finds out what the reference means, and where its bytes are.
-Status Resolve(ParsedMount* parsed) {
+Status Resolve(ParsedMount* parsed, const Deadline& deadline) {
   const ImageReference& reference = *parsed->reference;
   MountRequest* request = &parsed->request;
   request->reference = reference.Text();
@@ -153,7 +153,7 @@ Status Resolve(ParsedMount* parsed) {
     return {};
   }
   ASSIGN_OR_RETURN(const ResolvedImage image,
-                   ResolveImage(reference, parsed->access, request->instance, request->timeout));
+                   ResolveImage(reference, parsed->access, request->instance, deadline));
   request->source = BlobSource(reference, image.erofs_digest, parsed->access);
   if (!verity.empty() && verity != image.verity) {
     return Status(EBADMSG, reference.Text() + ": its manifest names " + image.verity +
@@ -172,8 +172,10 @@ int RunMount(const MountOptions& options) {
   const Status allowed = RequireRoot("mounting");
   if (!allowed.ok()) return Fail(allowed);
   CatchStopSignals();
+  const Deadline deadline(parsed->request.timeout);
+  parsed->request.deadline = deadline;
   if (parsed->reference) {
-    Status resolved = Resolve(&*parsed);
+    Status resolved = Resolve(&*parsed, deadline);
     if (!resolved.ok()) return Fail(std::move(resolved).WithContext("cannot mount"));
   }
   const Status status = MountOperation(std::move(parsed->request)).Run();
@@ -264,7 +266,7 @@ void AddMount(CLI::App* app, int* exit_code) {
   app->add_flag("--suid", options->suid, "Let the image's setuid and setgid programs be such");
   app->add_flag("--dev", options->dev, "Let the image's devices be opened");
   app->add_option("--timeout", options->timeout,
-                  "How long to wait for the origin's first answer (default: 30s)")
+                  "How long the mount may take as a whole (default: 30s)")
       ->type_name("TIME");
   options->web.AddTo(app);
   options->registry.AddTo(app);

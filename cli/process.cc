@@ -15,7 +15,10 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include <climits>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
+#include <string_view>
+#include <utility>
 
 #include "cli/deadline.h"
 #include "cli/files.h"
@@ -170,8 +173,9 @@ Result<std::string> FindProgram(const std::string& name) {
 
 Result<UniqueFd> HoldSupervisorPidFile(const Instance& instance) {
   const std::string path = instance.PidFile(kSupervisor);
-  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.valid()) return Status::FromErrno(errno, path);
+  fchmod(fd.get(), 0600);  // An earlier version's: who may open it may lock it.
   struct flock lock = WholeFileLock();
   if (fcntl(fd.get(), F_SETLK, &lock) != 0) {
     return Status(EBUSY, "instance " + instance.name() + " is already supervised by process " +
@@ -189,6 +193,13 @@ pid_t SupervisorPid(const Instance& instance) {
   struct flock lock = WholeFileLock();
   if (fcntl(fd.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
   return lock.l_pid;
+}
+
+PinnedProcess PinSupervisor(const Instance& instance) {
+  const pid_t pid = SupervisorPid(instance);
+  PinnedProcess supervisor = PinProcess(pid);
+  // The order matters: the pid is pinned first, then looked at.
+  return SupervisorPid(instance) == pid ? std::move(supervisor) : PinnedProcess();
 }
 
 Result<pid_t> SpawnDetached(const std::vector<std::string>& argv, const std::string& log) {
@@ -225,9 +236,25 @@ Result<ToolEnd> RunTool(const std::vector<std::string>& argv, const Deadline& de
   return end;
 }
 
-bool RunsWith(pid_t pid, const std::string& argument_part) {
-  const Result<std::string> arguments = ReadFile("/proc/" + std::to_string(pid) + "/cmdline");
-  return arguments.ok() && arguments->find(argument_part) != std::string::npos;
+PinnedProcess PinProcess(pid_t pid) {
+  if (pid <= 0) return {};
+  PinnedProcess process{pid, UniqueFd(pidfd_open(pid, 0))};
+  return process.pidfd.valid() ? std::move(process) : PinnedProcess();
+}
+
+bool RunsProgram(pid_t pid, const std::string& program, const std::string& argument) {
+  const std::string proc = "/proc/" + std::to_string(pid);
+  std::error_code error;
+  std::string exe = std::filesystem::read_symlink(proc + "/exe", error).filename().string();
+  constexpr std::string_view kDeleted = " (deleted)";  // By an upgrade, under the process.
+  if (exe.ends_with(kDeleted)) exe.resize(exe.size() - kDeleted.size());
+  if (error || exe != program) return false;
+  const Result<std::string> arguments = ReadFile(proc + "/cmdline");
+  std::istringstream stream(arguments.ok() ? *arguments : "");
+  for (std::string one; std::getline(stream, one, '\0');) {
+    if (one == argument) return true;
+  }
+  return false;
 }
 
 std::optional<uint64_t> ProcessStart(pid_t pid) {
@@ -249,22 +276,20 @@ pid_t ReadPidFile(const std::string& path) {
   return text.ok() ? static_cast<pid_t>(std::atoi(text->c_str())) : 0;
 }
 
-Status EndProcess(pid_t pid, int signal, std::chrono::milliseconds timeout) {
-  const UniqueFd pidfd(pidfd_open(pid, 0));
-  if (!pidfd.valid()) {
+Status EndProcess(const PinnedProcess& process, int signal, std::chrono::milliseconds timeout) {
+  if (process.pid == 0) return {};
+  const int pidfd = process.pidfd.get();
+  if (pidfd_send_signal(pidfd, signal, nullptr, 0) != 0) {
     if (errno == ESRCH) return {};
-    return Status::FromErrno(errno, "process " + std::to_string(pid));
-  }
-  if (pidfd_send_signal(pidfd.get(), signal, nullptr, 0) != 0 && errno != ESRCH) {
-    return Status::FromErrno(errno, "signal process " + std::to_string(pid));
+    return Status::FromErrno(errno, "signal process " + std::to_string(process.pid));
   }
   // A stop signal to us must not leave an instance half stopped, so this wait is not interrupted.
   const Deadline deadline(timeout);
   while (!deadline.Expired()) {
-    pollfd entry = {pidfd.get(), POLLIN, 0};
+    pollfd entry = {pidfd, POLLIN, 0};
     if (poll(&entry, 1, static_cast<int>(deadline.Remaining().count())) > 0) return {};
   }
-  return Status(ETIMEDOUT, "process " + std::to_string(pid) + " does not end");
+  return Status(ETIMEDOUT, "process " + std::to_string(process.pid) + " does not end");
 }
 
 }  // namespace cli

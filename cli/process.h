@@ -29,6 +29,12 @@ inline constexpr char kDaemon[] = "holdfastd";
 inline constexpr char kFetcher[] = "fetcherd";  // Its service, log and pid file.
 inline constexpr char kFetcherProgram[] = "holdfast-fetcherd";
 
+// A process that keeps its pid from being given to another one while this is open.
+struct PinnedProcess {
+  pid_t pid = 0;  // 0: there is none.
+  cachecore::UniqueFd pidfd;
+};
+
 // $HOLDFAST_BIN_DIR/name, else beside this program or in the sbin next to it, else on $PATH; ENOENT
 // names where it was sought.
 cachecore::Result<std::string> FindProgram(const std::string& name);
@@ -37,6 +43,7 @@ cachecore::Result<std::string> FindProgram(const std::string& name);
 cachecore::Result<cachecore::UniqueFd> HoldSupervisorPidFile(const Instance& instance);
 // 0 when no supervisor runs.
 pid_t SupervisorPid(const Instance& instance);
+PinnedProcess PinSupervisor(const Instance& instance);
 
 // Starts `argv` in a session of its own, its output appended to `log`, with none of our
 // descriptors.
@@ -62,14 +69,16 @@ struct ToolEnd {
 // As RunProgram, with what was asked for apart from what is said about it.
 cachecore::Result<ToolEnd> RunTool(const std::vector<std::string>& argv, const Deadline& deadline);
 
-// Whether `pid` runs a program that was given `argument_part` in one of its arguments.
-bool RunsWith(pid_t pid, const std::string& argument_part);
+PinnedProcess PinProcess(pid_t pid);
+// Whether `pid` runs the program with this file name and `argument` is one of its arguments, whole.
+bool RunsProgram(pid_t pid, const std::string& program, const std::string& argument);
 // When a process was started, in the kernel's ticks since boot; nothing when it is gone.
 std::optional<uint64_t> ProcessStart(pid_t pid);
 // The pid in a pid file; 0 when there is none.
 pid_t ReadPidFile(const std::string& path);
 // Sends `signal` and waits until the process is gone; ETIMEDOUT when it isn't.
-cachecore::Status EndProcess(pid_t pid, int signal, std::chrono::milliseconds timeout);
+cachecore::Status EndProcess(const PinnedProcess& process, int signal,
+                             std::chrono::milliseconds timeout);
 
 }  // namespace cli
 

@@ -21,8 +21,13 @@ using nlohmann::json;
 // Asks the store first and then the origin; what is not as its digest says goes nowhere.
 class Resolver {
  public:
-  Resolver(const ImageReference& reference, ManifestOrigin* origin, const ImageStore* store)
-      : reference_(reference), name_(reference.Text()), origin_(*origin), store_(*store) {}
+  Resolver(const ImageReference& reference, ManifestOrigin* origin, const ImageStore* store,
+           const Deadline& deadline)
+      : reference_(reference),
+        name_(reference.Text()),
+        origin_(*origin),
+        store_(*store),
+        deadline_(deadline) {}
 
   Result<ResolvedImage> Resolve();
 
@@ -38,6 +43,7 @@ class Resolver {
   const std::string name_;
   ManifestOrigin& origin_;
   const ImageStore& store_;
+  const Deadline& deadline_;
 };
 
 Result<ResolvedImage> Resolver::Resolve() {
@@ -48,7 +54,7 @@ Result<ResolvedImage> Resolver::Resolve() {
   if (IsManifestList(top)) {
     ASSIGN_OR_RETURN(const std::string chosen,
                      ChooseManifest(top, Platform::OfThisMachine(), name_));
-    ASSIGN_OR_RETURN(image.manifest, Text(chosen, [&] { return origin_.Manifest(chosen); }));
+    ASSIGN_OR_RETURN(image.manifest, Text(chosen, [&] { return origin_.Manifest(chosen, deadline_); }));
   }
   image.manifest_digest = DigestOf(image.manifest);
   ASSIGN_OR_RETURN(const HoldfastManifest parts, ParseHoldfastManifest(image.manifest, name_));
@@ -57,18 +63,21 @@ Result<ResolvedImage> Resolver::Resolve() {
   image.verity = parts.verity;
   image.merkle_digest = parts.merkle_digest;
   ASSIGN_OR_RETURN(image.config, Text(parts.config_digest, [&] {
-                     return origin_.Config(image.manifest_digest, parts.config_digest);
+                     return origin_.Config(image.manifest_digest, parts.config_digest, deadline_);
                    }));
   return image;
 }
 
 Result<std::string> Resolver::TopManifest() {
   if (reference_.digest.empty()) return TaggedManifest();
-  return Text(reference_.digest, [this] { return origin_.Manifest(reference_.digest); });
+  return Text(reference_.digest, [this] { return origin_.Manifest(reference_.digest, deadline_); });
 }
 
 Result<std::string> Resolver::TaggedManifest() {
-  Result<std::string> text = origin_.Manifest(reference_.tag);
+  // Where what it meant before is known, time is left to go on with that.
+  const bool is_known = store_.TagDigest(name_).ok();
+  Result<std::string> text = origin_.Manifest(
+      reference_.tag, is_known ? Deadline(deadline_.Remaining() / 2) : deadline_);
   if (text.ok()) {
     RETURN_IF_ERROR(store_.Keep(*text));
     RETURN_IF_ERROR(store_.KeepTag(name_, DigestOf(*text)));
@@ -103,13 +112,13 @@ Result<std::string> Resolver::Text(const std::string& digest,
 }  // namespace
 
 Result<ResolvedImage> ResolveImage(const ImageReference& reference, const RegistryAccess& access,
-                                   const Instance& instance, std::chrono::milliseconds timeout) {
+                                   const Instance& instance, const Deadline& deadline) {
   if (reference.kind == ImageReference::Kind::kBlob) {
     return Status(EINVAL, reference.Text() + " is one blob, not an image; use oci://");
   }
-  const std::unique_ptr<ManifestOrigin> origin = MakeManifestOrigin(reference, access, timeout);
+  const std::unique_ptr<ManifestOrigin> origin = MakeManifestOrigin(reference, access);
   const ImageStore store(instance);
-  return Resolver(reference, origin.get(), &store).Resolve();
+  return Resolver(reference, origin.get(), &store, deadline).Resolve();
 }
 
 std::string BlobKey(const ImageReference& reference, const std::string& digest) {

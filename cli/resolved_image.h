@@ -9,18 +9,18 @@
 // Errors   every one begins with the reference: ENOENT no such image, or none for this machine;
 //          EMEDIUMTYPE not a Holdfast image; EBADMSG what came does not have the digest; and those
 //          of Skopeo.
-// Threads  immutable value; ResolveImage blocks until `timeout` for each question.
+// Threads  immutable value; ResolveImage blocks until `deadline` at the latest.
 // See      docs/image-format.md; docs/sources.md, "Registries"
 
 #ifndef CLI_RESOLVED_IMAGE_H_
 #define CLI_RESOLVED_IMAGE_H_
 
-#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "cachecore/status.h"
+#include "cli/deadline.h"
 #include "cli/image_reference.h"
 #include "cli/image_source.h"
 #include "cli/instance.h"
@@ -42,7 +42,7 @@ struct ResolvedImage {
 cachecore::Result<ResolvedImage> ResolveImage(const ImageReference& reference,
                                               const RegistryAccess& access,
                                               const Instance& instance,
-                                              std::chrono::milliseconds timeout);
+                                              const Deadline& deadline);
 
 // Where the fetcher finds a blob of `reference`'s repository or layout, and how it gets in.
 ImageSource BlobSource(const ImageReference& reference, const std::string& digest,

@@ -9,10 +9,12 @@
 #include <ctime>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 
 #include "cli/deadline.h"
 #include "cli/files.h"
 #include "cli/image_reference.h"
+#include "cli/lock_file.h"
 #include "cli/mount_point.h"
 #include "cli/mount_table.h"
 #include "cli/resolved_image.h"
@@ -29,13 +31,27 @@ std::string OverlayPoint(const Instance& instance, const std::string& name) {
   return RootfsBundle(instance, name) + "/rootfs";
 }
 
+// The kernel splits options at commas and lower directories at colons, unless a backslash is before
+// them.
+std::string EscapedForOverlay(const std::string& path) {
+  std::string escaped;
+  for (const char c : path) {
+    if (c == ',' || c == ':' || c == '\\') escaped += '\\';
+    escaped += c;
+  }
+  return escaped;
+}
+
 // Whether a process with this mountinfo has the overlay with this upper directory as its root.
 // Anywhere else it is only a copy, such as every new mount namespace gets.
 bool IsRootOf(const std::string& mountinfo, const std::string& upper) {
   const std::vector<MountEntry> table = ParseMountTable(mountinfo);
   const MountEntry* root = FindMount(table, "/");
-  return root != nullptr &&
-         root->options.find("upperdir=" + upper + "/upper,") != std::string::npos;
+  if (root == nullptr) return false;
+  const auto has_upper = [root](const std::string& path) {
+    return root->options.find("upperdir=" + path + "/upper,") != std::string::npos;
+  };
+  return has_upper(upper) || has_upper(EscapedForOverlay(upper));  // As the kernel keeps it.
 }
 
 // A process of a container that has the overlay with this upper directory as its root; 0: none.
@@ -142,9 +158,11 @@ void SweepLocked(const Instance& instance) {
   ReleaseUnusedImages(instance);
 }
 
-Result<UniqueFd> LockHome(const Instance& instance) {
+Result<UniqueFd> LockHome(const Instance& instance,
+                          const std::optional<Deadline>& deadline = std::nullopt) {
   RETURN_IF_ERROR(MakeDirectories(instance.StateDir(), 0700));
-  return LockDirectory(RootfsHome(instance), 0700);
+  RETURN_IF_ERROR(MakeDirectories(RootfsHome(instance), 0700));
+  return HoldLock(RunRoot(instance.root()), "rootfs@" + instance.name(), deadline);
 }
 
 Status MakeUpper(const RootfsRecord& record, const std::string& image) {
@@ -175,13 +193,9 @@ Status MountOverlay(const Instance& instance, const RootfsRecord& record) {
   const std::string point = OverlayPoint(instance, record.name);
   const std::string lower = ImageMountPoint(instance, record.erofs_digest);
   RETURN_IF_ERROR(MakeDirectories(point, 0755));
-  for (const std::string& path : {lower, record.upper}) {
-    if (path.find_first_of(",:\\") != std::string::npos) {
-      return Status(EINVAL, path + " has a comma, colon or backslash, which an overlay can't");
-    }
-  }
-  const std::string options =
-      "lowerdir=" + lower + ",upperdir=" + record.upper + "/upper,workdir=" + WorkDirectory(record);
+  const std::string options = "lowerdir=" + EscapedForOverlay(lower) +
+                              ",upperdir=" + EscapedForOverlay(record.upper + "/upper") +
+                              ",workdir=" + EscapedForOverlay(WorkDirectory(record));
   if (mount("overlay", point.c_str(), "overlay", 0, options.c_str()) == 0) return {};
   const int error = errno;
   if (error == ENODEV) {
@@ -196,9 +210,8 @@ Status MountOverlay(const Instance& instance, const RootfsRecord& record) {
   return Status::FromErrno(error, "mount the overlay on " + point);
 }
 
-Status MountHeld(const Instance& instance, const RootfsRecord& record,
-                 std::chrono::milliseconds timeout) {
-  RETURN_IF_ERROR(MountSharedImage(instance, record, timeout));
+Status MountHeld(const Instance& instance, const RootfsRecord& record, const Deadline& deadline) {
+  RETURN_IF_ERROR(MountSharedImage(instance, record, deadline));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   if (FindMount(table, OverlayPoint(instance, record.name)) != nullptr) return {};
   RETURN_IF_ERROR(MakeUpper(record, ImageMountPoint(instance, record.erofs_digest)));
@@ -251,9 +264,9 @@ Status ClaimUpper(const RootfsRecord& record) {
 }
 
 Result<HeldRootfs> Reserve(const RootfsRequest& request, const ImageReference& reference,
-                           const ResolvedImage& image) {
+                           const ResolvedImage& image, const Deadline& deadline) {
   const Instance& instance = request.instance;
-  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance, deadline));
   SweepLocked(instance);
   ASSIGN_OR_RETURN(RootfsRecord record, RecordFor(request, reference, image));
   const std::string bundle = RootfsBundle(instance, request.name);
@@ -273,19 +286,21 @@ Result<HeldRootfs> Reserve(const RootfsRequest& request, const ImageReference& r
   return std::move(status).WithContext("cannot make root file system " + request.name);
 }
 
-Result<HeldRootfs> Hold(const Instance& instance, const std::string& name) {
-  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+Result<HeldRootfs> Hold(const Instance& instance, const std::string& name,
+                        const Deadline& deadline) {
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance, deadline));
   SweepLocked(instance);
   ASSIGN_OR_RETURN(UniqueFd held, HoldRootfs(instance, name));
   ASSIGN_OR_RETURN(RootfsRecord record, ReadRootfsRecord(instance, name));
   return HeldRootfs{std::move(record), std::move(held)};
 }
 
-Status Fill(const RootfsRequest& request, RootfsRecord record, const ResolvedImage& image) {
+Status Fill(const RootfsRequest& request, RootfsRecord record, const ResolvedImage& image,
+            const Deadline& deadline) {
   const Instance& instance = request.instance;
-  RETURN_IF_ERROR(MountHeld(instance, record, request.timeout));
+  RETURN_IF_ERROR(MountHeld(instance, record, deadline));
   RETURN_IF_ERROR(WriteBundle(RootfsBundle(instance, record.name), record.name, image.config,
-                              request.bundle, request.timeout));
+                              request.bundle, deadline.Remaining()));
   record.ready = true;
   return WriteRootfsRecord(instance, record);
 }
@@ -299,10 +314,11 @@ Result<UniqueFd> CreateRootfs(const RootfsRequest& request) {
   if (reference.kind == ImageReference::Kind::kBlob) {
     return Status(EINVAL, request.reference + " is a blob, which has no config; name the image");
   }
+  const Deadline deadline(request.timeout);
   ASSIGN_OR_RETURN(const ResolvedImage image,
-                   ResolveImage(reference, request.access, instance, request.timeout));
-  ASSIGN_OR_RETURN(HeldRootfs rootfs, Reserve(request, reference, image));
-  const Status status = Fill(request, rootfs.record, image);
+                   ResolveImage(reference, request.access, instance, deadline));
+  ASSIGN_OR_RETURN(HeldRootfs rootfs, Reserve(request, reference, image, deadline));
+  const Status status = Fill(request, rootfs.record, image, deadline);
   if (status.ok()) return std::move(rootfs.held);
   const StopSignalsIgnored until_undone;
   ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
@@ -314,8 +330,9 @@ Result<UniqueFd> CreateRootfs(const RootfsRequest& request) {
 Status MountRootfs(const Instance& instance, const std::string& name,
                    std::chrono::milliseconds timeout) {
   RETURN_IF_ERROR(CheckRootfsName(name));
-  ASSIGN_OR_RETURN(const HeldRootfs rootfs, Hold(instance, name));
-  return MountHeld(instance, rootfs.record, timeout);
+  const Deadline deadline(timeout);
+  ASSIGN_OR_RETURN(const HeldRootfs rootfs, Hold(instance, name, deadline));
+  return MountHeld(instance, rootfs.record, deadline);
 }
 
 Status RemoveRootfs(const Instance& instance, const std::string& name, bool force) {

@@ -35,7 +35,7 @@ struct RootfsRequest {
   std::string upper;  // "": a directory beside the record.
   bool tmpfs = false;
   bool goes_with_run = false;
-  std::chrono::milliseconds timeout;  // For each question to a registry or an origin.
+  std::chrono::milliseconds timeout;  // For all of it.
   BundleOptions bundle;
 };
 

@@ -25,15 +25,10 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
-// Beside the timeout that the command is given itself, which holds for each of its steps.
+// Beside the timeout that the command is given itself: for undoing what it began.
 constexpr std::chrono::milliseconds kMountCommandGrace{30000};
 constexpr std::chrono::milliseconds kUmountCommandTimeout{60000};
 constexpr std::chrono::milliseconds kRuncDeleteTimeout{20000};
-constexpr int kStepsWithTimeout = 4;
-
-std::chrono::milliseconds MountTimeMax(std::chrono::milliseconds timeout) {
-  return kStepsWithTimeout * timeout + kMountCommandGrace;
-}
 
 Status RunHoldfast(std::vector<std::string> arguments, std::chrono::milliseconds timeout) {
   std::error_code error;
@@ -96,22 +91,23 @@ Result<std::vector<MountRecord>> ImageMounts(const Instance& instance, const IsW
 }
 
 Status MountLocked(const Instance& instance, const RootfsRecord& record, const std::string& point,
-                   std::chrono::milliseconds timeout) {
+                   const Deadline& deadline) {
   ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
                    ImageMounts(
                        instance, [&point](const std::string& one) { return one == point; },
-                       Deadline(timeout + kMountCommandGrace)));
+                       deadline));
   if (!mounts.empty() && AnswersPing(instance)) return {};
   RETURN_IF_ERROR(MakeImagesDirectory(instance));
   RETURN_IF_ERROR(MakeDirectories(point, 0755));
   std::vector<std::string> command = CommandFor("mount", instance);
-  command.push_back("--timeout=" + std::to_string(timeout.count()) + "ms");
+  const auto left = std::max(std::chrono::milliseconds(1), deadline.Remaining());
+  command.push_back("--timeout=" + std::to_string(left.count()) + "ms");
   command.push_back("--suid");  // The container's programs and devices, below MakeImagesDirectory.
   command.push_back("--dev");
   command.insert(command.end(), record.mount_flags.begin(), record.mount_flags.end());
   command.push_back(record.reference);
   command.push_back(point);
-  return RunHoldfast(command, MountTimeMax(timeout));
+  return RunHoldfast(command, left + kMountCommandGrace);
 }
 
 }  // namespace
@@ -132,12 +128,12 @@ std::vector<std::string> MountFlagsOf(const RegistryAccess& access) {
 }
 
 Status MountSharedImage(const Instance& instance, const RootfsRecord& record,
-                        std::chrono::milliseconds timeout) {
+                        const Deadline& deadline) {
   const std::string point = ImageMountPoint(instance, record.erofs_digest);
   const std::string place = point + ".lock";
-  Result<UniqueFd> lock = LockDirectory(place, 0700, Deadline(MountTimeMax(timeout)));
+  Result<UniqueFd> lock = LockDirectory(place, 0700, deadline);
   if (!lock.ok()) return std::move(lock).status().WithContext("another holdfast mounts the image");
-  const Status status = MountLocked(instance, record, point, timeout);
+  const Status status = MountLocked(instance, record, point, deadline);
   rmdir(place.c_str());
   return status;
 }

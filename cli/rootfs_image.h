@@ -9,11 +9,11 @@
 #ifndef CLI_ROOTFS_IMAGE_H_
 #define CLI_ROOTFS_IMAGE_H_
 
-#include <chrono>
 #include <string>
 #include <vector>
 
 #include "cachecore/status.h"
+#include "cli/deadline.h"
 #include "cli/instance.h"
 #include "cli/registry_options.h"
 #include "cli/rootfs_record.h"
@@ -24,7 +24,7 @@ namespace cli {
 std::vector<std::string> MountFlagsOf(const RegistryAccess& access);
 // REQUIRES: the record is written and held: that keeps ReleaseImagesBut's callers from its image.
 cachecore::Status MountSharedImage(const Instance& instance, const RootfsRecord& record,
-                                   std::chrono::milliseconds timeout);
+                                   const Deadline& deadline);
 // Takes away every image's mount but those at `used`.
 // REQUIRES: the lock of the instance's root file systems.
 cachecore::Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>& used);

@@ -86,7 +86,7 @@ Result<RootfsRecord> ReadRootfsRecord(const Instance& instance, const std::strin
 
 Status WriteRootfsRecord(const Instance& instance, const RootfsRecord& record) {
   return WriteFileAtomically(RootfsRecordFile(instance, record.name),
-                             JsonText(record.ToJson()) + "\n", 0600);
+                             RecordText(record.ToJson()) + "\n", 0600);
 }
 
 std::vector<RootfsRecord> ListRootfsRecords(const Instance& instance) {

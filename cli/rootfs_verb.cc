@@ -119,7 +119,7 @@ Status PrintRootfs(const Instance& instance, bool as_json) {
                 << record.reference << "  " << bundle << "\n";
     }
   }
-  if (as_json) std::cout << JsonText(all, 2) << "\n";
+  if (as_json) std::cout << RecordText(all, 2) << "\n";
   return {};
 }
 

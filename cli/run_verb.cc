@@ -48,7 +48,7 @@ Result<int> RunForeground(const std::vector<std::string>& argv) {
     return failed;
   }
   if (pid == 0) {
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, SIG_DFL);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGXFSZ}) std::signal(signal, SIG_DFL);
     sigprocmask(SIG_SETMASK, &before, nullptr);
     execv(arguments[0], arguments.data());
     _exit(127);

@@ -25,6 +25,7 @@ using cachecore::UniqueFd;
 using nlohmann::json;
 
 constexpr size_t kCgroupDigits = 12;
+constexpr size_t kHostNameBytesMax = 64;  // __NEW_UTS_LEN.
 constexpr size_t kUserDatabaseBytesMax = 1 << 20;
 constexpr char kDefaultPath[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -245,7 +246,7 @@ Result<json> RuntimeConfig(const std::string& name, const json& image_config,
                 {"capabilities", Capabilities()},
                 {"noNewPrivileges", true}}},
               {"root", {{"path", "rootfs"}, {"readonly", false}}},
-              {"hostname", host.empty() ? name : host},
+              {"hostname", (host.empty() ? name : host).substr(0, kHostNameBytesMax)},
               {"mounts", mounts},
               {"annotations", annotations},
               {"linux", LinuxPart(options.net)}};

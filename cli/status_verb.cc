@@ -29,7 +29,7 @@ int RunStatus(const StatusOptions& options) {
   std::vector<StatusReport> reports;
   for (const Instance& instance : instances) reports.push_back(GatherStatus(instance));
   if (options.json) {
-    std::cout << JsonText(StatusToJson(reports), 2) << "\n";
+    std::cout << RecordText(StatusToJson(reports), 2) << "\n";
   } else {
     std::cout << StatusToText(reports, std::time(nullptr));
   }

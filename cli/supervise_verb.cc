@@ -1,6 +1,8 @@
+#include <cerrno>
 #include <memory>
 #include <string>
 
+#include "cachecore/process_limits.h"
 #include "cachecore/secret_environment.h"
 #include "cachecore/unique_fd.h"
 #include "cli/command.h"
@@ -9,12 +11,15 @@
 #include "cli/process.h"
 #include "cli/settings.h"
 #include "cli/supervisor.h"
+#include "cli/systemd_unit.h"
+#include "cli/trusted_directory.h"
 
 namespace cli {
 namespace {
 
 using cachecore::Result;
 using cachecore::SecretEnvironment;
+using cachecore::Status;
 using cachecore::UniqueFd;
 
 // The FUSE connection, the device's listening socket and connection, and room for what comes.
@@ -73,10 +78,17 @@ Result<UniqueFd> TakeSecrets() {
 
 Result<int> Supervise(const Instance& instance) {
   ASSIGN_OR_RETURN(const UniqueFd environment, TakeSecrets());
+  RETURN_IF_ERROR(cachecore::RaiseProcessLimits());  // The daemons get what it has.
   RETURN_IF_ERROR(RequireRoot("supervising an instance"));
-  RETURN_IF_ERROR(MakeDirectories(instance.RunDir(), 0755));
-  RETURN_IF_ERROR(MakeDirectories(instance.LogDir(), 0750));
-  RETURN_IF_ERROR(MakeDirectories(instance.SourcesDir(), 0700));
+  if (IsRunElsewhere(instance)) {
+    return Status(EBUSY, "instance " + instance.name() +
+                             " runs and was not started by holdfast; stop it where it was started "
+                             "(for systemd: systemctl stop " +
+                             DaemonUnit(instance) + ")");
+  }
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.RunDir(), 0755));
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.LogDir(), 0750));
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.SourcesDir(), 0700));
   ASSIGN_OR_RETURN(const UniqueFd pid_file, HoldSupervisorPidFile(instance));
   ASSIGN_OR_RETURN(const SupervisorOptions options, ServicesOf(instance, environment));
   DetachLostMounts(instance);  // Their daemon is gone, or is about to be ended by its pid file.

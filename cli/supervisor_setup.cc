@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -15,6 +14,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "cli/locked_memory.h"
 #include "cli/notify_socket.h"
 
 namespace cli {
@@ -77,8 +77,9 @@ Result<UniqueFd> LockRunDir(const std::string& run_dir) {
     return Status::FromErrno(errno, "make the run directory " + run_dir);
   }
   const std::string path = run_dir + "/supervise.lock";
-  UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file.valid()) return Status::FromErrno(errno, "use the run directory: open " + path);
+  fchmod(file.get(), 0600);  // An earlier version's: who may open it may lock it.
   char pid[16] = {};
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return Status::FromErrno(errno, "lock " + path);
@@ -112,8 +113,8 @@ void HardenProcess() {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   UniqueFd oom(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
   [[maybe_unused]] ssize_t written = write(oom.get(), "-999", 4);
-  // Not MCL_FUTURE: under a memory limit it would make the kernel refuse the stack's growth.
-  mlockall(MCL_CURRENT);
+  // Not what comes later: under a memory limit it would make the kernel refuse the stack's growth.
+  LockOwnMemory();
 }
 
 }  // namespace cli

@@ -2,6 +2,10 @@
 
 #include <sys/stat.h>
 
+extern "C" {  // glibc 2.36's header forgets to say so itself.
+#include <sys/pidfd.h>
+}
+
 #include <cerrno>
 #include <csignal>
 #include <optional>
@@ -39,17 +43,29 @@ UpgradeReport::Life LifeOf(const json& answer) {
   return {static_cast<pid_t>(JsonInt(answer, "pid")), JsonString(answer, "version")};
 }
 
-// What a service of ours was started with: its program's path first, then its flags.
-Result<std::vector<std::string>> ArgumentsOf(const Instance& instance, pid_t pid) {
-  if (!RunsWith(pid, instance.RunDir())) {
+// A service of ours that runs, and what it was started with: its program's path, then its flags.
+struct RunningService {
+  PinnedProcess process;
+  std::vector<std::string> arguments;
+};
+
+Result<RunningService> FindRunning(const Instance& instance, const char* service, pid_t pid) {
+  RunningService running{PinProcess(pid), {}};
+  if (running.process.pid == 0 || !IsService(instance, service, pid)) {
     return Status(ESRCH, "process " + std::to_string(pid) + " is none of instance " +
                              instance.name() + "; try again");
   }
   ASSIGN_OR_RETURN(const std::string text, ReadFile("/proc/" + std::to_string(pid) + "/cmdline"));
-  std::vector<std::string> arguments;
   std::istringstream stream(text);
-  for (std::string argument; std::getline(stream, argument, '\0');) arguments.push_back(argument);
-  return arguments;
+  for (std::string argument; std::getline(stream, argument, '\0');) {
+    running.arguments.push_back(argument);
+  }
+  return running;
+}
+
+Status AskToEnd(const PinnedProcess& process, const std::string& what) {
+  if (pidfd_send_signal(process.pidfd.get(), SIGTERM, nullptr, 0) == 0 || errno == ESRCH) return {};
+  return Status::FromErrno(errno, "end " + what);
 }
 
 // Runs the program that would take over, with one more flag.  EPROTO quotes why it says no.
@@ -87,11 +103,11 @@ size_t SizeOf(const std::string& path) {
 }
 
 // Tells the old daemon to end and waits for the next one's answer.
-Status SwapDaemon(const Instance& instance, const std::string& program, const Deadline& deadline,
+Status SwapDaemon(const Instance& instance, const RunningService& old, const Deadline& deadline,
                   UpgradeReport* report) {
   const size_t log_mark = SizeOf(instance.LogFile(kDaemon));
   const int64_t restarts = JsonInt(DaemonService(instance), "restarts");
-  if (kill(report->old_daemon.pid, SIGTERM) != 0) return Status::FromErrno(errno, "end holdfastd");
+  RETURN_IF_ERROR(AskToEnd(old.process, "holdfastd"));
   Duration last_answer = Now();
   bool dies = false;
   const auto served_or_dies = [&] {
@@ -106,7 +122,7 @@ Status SwapDaemon(const Instance& instance, const std::string& program, const De
     return dies;
   };
   const Status waited = WaitUntil(served_or_dies, deadline);
-  if (dies || waited.error() == ETIMEDOUT) return DoesNotServe(instance, program, log_mark);
+  if (dies || waited.error() == ETIMEDOUT) return DoesNotServe(instance, old.arguments.front(), log_mark);
   report->pause = std::chrono::ceil<milliseconds>(Now() - last_answer);
   return waited;
 }
@@ -116,10 +132,9 @@ pid_t AttachedFetcher(const Instance& instance, const Deadline& deadline) {
   return status.ok() ? static_cast<pid_t>(JsonInt(JsonField(*status, "fetcher"), "pid")) : 0;
 }
 
-Status SwapFetcher(const Instance& instance, const Deadline& deadline, UpgradeReport* report) {
-  if (kill(report->old_fetcher, SIGTERM) != 0 && errno != ESRCH) {
-    return Status::FromErrno(errno, "end the fetcher");
-  }
+Status SwapFetcher(const Instance& instance, const RunningService& old, const Deadline& deadline,
+                   UpgradeReport* report) {
+  RETURN_IF_ERROR(AskToEnd(old.process, "the fetcher"));
   const auto attached = [&] {
     report->new_fetcher = AttachedFetcher(instance, deadline);
     return report->new_fetcher != 0 && report->new_fetcher != report->old_fetcher;
@@ -159,22 +174,24 @@ Result<UpgradeReport> Upgrade(const Instance& instance, milliseconds timeout) {
   UpgradeReport report;
   report.old_daemon = LifeOf(*ping);
   report.old_fetcher = AttachedFetcher(instance, deadline);
-  ASSIGN_OR_RETURN(const std::vector<std::string> daemon,
-                   ArgumentsOf(instance, report.old_daemon.pid));
-  std::vector<std::string> fetcher;
+  ASSIGN_OR_RETURN(const RunningService daemon,
+                   FindRunning(instance, kDaemon, report.old_daemon.pid));
+  RunningService fetcher;
   if (report.old_fetcher > 0) {
-    ASSIGN_OR_RETURN(fetcher, ArgumentsOf(instance, report.old_fetcher));
+    ASSIGN_OR_RETURN(fetcher, FindRunning(instance, kFetcher, report.old_fetcher));
   }
-  Status able = AskProgram(daemon, "--check_state", deadline);
+  Status able = AskProgram(daemon.arguments, "--check_state", deadline);
   // That it runs at all; --version makes it look at nothing.
-  if (able.ok() && !fetcher.empty()) able = AskProgram({fetcher.front()}, "--version", deadline);
+  if (able.ok() && fetcher.process.pid != 0) {
+    able = AskProgram({fetcher.arguments.front()}, "--version", deadline);
+  }
   if (!able.ok()) {
     return Status(able.error(), able.message() + "; the old one (pid " +
                                     std::to_string(report.old_daemon.pid) + ", version " +
                                     report.old_daemon.version + ") serves on");
   }
-  RETURN_IF_ERROR(SwapDaemon(instance, daemon.front(), deadline, &report));
-  if (report.old_fetcher > 0) RETURN_IF_ERROR(SwapFetcher(instance, deadline, &report));
+  RETURN_IF_ERROR(SwapDaemon(instance, daemon, deadline, &report));
+  if (fetcher.process.pid != 0) RETURN_IF_ERROR(SwapFetcher(instance, fetcher, deadline, &report));
   return report;
 }
 

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "cachecore/process_limits.h"
 #include "fetcher/client.h"
 
 using fetcher::ByteRange;
@@ -74,6 +75,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: %s DEVICE_SOCKET DIRECTORY\n", argv[0]);
     return 2;
   }
+  cachecore::RaiseDescriptorLimit();  // An object holds two.
   auto client = DeviceClient::Connect(argv[1], /*credits=*/64);
   Status status = client.ok() ? Status() : client.status();
   if (status.ok()) {

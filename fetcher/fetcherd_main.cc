@@ -18,6 +18,7 @@
 
 #include "cachecore/fault_point.h"
 #include "cachecore/parse_text.h"
+#include "cachecore/process_limits.h"
 #include "cachecore/program_help.h"
 #include "cachecore/secret_environment.h"
 #include "cachecore/unique_fd.h"
@@ -171,6 +172,10 @@ int main(int argc, char** argv) {
     return Usage(armed);
   }
 
+  if (const Status limits = cachecore::RaiseProcessLimits(); !limits.ok()) {
+    LOG(ERROR) << limits.message();
+    return 1;
+  }
   prctl(PR_SET_DUMPABLE, 0);  // Origins' credentials must not end up in a core file.
   sigset_t signals;
   sigemptyset(&signals);

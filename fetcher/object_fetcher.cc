@@ -414,7 +414,11 @@ void ObjectFetcher::FailOpen(const Failure& failure) {
 void ObjectFetcher::FailExhausted() {
   const Duration now = context_->clock.Now();
   if (!open_) {
-    if (!failed_ && open_trouble_.budget.Exhausted(now)) FailOpen(WorstFailure());
+    if (failed_ || !open_trouble_.budget.Exhausted(now)) return;
+    Failure worst = WorstFailure();
+    // Not a refusal: who still has time may ask again.
+    if (worst.kind == Kind::kRetry && worst.error == EIO) worst.error = ETIMEDOUT;
+    FailOpen(worst);
     return;
   }
   std::vector<std::pair<MsgId, std::string>> exhausted;

@@ -2,7 +2,6 @@
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
-#include <sys/resource.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "cachecore/fault_point.h"
+#include "cachecore/process_limits.h"
 #include "cachecore/program_help.h"
 #include "cachecore/rocksdb_metadata_store.h"
 #include "fusefs/daemon.h"
@@ -39,10 +39,10 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "holdfastd: unexpected argument \"%s\"; see --help\n", argv[1]);
     return 2;
   }
-  rlimit files = {};
-  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-    files.rlim_cur = files.rlim_max;  // Each object in use holds a descriptor.
-    setrlimit(RLIMIT_NOFILE, &files);
+  const cachecore::Status limits = cachecore::RaiseProcessLimits();
+  if (!limits.ok()) {
+    std::fprintf(stderr, "holdfastd: %s\n", limits.message().c_str());
+    return 1;
   }
   const auto config = fusefs::ConfigFromFlags();
   if (!config.ok()) {

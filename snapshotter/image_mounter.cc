@@ -26,8 +26,6 @@ using Clock = std::chrono::steady_clock;
 
 // What the command gets beyond its own time limit before it is taken for one that hangs.
 constexpr std::chrono::seconds kGrace{30};
-// `holdfast mount` gives each of its steps the whole of --timeout.
-constexpr int kStepsWithTimeout = 4;
 constexpr size_t kOutputBytesMax = 64 << 10;
 
 // No descriptor, mask or standard input of ours goes to the child; its output goes to `output`.
@@ -122,7 +120,7 @@ Status HoldfastMounter::Run(const std::vector<std::string>& argv) const {
   ASSIGN_OR_RETURN(const pid_t pid, Spawn(argv, input.get()));
   input.Reset();
   const std::optional<std::string> said =
-      ReadUntilEnd(output.get(), Clock::now() + kStepsWithTimeout * options_.timeout + kGrace);
+      ReadUntilEnd(output.get(), Clock::now() + options_.timeout + kGrace);
   if (!said) kill(pid, SIGKILL);
   int status = 0;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {

@@ -11,6 +11,17 @@ namespace {
 // two overlays that differ.
 bool KernelHasIndex() { return access("/sys/module/overlay/parameters/index", F_OK) == 0; }
 
+// The kernel splits options at commas and lower directories at colons, unless a backslash is before
+// them.
+std::string Escaped(const std::string& path) {
+  std::string escaped;
+  for (const char c : path) {
+    if (c == ',' || c == ':' || c == '\\') escaped += '\\';
+    escaped += c;
+  }
+  return escaped;
+}
+
 MountSpec Bind(const std::string& source, bool writable) {
   return {"bind", source, {writable ? "rw" : "ro", "rbind"}};
 }
@@ -30,11 +41,11 @@ std::vector<MountSpec> SnapshotStore::MountsOf(const SnapshotRecord& record,
   MountSpec overlay{"overlay", "overlay", {}};
   if (KernelHasIndex()) overlay.options.push_back("index=off");
   if (writable) {
-    overlay.options.push_back("workdir=" + directory_->WorkPath(record.id));
-    overlay.options.push_back("upperdir=" + directory_->FsPath(record.id));
+    overlay.options.push_back("workdir=" + Escaped(directory_->WorkPath(record.id)));
+    overlay.options.push_back("upperdir=" + Escaped(directory_->FsPath(record.id)));
   }
-  std::string list = "lowerdir=" + lower[0];
-  for (size_t i = 1; i < lower.size(); ++i) list += ":" + lower[i];
+  std::string list = "lowerdir=" + Escaped(lower[0]);
+  for (size_t i = 1; i < lower.size(); ++i) list += ":" + Escaped(lower[i]);
   overlay.options.push_back(list);
   return {overlay};
 }

@@ -15,6 +15,7 @@
 #include <string>
 #include <system_error>
 
+#include "cachecore/process_limits.h"
 #include "cachecore/program_help.h"
 #include "snapshotter/flags.h"
 #include "snapshotter/image_mounter.h"
@@ -91,6 +92,7 @@ int main(int argc, char** argv) {
   }
   const Result<snapshotter::Options> options = snapshotter::OptionsFromFlags();
   if (!options.ok()) return Fail(options.status(), 2);
+  cachecore::RaiseDescriptorLimit();
   // Before any thread: all inherit it.
   sigset_t stop_signals;
   sigemptyset(&stop_signals);

@@ -213,6 +213,20 @@ TEST(FilesTest, AnAtomicWriteReplacesAndKeepsTheMode) {
   EXPECT_EQ(info.st_mode & 0777, 0600u);
 }
 
+TEST(FilesTest, ARecordKeepsEveryByteOfAPath) {
+  std::string path = "/m/";
+  for (int byte = 1; byte < 256; ++byte) path += static_cast<char>(byte);
+  path += "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\xed\xa0\x80\xc0\xaf";
+  const nlohmann::json record = {{"path", path}, {"list", {path, "plain"}}};
+  const std::string text = RecordText(record);
+  const auto read = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  ASSERT_TRUE(read.is_object()) << text;
+  EXPECT_EQ(JsonString(read, "path"), path);
+  EXPECT_EQ(JsonStrings(read, "list"), (std::vector<std::string>{path, "plain"}));
+  // What is UTF-8 stays as it was, so that older records are the same.
+  EXPECT_EQ(RecordText({{"path", "/m/\xc3\xa4"}}), "{\"path\":\"/m/\xc3\xa4\"}");
+}
+
 TEST(FilesTest, ADirectoryRemovedByItsHolderIsMadeAnewForTheNext) {
   TemporaryDirectory box;
   {

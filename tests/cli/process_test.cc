@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <filesystem>
 
 #include "cli/bounded_call.h"
 #include "cli/deadline.h"
@@ -110,7 +111,7 @@ TEST_F(ProcessTest, ASupervisorIsKnownWhileItLives) {
   EXPECT_EQ(second.status().error(), EBUSY);
   EXPECT_EQ(second.status().message(),
             "instance one is already supervised by process " + std::to_string(child_));
-  EXPECT_TRUE(EndProcess(child_, SIGKILL, kLong).ok());
+  EXPECT_TRUE(EndProcess(PinSupervisor(instance_), SIGKILL, kLong).ok());
   EXPECT_EQ(SupervisorPid(instance_), 0);
 }
 
@@ -119,7 +120,7 @@ TEST_F(ProcessTest, AProcessThatIgnoresTheSignalIsReported) {
   if (child_ == 0) {
     for (;;) pause();
   }
-  const Status status = EndProcess(child_, 0, milliseconds(20));
+  const Status status = EndProcess(PinProcess(child_), 0, milliseconds(20));
   EXPECT_EQ(status.error(), ETIMEDOUT);
   EXPECT_EQ(status.message(), "process " + std::to_string(child_) + " does not end");
 }
@@ -179,9 +180,24 @@ TEST_F(ProcessTest, AStartIsKnownWhateverTheProcessIsCalled) {
   EXPECT_EQ(ProcessStart(0), std::nullopt);
 }
 
-TEST_F(ProcessTest, AnArgumentTellsWhoseProcessItIs) {
-  EXPECT_TRUE(RunsWith(getpid(), "cli_process_test"));
-  EXPECT_FALSE(RunsWith(getpid(), box_.path()));
+TEST_F(ProcessTest, AProgramAndAWholeArgumentTellWhoseProcessItIs) {
+  child_ = *SpawnDetached({"/bin/sh", "-c", "sleep 600; :", "--run_dir=/run/a"}, box_ / "log");
+  const auto is_exec_ed = [&] { return RunsProgram(child_, "dash", "sleep 600; :"); };
+  if (std::filesystem::canonical("/bin/sh").filename() != "dash") GTEST_SKIP() << "sh is not dash";
+  ASSERT_TRUE(WaitUntil(is_exec_ed, Deadline(kLong)).ok());
+  EXPECT_TRUE(RunsProgram(child_, "dash", "--run_dir=/run/a"));
+  EXPECT_FALSE(RunsProgram(child_, "dash", "--run_dir=/run"));
+  EXPECT_FALSE(RunsProgram(child_, "holdfastd", "--run_dir=/run/a"));
+}
+
+TEST_F(ProcessTest, AnEndedProcessIsNotSignalled) {
+  EXPECT_EQ(PinProcess(0).pid, 0);
+  child_ = fork();
+  if (child_ == 0) _exit(0);
+  const PinnedProcess process = PinProcess(child_);
+  ASSERT_EQ(waitpid(child_, nullptr, 0), child_);
+  child_ = 0;
+  EXPECT_TRUE(EndProcess(process, SIGTERM, milliseconds(20)).ok());
 }
 
 }  // namespace

@@ -247,7 +247,8 @@ class UmountForceTest(Case):
         self.assert_the_cache_is_kept()
 
     def lock_is_held(self):
-        inode = os.stat(self.instance.run_path()).st_ino
+        inode = os.stat(os.path.join(self.instance.run_path(), "..", ".locks",
+                                     self.instance.name + ".lock")).st_ino
         with open("/proc/locks") as f:
             return any("FLOCK" in line and line.split()[5].endswith(f":{inode}") for line in f)
 

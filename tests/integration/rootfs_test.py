@@ -100,6 +100,23 @@ class RootfsTest(ContainerCase):
         self.assertEqual((done.returncode, done.stdout), (0, "kept\n"), done.stderr)
         self.assert_nothing_left()
 
+    def test_an_upper_directory_may_have_any_name(self):
+        """The kernel splits an overlay's options at commas and colons."""
+        image = self.image("one")
+        upper = self.box.make_directory("a,b:c\\d e=f")
+        done = self.command("run", "--upper", upper, image, "--", "/bin/sh", "-c", "echo kept > /written")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = self.command("rootfs", "create", "a", "--image", image, "--upper", upper)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(done.stdout.strip() + "/rootfs/written") as f:
+            self.assertEqual(f.read(), "kept\n")
+        user = self.in_other_namespace("--root=" + done.stdout.strip() + "/rootfs")
+        self.assert_one_line(self.command("rootfs", "rm", "a"), f"a is used by process {user.pid} of a container")
+        user.kill()
+        user.wait()
+        self.assertEqual(self.command("rootfs", "rm", "a").returncode, 0)
+        self.assertEqual(os.listdir(upper), ["upper"])
+
     def test_an_upper_directory_on_an_unsuitable_file_system_is_refused(self):
         layers = {name: self.box.make_directory("overlay", name) for name in ("lower", "upper", "work", "merged")}
         options = ",".join(f"{name}dir={layers[name]}" for name in ("lower", "upper", "work"))

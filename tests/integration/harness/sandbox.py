@@ -7,6 +7,7 @@ test itself is killed (ctest's time limit is a SIGKILL).
 
 import ctypes
 import os
+import re
 import select
 import shutil
 import signal
@@ -76,9 +77,11 @@ def mounts_below(directory):
     """Mount points below `directory`, the last mounted first."""
     prefix = os.path.realpath(directory) + "/"
     points = []
-    with open("/proc/self/mountinfo") as f:
+    with open("/proc/self/mountinfo", "rb") as f:
         for line in f:
-            point = line.split()[4].encode().decode("unicode_escape")
+            # The kernel writes some bytes in octal and leaves those that are not UTF-8 as they are.
+            octal = re.sub(rb"\\(\d{3})", lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
+            point = os.fsdecode(octal)
             if point.startswith(prefix):
                 points.append(point)
     return points[::-1]
@@ -169,7 +172,8 @@ class Sandbox:
 
     def run(self, argv, timeout=60, **options):
         """subprocess.run with text output, marked as ours."""
-        return subprocess.run(argv, env=self.environment, timeout=timeout, text=True, capture_output=True, **options)
+        return subprocess.run(argv, env=self.environment, timeout=timeout, text=True, capture_output=True,
+                              errors="surrogateescape", **options)
 
     def logs(self):
         """(path, last lines) of every log below the directory."""

@@ -1,0 +1,23 @@
+// Process limits: what every program of ours does about its rlimits before anything else.
+//
+// Model    The soft limit on descriptors is raised to the hard one: objects in use hold one each.
+//          The limit on a file's size (ulimit -f) is raised likewise; a write beyond what is left of
+//          it is an error (EFBIG) and no signal.
+// Errors   EFBIG: the hard limit on a file's size is less than what the metadata needs.
+// Threads  call it before there are others.
+
+#ifndef CACHECORE_PROCESS_LIMITS_H_
+#define CACHECORE_PROCESS_LIMITS_H_
+
+#include "cachecore/status.h"
+
+namespace cachecore {
+
+// For programs that keep a cache, or start those that do.
+Status RaiseProcessLimits();
+// The same for programs that write nothing large.
+void RaiseDescriptorLimit();
+
+}  // namespace cachecore
+
+#endif  // CACHECORE_PROCESS_LIMITS_H_
