@@ -201,7 +201,7 @@ Status MountOperation::Acquire() {
   Result<json> answer = AskForObject(other_mount.empty());
   if (!answer.ok()) {
     const std::string& why = answer.status().message();
-    if (deadline_.Expired()) {
+    if (deadline_.Expired() || MayPass(answer.status().error())) {
       return Status(answer.status().error(), "cannot mount " + record_.url + ": " + why + " (after " +
                                    std::to_string(request_.timeout.count()) +
                                    " ms; --timeout waits longer)");
