@@ -83,7 +83,7 @@ TEST_F(SlowResolverTest, DoesNotHoldTheLoopWhenATransferIsAbandoned) {
   site.base_url = "http://slow.test/";
   HttpBackend backend(site, &engine);
   EXPECT_TRUE(EndsBeforeAnswer([&] {
-    auto probe = backend.Probe("x", [](ProbeResult) {});
+    auto probe = backend.Probe("x", false, [](ProbeResult) {});
     while (!IsAsked()) {
       engine.Run();
       engine.Wait({}, std::chrono::milliseconds(5));
@@ -101,7 +101,7 @@ TEST_F(SlowResolverTest, DoesNotHoldTheLoopWhenConnectingTimesOut) {
   HttpBackend backend(site, &engine);
   EXPECT_TRUE(EndsBeforeAnswer([&] {
     bool ended = false;
-    const auto probe = backend.Probe("x", [&](ProbeResult) { ended = true; });
+    const auto probe = backend.Probe("x", false, [&](ProbeResult) { ended = true; });
     while (!ended) {
       engine.Run();
       engine.Wait({}, std::chrono::milliseconds(5));
