@@ -15,11 +15,12 @@ namespace {
 constexpr uint64_t kMsgIdBlock = 65536;
 constexpr uint64_t kObjectIdBlock = 4096;
 constexpr uint64_t kObjectNumberBlock = 256;
+// What a mount that was taken away has asked for may still go on for so long, and what somebody
+// reads without having mounted it is left to him.
+constexpr Duration kUnwantedAfter = std::chrono::seconds(10);
 
-ObjectRecord RecordOf(const Object& object) {
-  return {object.number,     object.volume, object.cookie_key,
-          object.size_bytes, object.stale,  object.attr,
-          object.digest};
+Status Gone(ObjectNumber number) {
+  return Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
 }
 
 }  // namespace
@@ -83,6 +84,12 @@ Status Cache::Refill(IdBlock* block, Counter counter, uint64_t count) {
   return block->CanWait() ? Status() : first.status();
 }
 
+ObjectRecord Cache::RecordOf(const Object& object) {
+  return {object.number,     object.volume, object.cookie_key,
+          object.size_bytes, object.stale,  object.attr,
+          object.digest};
+}
+
 // Copies out of the engine what Run needs, while the lock is still held.
 void Cache::Seal(Work* work) {
   for (const MsgId id : work->effects.created) {
@@ -92,16 +99,19 @@ void Cache::Seal(Work* work) {
                          request->range, engine_.generation()};
     work->journal.push_back(std::move(record));
   }
+  ForgetNames(work->effects);
   for (const ObjectNumber number : work->effects.changed) {
     const Object* object = engine_.Find(number);
     if (object != nullptr && object->size_known) work->records.push_back(RecordOf(*object));
   }
 }
 
-void Cache::CommitOrLog(const MetadataBatch& batch) {
-  if (batch.empty()) return;
+bool Cache::CommitOrLog(const MetadataBatch& batch) {
+  if (batch.empty()) return true;
   // One that succeeds may have gone to memory only: Heal knows.
-  if (const Status status = store_->Commit(batch, Sync::kNo); !status.ok()) NoteStore(status);
+  const Status status = store_->Commit(batch, Sync::kNo);
+  if (!status.ok()) NoteStore(status);
+  return status.ok();
 }
 
 // Says it once a spell.
@@ -130,7 +140,12 @@ void Cache::Run(Work work) {
   MetadataBatch before;
   before.put_objects = std::move(work.records);
   before.put_journal = std::move(work.journal);
-  CommitOrLog(before);
+  if (!CommitOrLog(before)) {  // Sync tries those again.
+    MutexLock lock(&mu_);
+    for (const ObjectRecord& record : before.put_objects) {
+      if (Object* object = engine_.Find(record.number)) object->record_due = true;
+    }
+  }
 
   if (!effects.created.empty()) {
     MutexLock lock(&mu_);
@@ -141,7 +156,7 @@ void Cache::Run(Work work) {
   if (effects.wake_device) wake_device_();
   for (auto& [done, status] : effects.reads) done(status);
   for (auto& [done, status] : effects.acquires) done(status);
-  for (const std::string& line : effects.log) LOG(WARNING) << line;
+  for (const std::string& line : effects.log) log_.Warn(line);
 
   // Behind the answers: a journal record that outlives its request costs a look at restart, no
   // more.
@@ -166,26 +181,25 @@ Duration Cache::DeadlineAfter(Duration timeout) const {
 }
 
 Result<ObjectInfo> Cache::Stat(ObjectNumber number) {
-  RETURN_IF_ERROR(EnsureLoaded(number));
-  MutexLock lock(&mu_);
-  const Object* object = engine_.Find(number);
-  if (object == nullptr || !object->size_known) {
-    return Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
+  while (true) {
+    RETURN_IF_ERROR(EnsureLoaded(number));
+    MutexLock lock(&mu_);
+    const Object* object = engine_.Find(number);
+    if (object == nullptr) continue;
+    return object->size_known ? Result<ObjectInfo>(InfoOf(*object)) : Gone(number);
   }
-  return InfoOf(*object);
 }
 
 Result<std::optional<FileSlice>> Cache::TryRead(ObjectNumber number, ByteRange range) {
   const bool may_ask = EnsureIds().ok();  // Present bytes need no request.
-  RETURN_IF_ERROR(EnsureLoaded(number));
   Work work;
   std::optional<FileSlice> slice;
-  {
+  while (true) {
+    RETURN_IF_ERROR(EnsureLoaded(number));
     MutexLock lock(&mu_);
     Object* object = engine_.Find(number);
-    if (object == nullptr || !object->size_known) {
-      return Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
-    }
+    if (object == nullptr) continue;
+    if (!object->size_known) return Gone(number);
     range = range.Intersect({0, object->size_bytes});
     const bool present = object->presence.Covers(range);
     if (present) slice = FileSlice{object->file, range, object->verity};
@@ -193,27 +207,32 @@ Result<std::optional<FileSlice>> Cache::TryRead(ObjectNumber number, ByteRange r
     if (!present || !may_ask || refusing_ || object->presence.complete()) return slice;
     engine_.NoteRead(object, range, &work.effects);
     Seal(&work);
+    break;
   }
   Run(std::move(work));
   return slice;
 }
 
-ReadTicket Cache::Read(ObjectNumber number, ByteRange range, SliceDone done) {
+// The digest as it is now: it may have become known while the read waited.
+FileSlice Cache::WithDigest(FileSlice slice, ObjectNumber number) {
+  MutexLock lock(&mu_);
+  if (const Object* object = engine_.Find(number)) slice.verity = object->verity;
+  return slice;
+}
+
+ReadTicket Cache::Read(ObjectNumber number, ByteRange range, SliceDone done, pid_t caller) {
   Status status = EnsureIds();
-  if (status.ok()) status = EnsureLoaded(number);
-  if (!status.ok()) {
-    NoteFailedRead();
-    done(status, {});
-    return nullptr;
-  }
   Work work;
   FileSlice slice;
   ReadTicket ticket;
-  {
+  while (status.ok()) {
+    status = EnsureLoaded(number);
+    if (!status.ok()) break;
     MutexLock lock(&mu_);
     Object* object = engine_.Find(number);
-    if (object == nullptr || !object->size_known) {
-      status = Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
+    if (object == nullptr) continue;
+    if (!object->size_known) {
+      status = Gone(number);
     } else {
       slice = {object->file, range.Intersect({0, object->size_bytes}), object->verity};
       if (!object->presence.Covers(slice.range)) {
@@ -224,12 +243,16 @@ ReadTicket Cache::Read(ObjectNumber number, ByteRange range, SliceDone done) {
         } else {
           ticket = engine_.Read(
               object, slice.range, DeadlineAfter(options_.request_timeout),
-              [slice, done](const Status& ended) { done(ended, slice); }, &work.effects);
+              [this, slice, done, number](const Status& ended) {
+                done(ended, ended.ok() ? WithDigest(slice, number) : slice);
+              },
+              &work.effects, caller);
           engine_.NoteRead(object, slice.range, &work.effects);
         }
       }
     }
     Seal(&work);
+    break;
   }
   Run(std::move(work));
   if (ticket != nullptr) return ticket;
@@ -280,6 +303,29 @@ bool Cache::Withdraw(const WaitTicket& ticket, const Status& why) {
   }
   Run(std::move(work));
   return withdrawn;
+}
+
+void Cache::EndUnwanted(
+    const std::function<bool(const std::string&, const std::string&)>& wanted) {
+  Work work;
+  {
+    MutexLock lock(&mu_);
+    std::vector<Object*> unwanted;
+    for (const auto& [number, object] : engine_.objects()) {
+      const bool is_used = !object->waiting.empty() || !object->acquires.empty() ||
+                           engine_.tick() - object->used < kUnwantedAfter;
+      if (!is_used && !wanted(object->volume_key, object->cookie_key)) {
+        unwanted.push_back(object.get());
+      }
+    }
+    for (Object* object : unwanted) {
+      const bool is_known = object->size_known;
+      engine_.EndBackground(object, &work.effects);
+      if (is_known && object->IsIdle()) engine_.Evict(object, &work.effects);
+    }
+    Seal(&work);
+  }
+  Run(std::move(work));
 }
 
 void Cache::SetShut(ObjectNumber number, bool shut) {

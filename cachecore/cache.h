@@ -37,6 +37,7 @@
 #include "cachecore/data_store.h"
 #include "cachecore/engine.h"
 #include "cachecore/id_block.h"
+#include "cachecore/log_limiter.h"
 #include "cachecore/metadata_store.h"
 #include "cachecore/mutex.h"
 #include "cachecore/status.h"
@@ -50,6 +51,8 @@ struct CacheOptions {
   EngineOptions engine;
   bool fail_on_detach = false;  // The detach policy: `fail`, or `hold`.
   Duration request_timeout{0};  // Zero waits for ever.
+  // Of which each holds a descriptor; the least used idle ones leave memory for others.
+  size_t max_objects = 1024;
 };
 
 struct ObjectInfo {
@@ -149,13 +152,20 @@ class Cache {
   Result<RecheckResult> Recheck(ObjectNumber number, ByteRange window, Duration patience,
                                 const std::stop_token& stop) EXCLUDES(mu_, load_mu_);
   // Calls `done` once, when the range is present or cannot be.  Null when it was called already.
-  ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done) EXCLUDES(mu_, load_mu_);
+  // `caller`: the process that reads, for the log.
+  ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done, pid_t caller = 0)
+      EXCLUDES(mu_, load_mu_);
   // A read of these bytes, which are present, got an error, or fewer: says which and why, once.
   void NoteUnreadable(ObjectNumber number, const FileSlice& slice) EXCLUDES(mu_);
   // A read has failed otherwise than by its `done`.
   void NoteFailedRead() EXCLUDES(mu_);
   // Ends a read or an acquisition with `why`; false when it has ended.
   bool Withdraw(const WaitTicket& ticket, const Status& why) EXCLUDES(mu_);
+
+  // Ends the requests for objects that nobody reads, waits for or `wanted`: a volume's key, an
+  // object's cookie.  `wanted` is called with a lock held, and does no more than look.
+  void EndUnwanted(const std::function<bool(const std::string&, const std::string&)>& wanted)
+      EXCLUDES(mu_);
 
   // Shut: ends every read that waits for the object with EIO, and each later one that would have to
   // wait, until it is opened up again.  Not remembered by the next life.
@@ -187,6 +197,8 @@ class Cache {
   std::vector<RequestInfo> DescribeRequests() EXCLUDES(mu_);
   EngineCounters counters() EXCLUDES(mu_);
   Generation generation() EXCLUDES(mu_);
+  // For errors that others can cause.
+  LogLimiter& log() { return log_; }
   SyncCounters sync_counters() EXCLUDES(mu_);
   // Why the store's disk takes no writes now; "" when it does.
   std::string store_trouble() EXCLUDES(mu_);
@@ -203,10 +215,13 @@ class Cache {
         DataStore data, std::function<void()> wake_device);
 
   // cache.cc
+  static ObjectRecord RecordOf(const Object& object);
   void Seal(Work* work) REQUIRES(mu_);
+  void ForgetNames(const Effects& effects) REQUIRES(mu_);
   void Run(Work work) EXCLUDES(mu_);
   // Commits; a failure is logged once per spell and costs what the header's Errors says.
-  void CommitOrLog(const MetadataBatch& batch) EXCLUDES(mu_);
+  bool CommitOrLog(const MetadataBatch& batch) EXCLUDES(mu_);
+  FileSlice WithDigest(FileSlice slice, ObjectNumber number) EXCLUDES(mu_);
   void NoteStore(const Status& status) EXCLUDES(mu_);
   ObjectInfo InfoOf(const Object& object) const REQUIRES(mu_);
   std::string Circumstances() const REQUIRES(mu_);
@@ -219,7 +234,9 @@ class Cache {
   uint64_t TakeFrom(IdBlock* block) NO_THREAD_SAFETY_ANALYSIS { return block->Take(); }
 
   // cache_load.cc
+  // ESTALE when nothing is known of it.  It may leave memory again at once: try again then.
   Status EnsureLoaded(ObjectNumber number) EXCLUDES(mu_, load_mu_);
+  void MakeRoom(size_t limit) EXCLUDES(mu_);
   Status LoadLocked(ObjectNumber number) REQUIRES(load_mu_) EXCLUDES(mu_);
   Result<std::optional<ObjectNumber>> FindByName(const VolumeRecord& volume,
                                                  const std::string& cookie) REQUIRES(load_mu_)
@@ -246,11 +263,15 @@ class Cache {
     std::vector<ByteRange> ranges;
   };
   void AdoptUnsynced() EXCLUDES(mu_, load_mu_);
+  void WriteDueRecords() EXCLUDES(mu_);
   void SyncOne(const SyncItem& item) EXCLUDES(mu_, load_mu_);
+  // REQUIRES: presence of the object has just been recorded.
   void EraseStray(ObjectNumber number) EXCLUDES(mu_);
   Status RecordDurable(const SyncItem& item) EXCLUDES(mu_);
 
   // cache_device.cc
+  int32_t Fill(const wire::Command& command, Effects* effects) REQUIRES(mu_);
+  Status RecordFirst(const wire::Command& command) EXCLUDES(mu_);
   int32_t ExecuteOne(const wire::Command& command) EXCLUDES(mu_, load_mu_);
   int32_t ExecuteCopen(wire::CopenCommand command) EXCLUDES(mu_, load_mu_);
   void ExecuteFills(const std::vector<const wire::Command*>& commands,
@@ -264,8 +285,10 @@ class Cache {
   const std::function<void()> wake_device_;
   TreeCache trees_{kCheckedTreeBlocks};
 
+  LogLimiter log_{clock_};
   Mutex refill_mu_;  // Makes one thread refill ids.  Before mu_.
   Mutex load_mu_;    // Before mu_.
+  Mutex durable_mu_;  // Held over a change of durable presence, on disk and in memory.  Before mu_.
   Mutex mu_;
   IdBlock msg_ids_ GUARDED_BY(mu_);
   IdBlock object_ids_ GUARDED_BY(mu_);

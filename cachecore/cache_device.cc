@@ -13,8 +13,9 @@
 namespace cachecore {
 namespace {
 
-// Of one step: each may have what is left of its READ asked for again, in up to 512 READs.
-constexpr size_t kMaxCreads = 8;
+// After so many new READs more ids are seen to: each `filled` and `cread` may have some hundreds of
+// holes asked for again, and a packet has thousands of them.
+constexpr size_t kMaxCreated = 1024;
 
 }  // namespace
 
@@ -116,24 +117,14 @@ Result<UniqueFd> Cache::PrepareDataFile(ObjectNumber number) {
 std::vector<int32_t> Cache::Execute(const std::vector<Result<wire::Command>>& commands) {
   std::vector<int32_t> results;
   std::vector<const wire::Command*> fills;
-  size_t creads = 0;
-  // Before each step, not once: a packet full of them could ask for more ids than there are.
   const auto flush = [&] {
-    if (fills.empty()) return;
-    if (const Status ids = EnsureIds(); ids.ok()) {
-      ExecuteFills(fills, &results);
-    } else {
-      results.insert(results.end(), fills.size(), -ids.error());
-    }
+    if (!fills.empty()) ExecuteFills(fills, &results);
     fills.clear();
-    creads = 0;
   };
   for (const Result<wire::Command>& command : commands) {
     if (command.ok() && (std::holds_alternative<wire::FilledCommand>(*command) ||
                          std::holds_alternative<wire::CreadCommand>(*command))) {
       fills.push_back(&*command);
-      if (std::holds_alternative<wire::CreadCommand>(*command)) ++creads;
-      if (creads == kMaxCreads) flush();
       continue;
     }
     flush();
@@ -172,31 +163,58 @@ void Cache::ExecuteFills(const std::vector<const wire::Command*>& commands,
     }
   }
   CommitOrLog(batch);
-  Work work;
+  for (size_t i = 0; i < commands.size();) {
+    const Status ids = EnsureIds();
+    Work work;
+    {
+      MutexLock lock(&mu_);
+      for (; i < commands.size() && work.effects.created.size() < kMaxCreated; ++i) {
+        int32_t& result = (*results)[first + i];
+        if (result == 0) result = ids.ok() ? Fill(*commands[i], &work.effects) : -ids.error();
+      }
+      Seal(&work);
+    }
+    Run(std::move(work));
+  }
+  for (const MetadataBatch::PresenceChange& change : batch.add_presence) EraseStray(change.object);
+}
+
+int32_t Cache::Fill(const wire::Command& command, Effects* effects) {
+  const auto* filled = std::get_if<wire::FilledCommand>(&command);
+  if (filled == nullptr) return engine_.Cread(std::get<wire::CreadCommand>(command), effects);
+  Object* object = engine_.FindLive(filled->object_id);
+  if (object == nullptr) return -EINVAL;  // Dropped meanwhile.
+  engine_.Fill(object, filled->range, effects);
+  return 0;
+}
+
+// What a fetcher is told that we have kept is on disk by then, or it is told that it is not.
+Status Cache::RecordFirst(const wire::Command& command) {
+  const auto* attr = std::get_if<wire::AttrCommand>(&command);
+  const auto* verity = std::get_if<wire::VerityCommand>(&command);
+  if (attr == nullptr && verity == nullptr) return Status();
+  MetadataBatch batch;
   {
     MutexLock lock(&mu_);
-    for (size_t i = 0; i < commands.size(); ++i) {
-      int32_t& result = (*results)[first + i];
-      if (result != 0) continue;
-      if (const auto* filled = std::get_if<wire::FilledCommand>(commands[i])) {
-        Object* object = engine_.FindLive(filled->object_id);
-        if (object == nullptr) {
-          result = -EINVAL;  // Dropped meanwhile.
-        } else {
-          engine_.Fill(object, filled->range, &work.effects);
-        }
-      } else {
-        result = engine_.Cread(std::get<wire::CreadCommand>(*commands[i]), &work.effects);
-      }
-    }
-    Seal(&work);
+    const Object* object =
+        engine_.FindLive(attr != nullptr ? attr->object_id : verity->object_id);
+    // Of a new object there is no record before its copen.
+    if (object == nullptr || !object->size_known) return Status();
+    if (verity != nullptr && object->digest) return Status();
+    ObjectRecord record = RecordOf(*object);
+    if (attr != nullptr) record.attr = attr->attr;
+    if (verity != nullptr) record.verity = verity->digest;
+    batch.put_objects.push_back(std::move(record));
   }
-  Run(std::move(work));
-  for (const MetadataBatch::PresenceChange& change : batch.add_presence) EraseStray(change.object);
+  return store_->Commit(batch, Sync::kNo);
 }
 
 int32_t Cache::ExecuteOne(const wire::Command& command) {
   if (const auto* copen = std::get_if<wire::CopenCommand>(&command)) return ExecuteCopen(*copen);
+  if (const Status kept = RecordFirst(command); !kept.ok()) {
+    log_.Error("what the fetcher says of an object cannot be kept: " + kept.message());
+    return -kept.error();
+  }
   Work work;
   int32_t result = -EOPNOTSUPP;
   {

@@ -2,6 +2,8 @@
 
 #include <glog/logging.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "cachecore/cache.h"
@@ -145,7 +147,12 @@ Status Cache::LoadLocked(ObjectNumber number) {
   Result<PresenceMap> durable = store_->LoadDurablePresence(number, known.size_bytes);
   if (!durable.ok()) return durable.status();
   const uint64_t tail_end = known.verity ? VerityLayout(known.size_bytes).tail_end() : 0;
+  MakeRoom(options_.max_objects);
   Result<UniqueFd> file = data_.OpenExisting(number, known.size_bytes, tail_end);
+  if (file.status().error() == EMFILE || file.status().error() == ENFILE) {
+    MakeRoom(0);  // All that nobody uses just now.
+    file = data_.OpenExisting(number, known.size_bytes, tail_end);
+  }
   if (!file.ok()) {
     if (file.status().error() != ENOENT && file.status().error() != EBADMSG) return file.status();
     LOG(ERROR) << "object " << number.value << " (" << known.cookie
@@ -167,6 +174,7 @@ Status Cache::LoadLocked(ObjectNumber number) {
   QueueUnsynced(object.get(), *durable);
   object->file = std::make_shared<const UniqueFd>(std::move(file).value());
   MutexLock lock(&mu_);
+  object->used = engine_.tick();
   by_name_[NameOf(object->volume, object->cookie_key)] = number;
   engine_.AddObject(std::move(object));
   return Status();
@@ -175,10 +183,46 @@ Status Cache::LoadLocked(ObjectNumber number) {
 Status Cache::EnsureLoaded(ObjectNumber number) {
   {
     MutexLock lock(&mu_);
-    if (engine_.Find(number) != nullptr) return Status();
+    if (Object* object = engine_.Find(number)) {
+      object->used = engine_.tick();
+      return Status();
+    }
   }
   MutexLock load_lock(&load_mu_);
-  return LoadLocked(number);
+  RETURN_IF_ERROR(LoadLocked(number));
+  MutexLock lock(&mu_);
+  return engine_.Find(number) != nullptr
+             ? Status()
+             : Status(ESTALE, "object " + std::to_string(number.value) + " is gone");
+}
+
+// Before one more object comes into memory: of `limit` and more the idle ones that were not used
+// for longest go, an eighth at a time.
+void Cache::MakeRoom(size_t limit) {
+  Work work;
+  {
+    MutexLock lock(&mu_);
+    if (engine_.objects().size() < limit) return;
+    std::vector<Object*> idle;
+    for (const auto& [number, object] : engine_.objects()) {
+      if (object->size_known && object->IsIdle()) idle.push_back(object.get());
+    }
+    const size_t count = std::min(idle.size(), limit == 0 ? idle.size() : limit / 8 + 1);
+    std::partial_sort(idle.begin(), idle.begin() + static_cast<ptrdiff_t>(count), idle.end(),
+                      [](const Object* a, const Object* b) { return a->used < b->used; });
+    idle.resize(count);
+    for (Object* object : idle) engine_.Evict(object, &work.effects);
+    Seal(&work);
+  }
+  Run(std::move(work));
+}
+
+// What has left memory is found by name on disk, if at all.
+void Cache::ForgetNames(const Effects& effects) {
+  for (const Effects::Forgotten& object : effects.forgotten) {
+    const auto it = by_name_.find(NameOf(object.volume, object.cookie_key));
+    if (it != by_name_.end() && it->second == object.number) by_name_.erase(it);
+  }
 }
 
 Result<std::optional<ObjectNumber>> Cache::FindByName(const VolumeRecord& volume,
@@ -187,7 +231,10 @@ Result<std::optional<ObjectNumber>> Cache::FindByName(const VolumeRecord& volume
     MutexLock lock(&mu_);
     auto it = by_name_.find(NameOf(volume.number, cookie));
     if (it != by_name_.end()) {
-      if (engine_.Find(it->second) != nullptr) return std::optional(it->second);
+      if (Object* object = engine_.Find(it->second); object != nullptr) {
+        object->used = engine_.tick();
+        return std::optional(it->second);
+      }
       by_name_.erase(it);
     }
   }
@@ -217,7 +264,6 @@ Status Cache::DropObject(ObjectNumber number, const std::string& why) {
     record.cookie = object->cookie_key;
     LOG(WARNING) << object->volume_key << "/" << object->cookie_key
                  << ": the cached copy is dropped: " << why;
-    by_name_.erase(NameOf(object->volume, object->cookie_key));
     trees_.Forget(number.value);
     engine_.Drop(object, &work.effects);
     Seal(&work);
@@ -296,6 +342,7 @@ Object* Cache::FindOrMakeUnknown(const VolumeRecord& volume, const std::string& 
   fresh->volume = volume.number;
   fresh->volume_key = volume.key;
   fresh->cookie_key = cookie;
+  fresh->used = engine_.tick();
   by_name_[name] = fresh->number;
   return engine_.AddObject(std::move(fresh));
 }

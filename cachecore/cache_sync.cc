@@ -87,6 +87,9 @@ void Cache::EraseStray(ObjectNumber number) {
     MutexLock lock(&mu_);
     if (engine_.Find(number) != nullptr) return;
   }
+  // It may have left memory alone; then it still has a record.
+  const Result<std::optional<ObjectRecord>> record = store_->LoadObject(number);
+  if (!record.ok() || record->has_value()) return;
   MetadataBatch batch;
   batch.erase_objects.push_back({});
   batch.erase_objects.back().number = number;
@@ -94,10 +97,24 @@ void Cache::EraseStray(ObjectNumber number) {
 }
 
 Status Cache::RecordDurable(const SyncItem& item) {
+  // Not what was found wrong since it was filled.
+  MutexLock durable_lock(&durable_mu_);
   MetadataBatch batch;
-  for (const ByteRange range : item.ranges) {
-    batch.add_presence.push_back({item.number, range, Presence::kDurable});
+  {
+    MutexLock lock(&mu_);
+    const Object* object = engine_.Find(item.number);
+    for (const ByteRange range : item.ranges) {
+      for (ByteRange part{range.begin, range.begin}; part.end < range.end;) {
+        part.begin = object == nullptr ? range.end
+                                       : object->presence.FirstPresent({part.end, range.end});
+        part.end = part.begin == range.end
+                       ? range.end
+                       : object->presence.FirstMissing({part.begin, range.end});
+        if (!part.empty()) batch.add_presence.push_back({item.number, part, Presence::kDurable});
+      }
+    }
   }
+  if (batch.empty()) return Status();
   Status status = store_->Commit(batch, Sync::kYes);
   if (status.ok()) {
     EraseStray(item.number);
@@ -132,6 +149,22 @@ void Cache::SyncOne(const SyncItem& item) {
   for (const ByteRange range : item.ranges) sync_counters_.bytes += range.size();
 }
 
+// Records that changed while the store could not be written to.
+void Cache::WriteDueRecords() {
+  MetadataBatch batch;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [number, object] : engine_.objects()) {
+      if (std::exchange(object->record_due, false)) batch.put_objects.push_back(RecordOf(*object));
+    }
+  }
+  if (CommitOrLog(batch)) return;
+  MutexLock lock(&mu_);
+  for (const ObjectRecord& record : batch.put_objects) {
+    if (Object* object = engine_.Find(record.number)) object->record_due = true;
+  }
+}
+
 void Cache::Sync() {
   const Duration started = clock_.Now();
   if (!std::exchange(adopted_, true)) AdoptUnsynced();
@@ -142,12 +175,16 @@ void Cache::Sync() {
       if (object->unsynced.empty()) continue;
       items.push_back({number, object->file, std::exchange(object->unsynced, {})});
       object->unsynced_bytes = 0;
+      object->syncing = true;  // It must be there when it turns out that it cannot be written.
     }
   }
   for (SyncItem& item : items) {
     item.ranges = Coalesced(std::move(item.ranges));
     SyncOne(item);
+    MutexLock lock(&mu_);
+    if (Object* object = engine_.Find(item.number)) object->syncing = false;
   }
+  WriteDueRecords();
   MutexLock lock(&mu_);
   sync_counters_.longest = std::max(sync_counters_.longest, clock_.Now() - started);
 }

@@ -27,12 +27,13 @@ Status Cache::Unpresent(const ObjectVerity& object, const std::vector<WrongRange
     batch.remove_presence.push_back({object.number, one.range, Presence::kDurable});
   }
   // The record first: while memory says present, nobody fetches and declares them anew.
+  MutexLock durable_lock(&durable_mu_);  // What is on its way to the disk must not add them again.
   const Status recorded = store_->Commit(batch, cachecore::Sync::kYes);
   LOG_IF(ERROR, !recorded.ok()) << "that cannot be recorded, and is found again after a restart: "
                                 << recorded.message();
   MutexLock lock(&mu_);
   Object* known = engine_.Find(object.number);
-  if (known == nullptr) return Status(ESTALE, "object " + object.name + " is gone");
+  if (known == nullptr) return Status();  // It comes back as its records say.
   for (const WrongRange& one : wrong) engine_.Unfill(known, one.range);
   return Status();
 }
@@ -63,13 +64,13 @@ Status Cache::AwaitRange(ObjectNumber number, ByteRange range, Duration patience
 
 Result<RecheckResult> Cache::Recheck(ObjectNumber number, ByteRange window, Duration patience,
                                      const std::stop_token& stop) {
-  RETURN_IF_ERROR(EnsureLoaded(number));
   const Duration deadline = clock_.Now() + patience;
   FileSlice slice;
-  {
+  while (slice.file == nullptr) {
+    RETURN_IF_ERROR(EnsureLoaded(number));
     MutexLock lock(&mu_);
     const Object* object = engine_.Find(number);
-    if (object == nullptr) return Status(ESTALE, "the object is gone");
+    if (object == nullptr) continue;
     if (object->verity == nullptr) {
       return Status(EOPNOTSUPP, object->volume_key + "/" + object->cookie_key +
                                     " was mounted without --verify: there is no digest to hold "
@@ -83,13 +84,15 @@ Result<RecheckResult> Cache::Recheck(ObjectNumber number, ByteRange window, Dura
   for (uint64_t at = slice.range.begin; at < slice.range.end;) {
     if (stop.stop_requested()) return Stopping();
     ByteRange step;
-    {
+    while (true) {
+      RETURN_IF_ERROR(EnsureLoaded(number));
       MutexLock lock(&mu_);
       const Object* object = engine_.Find(number);
-      if (object == nullptr) return Status(ESTALE, "the object is gone");
+      if (object == nullptr) continue;
       step.begin = object->presence.FirstPresent({at, slice.range.end});
       step.end = std::min(object->presence.FirstMissing({step.begin, slice.range.end}),
                           step.begin - step.begin % kStep + kStep);
+      break;
     }
     if (step.empty()) break;
     at = step.end;

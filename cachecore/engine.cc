@@ -25,12 +25,34 @@ Object* Engine::Find(ObjectNumber number) {
 }
 
 void Engine::Drop(Object* object, Effects* effects) {
-  const bool tell_fetcher = object->state == ObjectState::kOpen;
-  const ObjectId instance = object->live_id.value_or(ObjectId{});
-  Apply(object, ObjectEvent::kWithdrawn);
   const Status gone(EIO, object->volume_key + "/" + object->cookie_key + ": dropped");
   FailReads(object, gone, effects);
   FinishAcquires(object, gone, effects);
+  Remove(object, effects);
+}
+
+void Engine::Evict(Object* object, Effects* effects) {
+  CHECK(object->IsIdle() && object->size_known);
+  Remove(object, effects);
+}
+
+void Engine::EndBackground(Object* object, Effects* effects) {
+  CHECK(object->waiting.empty() && object->acquires.empty());
+  if (!object->size_known) {
+    Remove(object, effects);
+    return;
+  }
+  while (!object->in_flight.empty()) {
+    EndRequest(requests_.Find(object->in_flight.begin()->second), effects);
+  }
+}
+
+// REQUIRES: nobody waits for it.
+void Engine::Remove(Object* object, Effects* effects) {
+  // Also while it is opening it: what it brings would be refused.
+  const bool tell_fetcher = object->live_id.has_value();
+  const ObjectId instance = object->live_id.value_or(ObjectId{});
+  Apply(object, ObjectEvent::kWithdrawn);
   if (object->open_request) EndRequest(requests_.Find(*object->open_request), effects);
   while (!object->in_flight.empty()) {
     EndRequest(requests_.Find(object->in_flight.begin()->second), effects);
@@ -41,6 +63,7 @@ void Engine::Drop(Object* object, Effects* effects) {
     close->closing = instance;
     close->background = true;
   }
+  effects->forgotten.push_back({object->number, object->volume, object->cookie_key});
   objects_.erase(object->number);
 }
 
@@ -84,7 +107,9 @@ Request* Engine::NewRequest(Object* object, wire::Opcode opcode, ByteRange range
                             Effects* effects) {
   CHECK(object->state != ObjectState::kDropping || opcode == wire::Opcode::kClose);
   Request request;
-  request.id = take_msg_id_();
+  do {  // 32 bits of it are on the wire, and come round in the end.
+    request.id = take_msg_id_();
+  } while (requests_.Find(request.id) != nullptr);
   request.opcode = opcode;
   request.object = object->number;
   request.range = range;

@@ -39,11 +39,17 @@ namespace cachecore {
 
 // What the caller must do once it holds no lock, in this order.
 struct Effects {
+  struct Forgotten {
+    ObjectNumber number;
+    ObjectNumber volume;
+    std::string cookie_key;
+  };
   std::vector<MsgId> created;  // Journal them, then Publish.
   std::vector<MsgId> ended;    // Their journal records go.
   std::vector<std::pair<ReadDone, Status>> reads;
   std::vector<std::pair<AcquireDone, Status>> acquires;
   std::vector<ObjectNumber> changed;  // Their records must be written again.
+  std::vector<Forgotten> forgotten;   // Left memory; their names go too.
   std::vector<std::string> log;       // Sentences for the operator, each once.
   bool wake_device = false;           // A message may be deliverable now.
 };
@@ -87,6 +93,12 @@ class Engine {
   Object* Find(ObjectNumber number);
   // Ends all its requests with EIO, tells the fetcher with CLOSE, forgets it.
   void Drop(Object* object, Effects* effects);
+  // Lets it go from memory, what is known of it being on disk: tells the fetcher with CLOSE.
+  // REQUIRES: IsIdle.
+  void Evict(Object* object, Effects* effects);
+  // Ends what is asked for with nobody waiting.  REQUIRES: no read and no acquisition waits.  The
+  // object is gone then, if nothing was known of it.
+  void EndBackground(Object* object, Effects* effects);
 
   // Asks the fetcher for an object that nothing is known of; joins an OPEN already on its way.
   // Returns the serial that withdraws it.
@@ -98,7 +110,7 @@ class Engine {
   // Waits for `range`, which lies inside the object and is not all present.  `deadline` zero is
   // never.
   ReadTicket Read(Object* object, ByteRange range, Duration deadline, ReadDone done,
-                  Effects* effects);
+                  Effects* effects, pid_t caller = 0);
   // Notes that `range` is being read, present or not, and asks ahead for a sequential reader.
   void NoteRead(Object* object, ByteRange range, Effects* effects);
   // Asks for `range` with nobody waiting (a request of an earlier life).
@@ -107,7 +119,10 @@ class Engine {
   bool Withdraw(const ReadTicket& read, const Status& why, Effects* effects);
   // Ends every read and acquisition whose deadline has come.
   // `circumstances` is the cause given where the fetcher has named none.
+  // Once a second also logs what has waited for long: see ReportSlow.
   void Expire(const std::string& circumstances, Effects* effects);
+  // When Expire was last called.
+  Duration tick() const { return tick_; }
 
   // A read has failed that this engine has not seen, or had finished.
   void NoteFailedRead() { ++counters_.reads_failed; }
@@ -153,6 +168,9 @@ class Engine {
 
  private:
   void Apply(Object* object, ObjectEvent event);
+  void Remove(Object* object, Effects* effects);
+  void ReportSlow(const std::string& circumstances, Effects* effects);
+  std::string CauseOf(const PendingRead& read, const std::string& circumstances);
   Request* NewRequest(Object* object, wire::Opcode opcode, ByteRange range, Effects* effects);
   void Await(const ReadTicket& read, Effects* effects);
   void AwaitAgain(Object* object, ByteRange range, Effects* effects);
@@ -183,6 +201,8 @@ class Engine {
   std::multimap<Duration, std::weak_ptr<PendingRead>> deadlines_;
   Duration wake_at_ = Duration::max();  // When an OPEN may be tried again.
   Generation generation_;
+  Duration tick_{0};
+  Duration slow_looked_{0};
   uint64_t acquires_ = 0;  // The last serial given.
   EngineCounters counters_;
 };

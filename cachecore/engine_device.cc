@@ -15,6 +15,8 @@ namespace {
 
 // How many requests one `restore` may make: ids are reserved ahead, and not without end.
 constexpr size_t kMaxSplit = 4096;
+// And one choice of a message, of closed objects to be opened.
+constexpr size_t kMaxReopened = 4096;
 // Between two tries to open a data file on a disk that takes no writes.
 constexpr Duration kHoldOpen = std::chrono::seconds(1);
 
@@ -29,7 +31,7 @@ std::optional<Delivery> Engine::Select(Effects* effects) {
     if (candidate.opcode != wire::Opcode::kRead) return true;
     if (object->state == ObjectState::kOpen) return true;
     // Choosing a message is what reopens a closed object, as in the kernel; the READ waits for it.
-    if (object->state == ObjectState::kClose) {
+    if (object->state == ObjectState::kClose && effects->created.size() < kMaxReopened) {
       Apply(object, ObjectEvent::kNeeded);
       if (!object->open_request) {
         object->open_request = NewRequest(object, wire::Opcode::kOpen, {}, effects)->id;
@@ -45,7 +47,9 @@ std::optional<Delivery> Engine::Select(Effects* effects) {
     case wire::Opcode::kOpen: {
       CHECK(!object->live_id);
       Apply(object, ObjectEvent::kDelivered);
-      object->live_id = take_object_id_();
+      do {  // As with msg_ids; 0 is none.
+        object->live_id = take_object_id_();
+      } while (object->live_id->value == 0 || live_.contains(*object->live_id));
       live_.emplace(*object->live_id, object);
       wire::OpenMessage open;
       open.msg_id = request->id;
@@ -103,6 +107,7 @@ void Engine::Refused(Object* object, int error, const std::string& cause, Effect
   object->last_error = cause;
   FinishAcquires(object, Status(error, cause), effects);
   if (!object->size_known) {  // Nothing is known of it, so nothing can wait on it.
+    effects->forgotten.push_back({object->number, object->volume, object->cookie_key});
     objects_.erase(object->number);
     return;
   }
@@ -346,7 +351,10 @@ void Engine::Detach(bool fail, Effects* effects) {
     }
     if (!object->size_known) unknown.push_back(object.get());
   }
-  for (Object* object : unknown) objects_.erase(object->number);
+  for (Object* object : unknown) {
+    effects->forgotten.push_back({object->number, object->volume, object->cookie_key});
+    objects_.erase(object->number);
+  }
   while (requests_.size() > 0) EndRequest(requests_.all().begin()->second.get(), effects);
 }
 

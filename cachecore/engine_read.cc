@@ -14,6 +14,9 @@ namespace {
 constexpr Duration kEchoTime = std::chrono::seconds(1);
 // How many READs one step of read-ahead may make where presence is in tatters.
 constexpr size_t kMaxAhead = 1024;
+// From this age on a waiting read is logged, and again each time that its age has doubled.
+constexpr Duration kSlowAfter = std::chrono::seconds(30);
+constexpr Duration kSlowEvery = std::chrono::seconds(1);  // How often it is looked for.
 constexpr uint64_t kExactMaxFetch = 2 << 20;  // What clients of the kernel's interface accept.
 
 uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value - value % alignment; }
@@ -24,13 +27,14 @@ uint64_t AlignUp(uint64_t value, uint64_t alignment) {
 }  // namespace
 
 ReadTicket Engine::Read(Object* object, ByteRange range, Duration deadline, ReadDone done,
-                        Effects* effects) {
+                        Effects* effects, pid_t caller) {
   CHECK(object->size_known && range.end <= object->size_bytes && !range.empty());
   auto read = std::make_shared<PendingRead>();
   read->object = object;
   read->range = range;
   read->position = range.begin;
   read->started = clock_.Now();
+  read->caller = caller;
   read->done = std::move(done);
   ++counters_.reads_waited;
   if (const ExpiredRead* expired = FindExpired(object, range)) {
@@ -193,8 +197,46 @@ bool Engine::Withdraw(const ReadTicket& read, const Status& why, Effects* effect
   return true;
 }
 
+// The fetcher's own word where there is one.
+std::string Engine::CauseOf(const PendingRead& read, const std::string& circumstances) {
+  std::string cause = circumstances;
+  for (const MsgId id : read.requests) {
+    const Request* request = requests_.Find(id);
+    if (request != nullptr && !request->cause.empty()) cause = request->cause;
+  }
+  return cause;
+}
+
+// One line an object, of the read that has waited longest.
+void Engine::ReportSlow(const std::string& circumstances, Effects* effects) {
+  const Duration now = clock_.Now();
+  if (now - slow_looked_ < kSlowEvery) return;
+  slow_looked_ = now;
+  for (auto& [number, object] : objects_) {
+    const PendingRead* oldest = nullptr;
+    for (const auto& [position, read] : object->waiting) {
+      if (oldest == nullptr || read->started < oldest->started) oldest = read.get();
+    }
+    if (oldest == nullptr || now - oldest->started < kSlowAfter) {
+      object->slow_report = Duration::zero();
+      continue;
+    }
+    const Duration age = now - oldest->started;
+    if (age < object->slow_report) continue;
+    object->slow_report = std::max(2 * age, 2 * kSlowAfter);
+    effects->log.push_back(
+        "object " + object->volume_key + "/" + object->cookie_key + " range " +
+        oldest->range.ToString() + ": a read by process " + std::to_string(oldest->caller) +
+        " has waited " +
+        std::to_string(std::chrono::duration_cast<std::chrono::seconds>(age).count()) +
+        " s (" + std::to_string(object->waiting.size()) + " reads of it wait): " +
+        CauseOf(*oldest, circumstances));
+  }
+}
+
 void Engine::Expire(const std::string& circumstances, Effects* effects) {
   const Duration now = clock_.Now();
+  tick_ = now;
   if (wake_at_ <= now) {
     wake_at_ = Duration::max();
     effects->wake_device = true;
@@ -203,11 +245,7 @@ void Engine::Expire(const std::string& circumstances, Effects* effects) {
     const ReadTicket read = deadlines_.begin()->second.lock();
     CHECK(read != nullptr && !read->ended);  // Their ends take them out.
     Object* object = read->object;
-    std::string cause = circumstances;
-    for (const MsgId id : read->requests) {
-      const Request* request = requests_.Find(id);
-      if (request != nullptr && !request->cause.empty()) cause = request->cause;
-    }
+    const std::string cause = CauseOf(*read, circumstances);
     const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(now - read->started);
     effects->log.push_back("object " + object->volume_key + "/" + object->cookie_key + " range " +
                            read->range.ToString() + ": EIO after " +
@@ -218,6 +256,7 @@ void Engine::Expire(const std::string& circumstances, Effects* effects) {
     Unqueue(read);
     Finish(read, status, effects);
   }
+  ReportSlow(circumstances, effects);
   for (auto& [number, object] : objects_) {
     if (object->acquires.empty()) continue;
     auto& acquires = object->acquires;

@@ -12,7 +12,8 @@ namespace cachecore {
 inline bool IsDotName(std::string_view name) { return name == "." || name == ".."; }
 
 inline bool IsLegalVolumeKey(std::string_view key) {
-  return !key.empty() && key.size() <= wire::kMaxKeySize && !IsDotName(key) &&
+  // "=": directories of single objects begin with it (fusefs/fuse_ops.cc).
+  return !key.empty() && key[0] != '=' && key.size() <= wire::kMaxKeySize && !IsDotName(key) &&
          key.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
 }
 

@@ -13,6 +13,8 @@
 #ifndef CACHECORE_OBJECT_H_
 #define CACHECORE_OBJECT_H_
 
+#include <sys/types.h>
+
 #include <functional>
 #include <map>
 #include <memory>
@@ -50,6 +52,7 @@ struct PendingRead {
   ByteRange range;
   uint64_t position = 0;  // First missing byte: its key in object->waiting.
   Duration started{0};
+  pid_t caller = 0;             // Of whose read it is; for people.
   std::vector<MsgId> requests;  // READs it holds a share in; some may have ended.
   ReadDone done;
   std::optional<std::multimap<Duration, std::weak_ptr<PendingRead>>::iterator> deadline;
@@ -99,10 +102,20 @@ struct Object {
   std::vector<PendingAcquire> acquires;
   std::vector<ExpiredRead> expired;  // Lately; see ExpiredRead.
   ReadAhead read_ahead;
+  Duration used{0};         // When it was last read or looked up; to the housekeeper's tick.
+  Duration slow_report{0};  // At which age its oldest waiting read is logged next; 0 is the first.
 
   std::shared_ptr<const UniqueFd> file;
   std::vector<ByteRange> unsynced;  // Filled since the last fdatasync.
   uint64_t unsynced_bytes = 0;
+  bool syncing = false;     // Some of it is on its way to the disk.
+  bool record_due = false;  // Its record could not be written, and must be.
+
+  // Nothing goes on with it that memory alone knows of.
+  bool IsIdle() const {
+    return waiting.empty() && acquires.empty() && in_flight.empty() && !open_request &&
+           unsynced.empty() && !syncing && !record_due;
+  }
 
   // Makes `verity`, once there is what it takes.
   void NoteVerity() {

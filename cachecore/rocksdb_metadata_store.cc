@@ -64,7 +64,7 @@ class Store : public MetadataStore {
   void PutPresence(const MetadataBatch::PresenceChange& change, rocksdb::WriteBatch* batch) const;
   Status RemovePresence(const MetadataBatch::PresenceChange& change,
                         rocksdb::WriteBatch* batch) const;
-  void ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const;
+  Status ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const;
   void KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
                    rocksdb::WriteBatch* batch) const;
   // Adds to `batch` what is left of one record of the object, if it can still be read.
@@ -116,7 +116,7 @@ Status Store::Commit(const MetadataBatch& changes, Sync sync) {
   if (!changes.erase_objects.empty() || !changes.put_objects.empty()) lock.emplace(&object_mu_);
   std::unique_lock alone(presence_mu_, std::defer_lock);
   std::shared_lock shared(presence_mu_, std::defer_lock);
-  if (!changes.remove_presence.empty()) alone.lock();
+  if (!changes.remove_presence.empty() || !changes.erase_objects.empty()) alone.lock();
   if (!alone.owns_lock() && !changes.add_presence.empty()) shared.lock();
   for (const ObjectRecord& object : changes.erase_objects) {
     RETURN_IF_ERROR(EraseObject(object, &batch));
@@ -155,7 +155,19 @@ Status Store::EraseObject(const ObjectRecord& object, rocksdb::WriteBatch* batch
   }
   if (!is_anothers) batch->Delete(index_key);
   batch->Delete(schema::ObjectKey(object.number));
-  ErasePresence(object.number, batch);
+  return ErasePresence(object.number, batch);
+}
+
+// A range tombstone for what was never there would stay, and slow down every look past it.
+Status Store::ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const {
+  for (const std::string& prefix :
+       {schema::DurablePresencePrefix(object), schema::BootPresencePrefix(boot_id_, object)}) {
+    bool any = false;
+    const Status scanned =
+        db_->Scan(prefix, [&any](std::string_view, std::string_view) { return !(any = true); });
+    if (!scanned.ok() && scanned.error() != EBADMSG) return scanned;
+    if (any || !scanned.ok()) batch->DeleteRange(prefix, schema::PrefixEnd(prefix));
+  }
   return Status();
 }
 
@@ -206,13 +218,6 @@ Status Store::RemovePresence(const MetadataBatch::PresenceChange& change,
     }
   }
   return Status();
-}
-
-void Store::ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const {
-  const std::string durable = schema::DurablePresencePrefix(object);
-  const std::string boot = schema::BootPresencePrefix(boot_id_, object);
-  batch->DeleteRange(durable, schema::PrefixEnd(durable));
-  batch->DeleteRange(boot, schema::PrefixEnd(boot));
 }
 
 Result<std::optional<VolumeRecord>> Store::FindVolume(const std::string& key) {
@@ -418,7 +423,7 @@ Status Store::QuarantineObject(ObjectNumber number, ObjectNumber volume,
     KeepIfReadable(one, schema::ObjectKey(one), &batch);
     KeepDamagedLeaves(one, schema::DurablePresencePrefix(one), &batch);
     KeepDamagedLeaves(one, schema::BootPresencePrefix(boot_id_, one), &batch);
-    ErasePresence(one, &batch);
+    RETURN_IF_ERROR(ErasePresence(one, &batch));
   }
   return db_->Write(&batch, Sync::kYes);
 }

@@ -83,7 +83,7 @@ void OpenOnto(int target, const char* path, int flags) {
 }
 
 void WriteText(const char* path, int flags, const char* text, size_t size) {
-  int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+  int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0600);
   if (fd < 0) return;
   // A short write to so small a file is a full disk; the reader takes such a file for a stale one.
   [[maybe_unused]] ssize_t written = write(fd, text, size);

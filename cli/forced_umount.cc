@@ -19,6 +19,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include "cli/deadline.h"
 #include "cli/image_mount.h"
 #include "cli/instance_control.h"
+#include "cli/object_lease.h"
 #include "cli/process.h"
 #include "cli/supervisor_setup.h"
 #include "cli/systemd_unit.h"
@@ -164,6 +165,7 @@ Status ForceUmount(const OwnedRecord& owned) {
   }
   DetachAll(record.mount_point);
   RemoveMountRecord(instance, record.mount_point);
+  ReleaseObject(instance, record, others);
   for (const MountRecord& other : others) {
     if (ShowsSameImage(other, record)) Reopen(instance, other);
   }

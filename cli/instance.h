@@ -9,6 +9,8 @@
 #ifndef CLI_INSTANCE_H_
 #define CLI_INSTANCE_H_
 
+#include <sys/types.h>
+
 #include <string>
 #include <vector>
 
@@ -60,6 +62,11 @@ class Instance {
   std::string state_dir_;
   std::string run_dir_;
 };
+
+// Of an instance's run and state directories: the fetcher's user must get to the device socket and the
+// sources in them, and nobody else to
+// anything.
+inline constexpr mode_t kInstanceDirMode = 0711;
 
 // The directory that holds all instances' run directories.
 std::string RunRoot(const std::string& root);

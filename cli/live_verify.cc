@@ -32,8 +32,14 @@ std::string ObjectName(const Instance& instance, const std::string& name) {
 }
 
 Result<json> FindObject(const Instance& instance, const std::string& name) {
-  ASSIGN_OR_RETURN(const json status, CallControl(instance.ControlSocket(), {{"op", "status"}},
-                                                  Deadline(kAnswerTime)));
+  // Named, since a status lists so many and no more.
+  const size_t slash = name.find('/');
+  const json question = {
+      {"op", "status"},
+      {"volume", name.substr(0, slash)},
+      {"object", slash == std::string::npos ? "" : name.substr(slash + 1)}};
+  ASSIGN_OR_RETURN(const json status,
+                   CallControl(instance.ControlSocket(), question, Deadline(kAnswerTime)));
   for (const json& object : JsonField(status, "objects")) {
     if (JsonString(object, "volume") + "/" + JsonString(object, "name") == name) return object;
   }

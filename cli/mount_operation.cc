@@ -16,6 +16,7 @@
 #include "cli/instance_control.h"
 #include "cli/lock_file.h"
 #include "cli/mount_point.h"
+#include "cli/object_lease.h"
 #include "cli/process.h"
 #include "cli/source_access.h"
 
@@ -34,6 +35,8 @@ constexpr std::chrono::milliseconds kFirstPause{50};
 constexpr std::chrono::milliseconds kLongestPause{1000};
 // The daemon keeps the time of an acquire itself; this much later we stop waiting for its answer.
 constexpr std::chrono::milliseconds kAnswerGrace{2000};
+// An object is ours to look up for so long, should we be killed before we keep or release it.
+constexpr std::chrono::milliseconds kLoanGrace{60000};
 constexpr char kErofsFeaturesDirectory[] = "/sys/fs/erofs/features";
 
 // What the origin or the network may do better in a while.  The fetcher's refusals, such as EACCES
@@ -176,6 +179,7 @@ Result<json> MountOperation::AskForObject(bool replace_stale) {
                            {"volume", record_.volume},
                            {"object", record_.object},
                            {"timeout_ms", std::max<int64_t>(1, left.count())},
+                           {"lend_ms", (left + kLoanGrace).count()},
                            {"replace_stale", replace_stale}};
     bool answered = false;
     Result<json> answer = CallControl(instance().ControlSocket(), question,
@@ -218,6 +222,7 @@ Status MountOperation::Acquire() {
                                                          "; unmount it there first"));
   }
   object_path_ = JsonString(*answer, "path");
+  object_directory_ = JsonString(*answer, "directory");
   object_bytes_ = static_cast<uint64_t>(JsonInt(*answer, "size"));
   if (request_.image_bytes != 0 && object_bytes_ != request_.image_bytes) {
     return Status(EBADMSG, "cannot mount " + record_.url + ": its image has " +
@@ -230,7 +235,7 @@ Status MountOperation::Acquire() {
                                request_.source.verity + ", but the daemon has " +
                                (digest.empty() ? "no digest" : digest) + " for it");
   }
-  if (object_path_.empty()) return Status(EPROTO, "the daemon's answer to acquire has no path");
+  if (object_path_.empty() || object_directory_.empty()) return Status(EPROTO, "the daemon's answer to acquire has no path");
   return {};
 }
 
@@ -260,8 +265,7 @@ Status MountOperation::Mount() {
   Result<ImageMount> mount =
       kind == ImageKind::kErofs
           ? MountErofs(object_path_, point, request_.options, deadline_)
-          : BindDirectory(object_path_.substr(0, object_path_.rfind('/')), point, request_.options,
-                          deadline_);
+          : BindDirectory(object_directory_, point, request_.options, deadline_);
   if (!mount.ok()) return ExplainRefusal(mount.status(), kind, head);
   mount_ = std::move(mount).value();
   if (!point_.IsInPlace()) {
@@ -270,6 +274,7 @@ Status MountOperation::Mount() {
   }
   record_.device = mount_->device;
   record_.mounted = true;
+  RETURN_IF_ERROR(KeepObject(instance(), record_).WithContext("cannot mount " + url));
   record_.since_unix_s = std::time(nullptr);
   return UpdateMountRecord(instance(), record_);
 }
@@ -304,6 +309,7 @@ void MountOperation::Undo() {
   }
   RemoveMountRecord(instance(), record_.mount_point);
   const Result<std::vector<MountRecord>> others = LiveMounts(instance());
+  if (others.ok()) ReleaseObject(instance(), record_, *others);
   if (started_instance_ && others.ok() && others->empty()) {
     (void)StopInstance(instance()).ok();  // The error that led here is the one to tell.
   } else if (rmdir(instance().MountsDir().c_str()) == 0) {

@@ -76,7 +76,8 @@ class MountOperation {
   MountRecord record_;
   MountPoint point_;
   std::optional<ImageMount> mount_;  // Once it is there.
-  std::string object_path_;  // In the FUSE mount.
+  std::string object_path_;          // In the FUSE mount.
+  std::string object_directory_;     // There: one with nothing else in it.
   uint64_t object_bytes_ = 0;
   bool claimed_ = false;
   bool started_instance_ = false;

@@ -85,7 +85,7 @@ std::string MountRecordFile(const Instance& instance, const std::string& mount_p
 }
 
 Status ClaimMountPoint(const Instance& instance, const MountRecord& record) {
-  RETURN_IF_ERROR(MakeDirectories(instance.MountsDir(), 0755));
+  RETURN_IF_ERROR(MakeDirectories(instance.MountsDir(), 0700));
   const std::string path = MountRecordFile(instance, record.mount_point);
   // A file that is no record is what an earlier version left that was killed as it made its claim.
   if (ReadJsonFile(path).ok()) return Status(EEXIST, path + " is there already");

@@ -160,7 +160,7 @@ void SweepLocked(const Instance& instance) {
 
 Result<UniqueFd> LockHome(const Instance& instance,
                           const std::optional<Deadline>& deadline = std::nullopt) {
-  RETURN_IF_ERROR(MakeDirectories(instance.StateDir(), 0700));
+  RETURN_IF_ERROR(MakeDirectories(instance.StateDir(), kInstanceDirMode));
   RETURN_IF_ERROR(MakeDirectories(RootfsHome(instance), 0700));
   return HoldLock(RunRoot(instance.root()), "rootfs@" + instance.name(), deadline);
 }

@@ -68,7 +68,7 @@ void SuperviseStatus::Service(const ServiceStatus& service) {
 bool SuperviseStatus::Write() {
   Put("\n]}\n");
   if (overflow_) return false;
-  cachecore::UniqueFd file(open(path_tmp_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  cachecore::UniqueFd file(open(path_tmp_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!file.valid()) return false;
   // A reader must never see half a text, so a short write (a full disk) isn't renamed into place.
   if (write(file.get(), buffer_.data(), size_) != static_cast<ssize_t>(size_)) return false;

@@ -86,7 +86,7 @@ Result<int> Supervise(const Instance& instance) {
                              "(for systemd: systemctl stop " +
                              DaemonUnit(instance) + ")");
   }
-  RETURN_IF_ERROR(MakeTrustedDirectory(instance.RunDir(), 0755));
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.RunDir(), kInstanceDirMode));
   RETURN_IF_ERROR(MakeTrustedDirectory(instance.LogDir(), 0750));
   RETURN_IF_ERROR(MakeTrustedDirectory(instance.SourcesDir(), 0700));
   ASSIGN_OR_RETURN(const UniqueFd pid_file, HoldSupervisorPidFile(instance));

@@ -14,6 +14,7 @@
 #include "cli/image_mount.h"
 #include "cli/instance_control.h"
 #include "cli/mount_point.h"
+#include "cli/object_lease.h"
 
 namespace cli {
 namespace {
@@ -104,6 +105,7 @@ Status RunUmountLocked(const UmountOptions& options, const OwnedRecord& owned) {
   if (options.force) return ForceUmount(owned);
   RemoveMountRecord(instance, record.mount_point);
   ASSIGN_OR_RETURN(const std::vector<MountRecord> others, LiveMounts(instance));
+  ReleaseObject(instance, record, others);
   if (options.keep || !others.empty() || IsRunElsewhere(instance)) return {};
   if (still_used) {
     std::cerr << "holdfast: " << record.mount_point << " is detached but still in use; instance "

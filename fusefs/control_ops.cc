@@ -24,6 +24,7 @@ constexpr size_t kMaxListed = 1000;
 // Of one `verify`: a short answer lets the caller show how far it is.
 constexpr uint64_t kMaxWindow = 256 << 20;
 constexpr std::chrono::hours kMaxPatience{1};
+constexpr uint64_t kMaxLoanMs = 24 * 3600 * 1000;
 
 json Failure(int error, const std::string& sentence) {
   return {{"ok", false}, {"errno", error}, {"error", sentence}};
@@ -36,6 +37,13 @@ int64_t Milliseconds(cachecore::Duration duration) {
 // "" for an object without a digest.
 std::string TextOf(const std::optional<cachecore::Digest>& digest) {
   return digest ? cachecore::DigestText(*digest) : "";
+}
+
+GrantName NameIn(const json& request) {
+  const auto text = [&](const char* field) -> std::string {
+    return request.contains(field) && request[field].is_string() ? request[field] : "";
+  };
+  return {text("volume"), text("object")};
 }
 
 json RequestsJson(const std::vector<cachecore::RequestInfo>& requests) {
@@ -80,9 +88,13 @@ std::string ControlOps::Handle(const std::string& line) {
   } else if (request["op"] == "ping") {
     answer = {{"ok", true}, {"pid", getpid()}, {"version", HOLDFAST_VERSION}};
   } else if (request["op"] == "status") {
-    answer = Status();
+    answer = Status(request);
   } else if (request["op"] == "acquire") {
     answer = Acquire(request);
+  } else if (request["op"] == "keep") {
+    answer = Keep(request);
+  } else if (request["op"] == "release") {
+    answer = Release(request);
   } else if (request["op"] == "shut") {
     answer = Shut(request);
   } else if (request["op"] == "verify") {
@@ -91,17 +103,22 @@ std::string ControlOps::Handle(const std::string& line) {
     parts_.stop();
     answer = {{"ok", true}};
   } else {
-    answer = Failure(EOPNOTSUPP, "unknown op; there are ping, status, acquire, shut, verify, stop");
+    answer = Failure(EOPNOTSUPP, "unknown op; there are ping, status, acquire, keep, release, shut, verify, stop");
   }
   // Names and causes may hold any bytes; JSON may not.
   return answer.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-json ControlOps::Status() {
+json ControlOps::Status(const json& request) {
+  const GrantName only = NameIn(request);
   json objects = json::array();
   const std::vector<ObjectInfo> infos = parts_.cache->DescribeObjects();
   for (const ObjectInfo& info : infos) {
     if (objects.size() >= kMaxListed) break;
+    if (!only.object.empty() &&
+        (info.volume_key != only.volume || info.cookie_key != only.object)) {
+      continue;
+    }
     objects.push_back({{"number", info.number.value},
                        {"volume", info.volume_key},
                        {"name", info.cookie_key},
@@ -142,15 +159,12 @@ json ControlOps::Status() {
             {"bytes_found_wrong", counters.bytes_found_wrong},
             {"bytes_in_flight_at_detach", counters.bytes_in_flight_at_detach},
             {"bytes_synced", syncs.bytes},
+            {"log_lines_left_out", parts_.cache->log().left_out()},
             {"sync_ms_max", Milliseconds(syncs.longest)}}}};
 }
 
 Result<ObjectInfo> ControlOps::AcquireObject(const json& request) {
-  const auto text = [&](const char* field) -> std::string {
-    return request.contains(field) && request[field].is_string() ? request[field] : "";
-  };
-  const std::string key = text("volume");
-  const std::string name = text("object");
+  const auto [key, name] = NameIn(request);
   int64_t timeout_ms = 30'000;
   if (request.contains("timeout_ms") && request["timeout_ms"].is_number_unsigned()) {
     timeout_ms = request["timeout_ms"];
@@ -174,13 +188,37 @@ json ControlOps::Acquire(const json& request) {
   const Result<ObjectInfo> info = AcquireObject(request);
   if (!info.ok()) return Failure(info.status().error(), info.status().message());
   parts_.cache->SetShut(info->number, false);
+  const GrantName name{info->volume_key, info->cookie_key};
+  const bool lent = request.contains("lend_ms") && request["lend_ms"].is_number_unsigned();
+  const Result<uint64_t> grant =
+      lent ? parts_.grants->Lend(name, std::chrono::milliseconds(
+                                           std::min(request["lend_ms"].get<uint64_t>(), kMaxLoanMs)))
+           : parts_.grants->Keep(name);
+  if (!grant.ok()) return Failure(grant.status().error(), grant.status().message());
   return {{"ok", true},
           {"number", info->number.value},
           {"size", info->size_bytes},
           {"present", info->present_bytes},
           {"stale", info->stale},
           {"digest", TextOf(info->verity)},
-          {"path", parts_.fuse_dir + "/" + info->volume_key + "/" + info->cookie_key}};
+          {"path", parts_.fuse_dir + "/" + info->volume_key + "/" + info->cookie_key},
+          {"directory", parts_.fuse_dir + "/=" + std::to_string(*grant)}};
+}
+
+json ControlOps::Keep(const json& request) {
+  const GrantName name = NameIn(request);
+  if (!parts_.grants->Has(name)) {
+    return Failure(ENOENT, name.volume + "/" + name.object + " was not acquired, or its time is up");
+  }
+  const Result<uint64_t> grant = parts_.grants->Keep(name);
+  if (!grant.ok()) return Failure(grant.status().error(), grant.status().message());
+  return {{"ok", true}};
+}
+
+json ControlOps::Release(const json& request) {
+  const cachecore::Status released = parts_.grants->Release(NameIn(request));
+  if (!released.ok()) return Failure(released.error(), released.message());
+  return {{"ok", true}};
 }
 
 json ControlOps::Verify(const json& request) {

@@ -1,9 +1,7 @@
 // ControlOps: what the operator's requests do.
 //
-// Model    a request is a JSON object with "op": ping, status, acquire, shut, verify,
-//          stop.  See
-// docs/protocol.md
-//          "The control socket" for the fields.
+// Model    a request is a JSON object with "op": ping, status, acquire, keep, release, shut,
+//          verify, stop.  See docs/protocol.md "The control socket" for the fields.
 // Errors   every bad request gets {"ok":false,...} with a sentence.
 // Threads  thread-safe; acquire and verify block until the fetcher answers, their time is up
 //          or Cancel is called.
@@ -19,6 +17,7 @@
 #include "cachecore/cache.h"
 #include "fusefs/device_server.h"
 #include "fusefs/fuse_server.h"
+#include "fusefs/grants.h"
 
 namespace fusefs {
 
@@ -28,6 +27,7 @@ class ControlOps {
     cachecore::Cache* cache;
     DeviceServer* device;
     FuseServer* fuse;
+    Grants* grants;
     std::string fuse_dir;
     bool fail_on_detach;
     std::function<void()> stop;
@@ -39,8 +39,10 @@ class ControlOps {
   void Cancel() { stop_.request_stop(); }
 
  private:
-  nlohmann::json Status();
+  nlohmann::json Status(const nlohmann::json& request);
   nlohmann::json Acquire(const nlohmann::json& request);
+  nlohmann::json Keep(const nlohmann::json& request);
+  nlohmann::json Release(const nlohmann::json& request);
   nlohmann::json Verify(const nlohmann::json& request);
   nlohmann::json Shut(const nlohmann::json& request);
   // Blocks until the fetcher answers, unless the object is known.

@@ -21,6 +21,7 @@ using cachecore::UniqueFd;
 namespace {
 
 constexpr size_t kMaxRequest = 64 << 10;
+constexpr int kControlPauseMs = 100;  // When a connection cannot be accepted.
 constexpr timeval kPatience = {5, 0};  // For a peer that connects and says or takes nothing.
 
 bool SendAll(int socket, std::string_view text) {
@@ -81,7 +82,15 @@ void ControlServer::Run() {
     if (poll(fds, 2, -1) < 0) continue;
     if (fds[1].revents == 0) continue;
     UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!socket.valid()) continue;
+    if (!socket.valid()) {
+      // Out of descriptors, say: the peer stays in line, and must not keep us busy meanwhile.
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+        PLOG_EVERY_N(ERROR, 100) << "accept";
+        pollfd stopped = {wake_.get(), POLLIN, 0};
+        (void)poll(&stopped, 1, kControlPauseMs);
+      }
+      continue;
+    }
     const Result<ucred> peer = PeerOf(socket.get());
     if (!peer.ok() || !MayConnect(*peer, geteuid())) {
       SendAll(socket.get(), "{\"ok\":false,\"errno\":1,\"error\":\"not your daemon\"}\n");

@@ -5,12 +5,14 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <utility>
@@ -31,7 +33,20 @@ using cachecore::UniqueFd;
 namespace {
 
 constexpr char kFuseName[] = "fuse";
+// The fetcher's user must get to its socket, and nobody else to anything.
+constexpr mode_t kRunDirMode = 0711;
 constexpr char kRequestsName[] = "fuse.requests";
+
+// At least so many objects are kept in memory, each with a descriptor.
+constexpr size_t kMinObjects = 64;
+
+// How many descriptors we may have: as many as may be asked for.
+size_t RaiseDescriptorLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+  const rlimit raised = {limit.rlim_max, limit.rlim_max};
+  return setrlimit(RLIMIT_NOFILE, &raised) == 0 ? limit.rlim_max : limit.rlim_cur;
+}
 
 Status MakeDirectory(const std::string& path, mode_t mode) {
   if (mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return Status();
@@ -52,12 +67,17 @@ Status Daemon::Open() {
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  const size_t descriptors = RaiseDescriptorLimit();
   signals_ = UniqueFd(signalfd(-1, &set, SFD_CLOEXEC));
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
   if (!signals_.valid() || !stop_.valid()) return Status::FromErrno(errno, "signalfd, eventfd");
 
   RETURN_IF_ERROR(MakeDirectory(config_.cache_dir, 0700));
-  RETURN_IF_ERROR(MakeDirectory(config_.run_dir, 0755));
+  RETURN_IF_ERROR(MakeDirectory(config_.run_dir, kRunDirMode));
+  // systemd, or an older version, may have made it for everybody to look into.
+  if (chmod(config_.run_dir.c_str(), kRunDirMode) != 0) {
+    LOG(WARNING) << Status::FromErrno(errno, "closing " + config_.run_dir).message();
+  }
   std::string boot_id = config_.boot_id;
   if (boot_id.empty()) {
     ASSIGN_OR_RETURN(boot_id, cachecore::ReadBootId());
@@ -74,15 +94,19 @@ Status Daemon::Open() {
   ASSIGN_OR_RETURN(UniqueFd control, ObtainListener("control.sock", SOCK_STREAM, geteuid()));
   ASSIGN_OR_RETURN(control_, ControlServer::Make(std::move(control)));
   cachecore::FaultPoint(cachecore::Fault::kListening);
-  ASSIGN_OR_RETURN(cache_, cachecore::Cache::Open(config_.cache, cachecore::Clock::Monotonic(),
+  cachecore::CacheOptions options = config_.cache;
+  options.max_objects = std::clamp(descriptors / 4, kMinObjects, options.max_objects);
+  ASSIGN_OR_RETURN(cache_, cachecore::Cache::Open(options, cachecore::Clock::Monotonic(),
                                                   std::move(store), std::move(data),
                                                   [device = device_.get()] { device->Wake(); }));
   bool resumed = false;
   ASSIGN_OR_RETURN(UniqueFd fuse, ObtainFuse(&resumed));
-  housekeeper_ = std::make_unique<Housekeeper>(config_.housekeeper, cache_.get());
+  ASSIGN_OR_RETURN(grants_, Grants::Open(config_.run_dir + "/grants",
+                                         cachecore::Clock::Monotonic(), resumed));
+  housekeeper_ = std::make_unique<Housekeeper>(config_.housekeeper, cache_.get(), grants_.get());
   ASSIGN_OR_RETURN(std::unique_ptr<RequestLog> requests, ObtainRequestLog(resumed));
   fuse_ = std::make_unique<FuseServer>(config_.fuse, config_.run_dir + "/fuse.init",
-                                       std::move(requests), cache_.get());
+                                       std::move(requests), cache_.get(), grants_.get());
   RETURN_IF_ERROR(fuse_->Start(std::move(fuse), resumed));
   if (!resumed) RaiseKernelReadAhead(config_.fuse_dir, config_.kernel_read_ahead_kb);
 
@@ -91,9 +115,9 @@ Status Daemon::Open() {
     PCHECK(write(stop_.get(), &one, sizeof(one)) == sizeof(one));
   };
   device_->Start(cache_.get());
-  operations_ = std::make_unique<ControlOps>(ControlOps::Parts{cache_.get(), device_.get(),
-                                                               fuse_.get(), config_.fuse_dir,
-                                                               config_.cache.fail_on_detach, stop});
+  operations_ = std::make_unique<ControlOps>(ControlOps::Parts{
+      cache_.get(), device_.get(), fuse_.get(), grants_.get(), config_.fuse_dir,
+      config_.cache.fail_on_detach, stop});
   control_->Start([this](const std::string& line) { return operations_->Handle(line); });
   unmount_watch_ = std::thread([this, stop] {
     fuse_->WaitForUnmount();

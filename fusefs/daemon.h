@@ -25,6 +25,7 @@
 #include "fusefs/device_server.h"
 #include "fusefs/fd_store.h"
 #include "fusefs/fuse_server.h"
+#include "fusefs/grants.h"
 #include "fusefs/housekeeper.h"
 #include "fusefs/watchdog.h"
 
@@ -76,6 +77,7 @@ class Daemon {
   std::unique_ptr<DeviceServer> device_;
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<cachecore::Cache> cache_;
+  std::unique_ptr<Grants> grants_;
   std::unique_ptr<Housekeeper> housekeeper_;
   std::unique_ptr<FuseServer> fuse_;
   std::unique_ptr<ControlOps> operations_;

@@ -26,6 +26,8 @@ namespace {
 // How many connections are accepted before the session is looked after again: a crowd at the door
 // must not starve the fetcher that is attached.
 constexpr int kAcceptsATurn = 64;
+// How long nobody is accepted when it has failed.
+constexpr int kAcceptPauseMs = 100;
 
 }  // namespace
 
@@ -71,7 +73,9 @@ void DeviceServer::Run() {
                      {-1, 0, 0},
                      {fetcher_process_.get(), POLLIN, 0}};
     if (session_) fds[2] = {session_->fd(), session_->wanted_events(), 0};
-    if (poll(fds, 4, -1) < 0) {
+    const bool pausing = accept_paused_until_ > cachecore::Clock::Monotonic().Now();
+    if (pausing) fds[1].fd = -1;
+    if (poll(fds, 4, pausing ? kAcceptPauseMs : -1) < 0) {
       PCHECK(errno == EINTR);
       continue;
     }
@@ -96,15 +100,18 @@ void DeviceServer::Accept() {
   for (int i = 0; i < kAcceptsATurn; ++i) {
     UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket.valid()) {
-      if (errno != EAGAIN && errno != EINTR) {
-        LOG_EVERY_N(ERROR, 1000) << "accept: " << strerror(errno);
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+        // Out of descriptors, say: the peer stays in line, and must not keep us busy meanwhile.
+        PLOG_EVERY_N(ERROR, 100) << "accept";
+        accept_paused_until_ =
+            cachecore::Clock::Monotonic().Now() + std::chrono::milliseconds(kAcceptPauseMs);
       }
       return;
     }
     const Result<ucred> peer = PeerOf(socket.get());
     if (!peer.ok() || !MayConnect(*peer, fetcher_uid_)) {
-      LOG(WARNING) << "a process of uid " << (peer.ok() ? std::to_string(peer->uid) : "?")
-                   << " may not attach as fetcher: refused";
+      cache_->log().Warn("a process of uid " + (peer.ok() ? std::to_string(peer->uid) : "?") +
+                         " may not attach as fetcher: refused");
       RefuseFetcher(socket.get(), EPERM);
       continue;
     }

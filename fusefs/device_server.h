@@ -71,6 +71,7 @@ class DeviceServer {
   cachecore::Cache* cache_ = nullptr;
   std::optional<DeviceSession> session_;  // The device thread's.
   cachecore::UniqueFd fetcher_process_;   // A pidfd; the device thread's.
+  cachecore::Duration accept_paused_until_{0};  // The device thread's.
   std::thread thread_;
   std::atomic<bool> stopping_{false};
   WorkMark mark_;

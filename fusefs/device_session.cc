@@ -177,6 +177,9 @@ Result<wire::Command> DeviceSession::Admit(std::string_view line, bool* done_her
     return Status(EINVAL, "resume comes first in its packet");
   } else if (std::holds_alternative<wire::AttrCommand>(*command) && (caps_ & wire::kCapAttr) == 0) {
     return Status(EOPNOTSUPP, "attr was not chosen with caps");
+  } else if (std::holds_alternative<wire::VerityCommand>(*command) &&
+             (caps_ & wire::kCapVerity) == 0) {
+    return Status(EOPNOTSUPP, "verity was not chosen with caps");
   }
   return command;
 }

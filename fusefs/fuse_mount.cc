@@ -36,12 +36,12 @@ Status DetachDeadMount(const std::string& directory) {
 }
 
 Status MountFuse(const std::string& directory, int fuse) {
-  if (mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) {
+  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return Status::FromErrno(errno, "making the mount point " + directory);
   }
   const std::string options =
       "fd=" + std::to_string(fuse) +
-      ",rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions";
+      ",rootmode=40700,user_id=0,group_id=0,allow_other,default_permissions";
   if (mount("holdfast", directory.c_str(), "fuse.holdfast",
             MS_RDONLY | MS_NODEV | MS_NOSUID | MS_NOATIME, options.c_str()) != 0) {
     return Status::FromErrno(errno, "mounting FUSE at " + directory);

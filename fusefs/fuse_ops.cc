@@ -6,9 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fusefs/fuse_server.h"
@@ -29,13 +32,30 @@ constexpr double kForever = 1e9;
 // A name may come to mean another object, one that was dropped and is fetched anew, and nobody
 // could tell the kernel if the daemon that dropped it died.  So it asks each time.
 constexpr double kNameSeconds = 0;
-// A name that the origin does not have may appear there.
-constexpr double kAbsentSeconds = 1.0;
+
+// A directory with one object in it, "=ID" in the root: what a file mount shows.  ID is the grant's.
+constexpr uint64_t kSingleBit = uint64_t{1} << 62;
+constexpr char kSinglePrefix = '=';
+
+// In a listing, for an object that would have to be searched for.
+constexpr ObjectNumber kUnknownNumber{0xffffffff};
+
+bool IsSingle(fuse_ino_t node) { return (node & kSingleBit) != 0; }
+
+// The node of "=ID"; 0 for another name.
+uint64_t SingleNode(std::string_view name) {
+  if (name.size() < 2 || name[0] != kSinglePrefix || name[1] == '0') return 0;
+  uint64_t id = 0;
+  const auto [stopped, error] = std::from_chars(name.data() + 1, name.data() + name.size(), id);
+  const bool is_id = error == std::errc() && stopped == name.data() + name.size();
+  return is_id && id < kSingleBit ? id | kSingleBit : 0;
+}
 
 struct stat DirectoryAttr(ObjectNumber number) {
   struct stat attr = {};
   attr.st_ino = number.value;
-  attr.st_mode = S_IFDIR | 0555;
+  // The root is root's: what others may see are mounts, and they bind what lies below it.
+  attr.st_mode = S_IFDIR | (number.value == FUSE_ROOT_ID ? 0700 : 0555);
   attr.st_nlink = 2;
   return attr;
 }
@@ -58,12 +78,6 @@ void ReplyEntry(fuse_req_t req, const struct stat& attr) {
   entry.attr_timeout = kForever;
   entry.entry_timeout = kNameSeconds;
   fuse_reply_entry(req, &entry);
-}
-
-void ReplyAbsent(fuse_req_t req) {
-  fuse_entry_param entry = {};
-  entry.entry_timeout = kAbsentSeconds;
-  fuse_reply_entry(req, &entry);  // Node 0: a negative entry.
 }
 
 // What a reader is told: the errno where it is one a reader knows, EIO for all else.
@@ -112,32 +126,65 @@ struct FuseOps {
   static void Lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
     FuseServer* server = ServerOf(req);
     if (parent == FUSE_ROOT_ID) {
-      const Result<std::optional<VolumeRecord>> volume = server->cache_->FindVolume(name);
-      if (!volume.ok()) {
-        fuse_reply_err(req, EIO);
-      } else if (!volume->has_value()) {
-        ReplyAbsent(req);
+      LookupInRoot(server, req, name);
+      return;
+    }
+    std::string volume_key;
+    if (IsSingle(parent)) {
+      const std::optional<GrantName> granted = server->grants_->Find(parent & ~kSingleBit);
+      if (granted && granted->object == name) volume_key = granted->volume;
+    } else if (const auto volume = server->cache_->LoadVolume(ObjectNumber{parent});
+               volume.ok() && volume->has_value()) {
+      volume_key = (*volume)->key;
+    }
+    // Before anything else is done for it: whoever asks, what was not acquired is not there.
+    if (volume_key.empty() || !server->grants_->Has({volume_key, name})) {
+      fuse_reply_err(req, ENOENT);
+      return;
+    }
+    LookupGranted(server, req, volume_key, name);
+  }
+
+  static void LookupInRoot(FuseServer* server, fuse_req_t req, const char* name) {
+    if (const uint64_t node = SingleNode(name); node != 0) {
+      const bool is_there = server->grants_->Find(node & ~kSingleBit).has_value();
+      if (is_there) {
+        ReplyEntry(req, DirectoryAttr(ObjectNumber{node}));
       } else {
-        ReplyEntry(req, DirectoryAttr((*volume)->number));
+        fuse_reply_err(req, ENOENT);
       }
       return;
     }
-    const Result<std::optional<VolumeRecord>> volume =
-        server->cache_->LoadVolume(ObjectNumber{parent});
-    if (!volume.ok() || !volume->has_value()) {
-      fuse_reply_err(req, volume.ok() ? ENOTDIR : EIO);
+    if (!server->grants_->HasVolume(name)) {
+      fuse_reply_err(req, ENOENT);
       return;
     }
-    const auto watch = server->Watch(req);
+    const Result<std::optional<VolumeRecord>> volume = server->cache_->FindVolume(name);
+    if (volume.ok() && volume->has_value()) {
+      ReplyEntry(req, DirectoryAttr((*volume)->number));
+    } else {
+      fuse_reply_err(req, volume.ok() ? ENOENT : EIO);
+    }
+  }
+
+  static void LookupGranted(FuseServer* server, fuse_req_t req, const std::string& volume_key,
+                            const char* name) {
+    const Result<std::optional<VolumeRecord>> volume = server->cache_->FindVolume(volume_key);
+    if (!volume.ok() || !volume->has_value()) {
+      fuse_reply_err(req, volume.ok() ? ENOENT : EIO);
+      return;
+    }
+    const auto watch =
+        server->Watch(req, fuse_req_ctx(req)->pid, FuseConnection::Resent());
     const auto ticket = server->cache_->Acquire(
         **volume, name, {}, false, [req, server, watch](const Result<ObjectInfo>& info) {
           server->Unwatch(req, watch);
           if (info.ok()) {
             ReplyEntry(req, FileAttr(info->number, info->size_bytes));
           } else if (info.status().error() == ENOENT) {
-            ReplyAbsent(req);
+            fuse_reply_err(req, ENOENT);
           } else {
-            LOG(WARNING) << "look-up: " << info.status().message();
+            server->cache_->log().Warn("look-up: " + info.status().message());
             fuse_reply_err(req, ReaderError(info.status()));
           }
         });
@@ -146,14 +193,11 @@ struct FuseOps {
 
   static void GetAttr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
     FuseServer* server = ServerOf(req);
-    if (ino == FUSE_ROOT_ID) {
-      const struct stat attr = DirectoryAttr(ObjectNumber{ino});
-      fuse_reply_attr(req, &attr, kForever);
-      return;
-    }
-    const Result<std::optional<VolumeRecord>> volume =
-        server->cache_->LoadVolume(ObjectNumber{ino});
-    if (volume.ok() && volume->has_value()) {
+    const bool is_directory = ino == FUSE_ROOT_ID || IsSingle(ino) || [&] {
+      const auto volume = server->cache_->LoadVolume(ObjectNumber{ino});
+      return volume.ok() && volume->has_value();
+    }();
+    if (is_directory) {
       const struct stat attr = DirectoryAttr(ObjectNumber{ino});
       fuse_reply_attr(req, &attr, kForever);
       return;
@@ -181,11 +225,12 @@ struct FuseOps {
     if (!slice.ok()) {
       server->cache_->NoteFailedRead();
       fuse_reply_err(req, ReaderError(slice.status()));
-    } else if (slice->has_value()) {
-      (*slice)->verity ? server->ReplyChecked(req, FuseServer::current_unique_, **slice, 0)
-                       : server->ReplyUnchecked(req, FuseServer::current_unique_, number, **slice);
+    } else if (slice->has_value() && !(*slice)->verity) {
+      server->ReplyUnchecked(req, FuseServer::current_unique_, number, **slice);
     } else {
-      server->ReadMissing(req, FuseServer::current_unique_, number, range, 0);
+      const FuseServer::ReadCall call{req, FuseServer::current_unique_, number, range,
+                                      fuse_req_ctx(req)->pid, FuseConnection::Resent()};
+      slice->has_value() ? server->ReplyChecked(call, **slice) : server->ReadMissing(call);
     }
   }
 
@@ -204,23 +249,38 @@ struct FuseOps {
     };
     bool more = add(".", DirectoryAttr(ObjectNumber{ino})) &&
                 add("..", DirectoryAttr(ObjectNumber{FUSE_ROOT_ID}));
-    Status status;
-    if (more && ino == FUSE_ROOT_ID) {
-      status = server->cache_->ScanVolumes([&](const VolumeRecord& volume) {
-        return add(volume.key.c_str(), DirectoryAttr(volume.number));
-      });
-    } else if (more) {
-      status = server->cache_->ScanObjects(
-          ObjectNumber{ino}, [&](const cachecore::ObjectRecord& object) {
-            return add(object.cookie.c_str(), FileAttr(object.number, object.size_bytes));
-          });
-    }
+    const Status status = more ? List(server, ino, add) : Status();
     if (status.ok()) {
       fuse_reply_buf(req, buffer.data(), used);
     } else {
-      LOG(ERROR) << "listing node " << ino << ": " << status.message();
+      server->cache_->log().Error("listing node " + std::to_string(ino) + ": " +
+                                  status.message());
       fuse_reply_err(req, EIO);
     }
+  }
+
+  // Gives `add` what a look-up in the directory would find, until it has enough.
+  static Status List(FuseServer* server, fuse_ino_t directory,
+                     const std::function<bool(const char*, const struct stat&)>& add) {
+    if (directory == FUSE_ROOT_ID) {
+      return server->cache_->ScanVolumes([&](const VolumeRecord& volume) {
+        return !server->grants_->HasVolume(volume.key) ||
+               add(volume.key.c_str(), DirectoryAttr(volume.number));
+      });
+    }
+    if (IsSingle(directory)) {  // Anybody may list it, so nothing is searched for it.
+      const std::optional<GrantName> single = server->grants_->Find(directory & ~kSingleBit);
+      if (single) add(single->object.c_str(), FileAttr(kUnknownNumber, 0));
+      return Status();
+    }
+    ASSIGN_OR_RETURN(const std::optional<VolumeRecord> volume,
+                     server->cache_->LoadVolume(ObjectNumber{directory}));
+    if (!volume) return Status();
+    return server->cache_->ScanObjects(
+        volume->number, [&](const cachecore::ObjectRecord& object) {
+          return !server->grants_->Has({volume->key, object.cookie}) ||
+                 add(object.cookie.c_str(), FileAttr(object.number, object.size_bytes));
+        });
   }
 
   static void StatFs(fuse_req_t req, fuse_ino_t) {
@@ -238,9 +298,8 @@ struct FuseOps {
 };
 
 // Must come before the request is handed on: whoever completes it may reply, and end it, at once.
-std::shared_ptr<FuseServer::Watched> FuseServer::Watch(fuse_req_t req) {
-  auto watched = std::make_shared<Watched>(
-      &interrupts_, interrupts_.Watch(fuse_req_ctx(req)->pid, FuseConnection::Resent()));
+std::shared_ptr<FuseServer::Watched> FuseServer::Watch(fuse_req_t req, pid_t caller, bool resent) {
+  auto watched = std::make_shared<Watched>(&interrupts_, interrupts_.Watch(caller, resent));
   fuse_req_interrupt_func(req, FuseOps::Interrupted, watched.get());
   return watched;
 }
@@ -250,22 +309,21 @@ void FuseServer::Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched
   fuse_req_interrupt_func(req, nullptr, nullptr);
 }
 
-void FuseServer::ReadMissing(fuse_req_t req, uint64_t unique, ObjectNumber number, ByteRange range,
-                             int tries) {
-  const auto watched = Watch(req);
-  cachecore::ReadTicket ticket =
-      cache_->Read(number, range,
-                   [this, req, watched, unique, number, tries](const Status& status,
-                                                               const cachecore::FileSlice& slice) {
-                     Unwatch(req, watched);
-                     if (!status.ok()) {
-                       fuse_reply_err(req, ReaderError(status));
-                     } else if (slice.verity) {
-                       ReplyChecked(req, unique, slice, tries);
-                     } else {
-                       ReplyUnchecked(req, unique, number, slice);
-                     }
-                   });
+void FuseServer::ReadMissing(const ReadCall& call) {
+  const auto watched = Watch(call.req, call.caller, call.resent);
+  const auto done = [this, call, watched](const Status& status,
+                                          const cachecore::FileSlice& slice) {
+    Unwatch(call.req, watched);
+    if (!status.ok()) {
+      fuse_reply_err(call.req, ReaderError(status));
+    } else if (slice.verity) {
+      // On the thread that completed it the other reads that it completed would wait.
+      checkers_.Post([this, call, slice] { ReplyChecked(call, slice); });
+    } else {
+      ReplyUnchecked(call.req, call.unique, call.number, slice);
+    }
+  };
+  cachecore::ReadTicket ticket = cache_->Read(call.number, call.range, done, call.caller);
   if (ticket != nullptr) interrupts_.SetTicket(watched->second, std::move(ticket));
 }
 
@@ -274,23 +332,25 @@ void FuseServer::ReplyUnchecked(fuse_req_t req, uint64_t unique, ObjectNumber nu
   if (!ReplySlice(req, unique, slice)) cache_->NoteUnreadable(number, slice);
 }
 
-void FuseServer::ReplyChecked(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice,
-                              int tries) {
+void FuseServer::ReplyChecked(const ReadCall& call, const cachecore::FileSlice& slice) {
   // Whole blocks; a request may begin and end inside one.
   static thread_local std::vector<uint8_t> buffer;
   const uint64_t skip = slice.range.begin % cachecore::kVerityBlock;
-  buffer.resize(std::max<size_t>(buffer.size(),
-                                 skip + slice.range.size() + cachecore::kVerityBlock));
+  buffer.resize(
+      std::max<size_t>(buffer.size(), skip + slice.range.size() + cachecore::kVerityBlock));
   const Status checked = slice.range.empty() ? Status() : cache_->ReadChecked(slice, buffer);
   if (checked.ok()) {
     const auto* bytes = reinterpret_cast<const char*>(buffer.data());
-    fuse_reply_buf(req, bytes + skip, slice.range.size());
-  } else if (checked.error() == EAGAIN && tries < kMaxTries) {
-    ReadMissing(req, unique, slice.verity->number, slice.range, tries + 1);
+    fuse_reply_buf(call.req, bytes + skip, slice.range.size());
+  } else if (checked.error() == EAGAIN && call.tries < kMaxTries) {
+    ReadCall again = call;
+    ++again.tries;
+    ReadMissing(again);
   } else {
-    LOG(ERROR) << checked.message() << "; EIO after " << tries << " more tries";
+    cache_->log().Error(checked.message() + "; EIO after " + std::to_string(call.tries) +
+                        " more tries");
     cache_->NoteFailedRead();
-    fuse_reply_err(req, EIO);
+    fuse_reply_err(call.req, EIO);
   }
 }
 

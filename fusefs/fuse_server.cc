@@ -29,12 +29,15 @@ constexpr int kWakeSignal = SIGUSR2;
 }  // namespace
 
 FuseServer::FuseServer(FuseServerOptions options, const std::string& state_path,
-                       std::unique_ptr<RequestLog> log, cachecore::Cache* cache)
+                       std::unique_ptr<RequestLog> log, cachecore::Cache* cache,
+                       const Grants* grants)
     : options_(options),
       cache_(cache),
+      grants_(grants),
       log_(std::move(log)),
       connection_(state_path, log_.get(), options.may_resend),
-      interrupts_(cache) {}
+      interrupts_(cache),
+      checkers_(options.threads) {}
 
 FuseServer::~FuseServer() {
   Stop();
@@ -150,6 +153,7 @@ void FuseServer::Stop() {
   }
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
+  checkers_.Stop();
   interrupts_.Stop();
 }
 

@@ -4,8 +4,9 @@
 //          answered ENOSYS once, after which the kernel opens and closes without asking and keeps
 //          its page cache.  A read of present bytes is answered at once by splice from the data
 //          file; one that must wait holds no thread: whoever completes it replies.
-// Errors   lookups: ENOENT as the fetcher says, else EIO.  Reads: EIO, EINTR for a killed reader.
-// Threads  a few reader threads and one that watches interrupted reads.  Every callback of
+// Errors   lookups: ENOENT for what was not granted and as the fetcher says, else EIO.  Reads: EIO, EINTR for a killed reader.
+// Threads  a few reader threads, one that watches interrupted reads, and a few that check what has
+//          a digest.  Every callback of
 // libfuse's
 //          is noexcept in effect: nothing here throws.
 // Owns     the /dev/fuse descriptor (from Start on), the session and its threads.
@@ -32,9 +33,11 @@
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
 #include "fusefs/fuse_connection.h"
+#include "fusefs/grants.h"
 #include "fusefs/interrupts.h"
 #include "fusefs/request_log.h"
 #include "fusefs/watchdog.h"
+#include "fusefs/work_pool.h"
 
 namespace fusefs {
 
@@ -51,7 +54,7 @@ class FuseServer {
   // `state_path`: where the connection's INIT is kept for the next daemon; `log`: where the
   // requests are that we have not answered.
   FuseServer(FuseServerOptions options, const std::string& state_path,
-             std::unique_ptr<RequestLog> log, cachecore::Cache* cache);
+             std::unique_ptr<RequestLog> log, cachecore::Cache* cache, const Grants* grants);
   ~FuseServer();
 
   // Takes over a mounted /dev/fuse descriptor and starts to serve it.  `resumed`: an earlier daemon
@@ -77,31 +80,42 @@ class FuseServer {
   // A watch and who keeps it; what libfuse hands back to us when a request is interrupted.
   using Watched = std::pair<Interrupts*, uint64_t>;
 
+  // A read of the kernel's, as long as it is not answered.
+  struct ReadCall {
+    fuse_req_t req;
+    uint64_t unique;
+    cachecore::ObjectNumber number;
+    cachecore::ByteRange range;
+    pid_t caller;
+    bool resent;    // The kernel has sent it to a daemon before us too.
+    int tries = 0;  // How often bytes for it were found wrong in the cache.
+  };
+
   void Serve(WorkMark* mark, void* area);
   // A request that may wait is watched for its caller being killed, until it is answered.
-  std::shared_ptr<Watched> Watch(fuse_req_t req);
+  std::shared_ptr<Watched> Watch(fuse_req_t req, pid_t caller, bool resent);
   void Unwatch(fuse_req_t req, const std::shared_ptr<Watched>& watched);
   static fuse_custom_io CustomIo();
   cachecore::Status OpenSession(cachecore::UniqueFd fd);
   // Runs the saved INIT through the fresh session, before any thread serves.
   cachecore::Status ReplayInit();
-  // `tries`: how often bytes for this request were found wrong in the cache.
-  void ReadMissing(fuse_req_t req, uint64_t unique, cachecore::ObjectNumber number,
-                   cachecore::ByteRange range, int tries);
+  void ReadMissing(const ReadCall& call);
   // The reply of an object without a digest: from its file.
   void ReplyUnchecked(fuse_req_t req, uint64_t unique, cachecore::ObjectNumber number,
                       const cachecore::FileSlice& slice);
   // The reply of an object with a digest: from memory, after its bytes have been checked.
-  void ReplyChecked(fuse_req_t req, uint64_t unique, const cachecore::FileSlice& slice, int tries);
+  void ReplyChecked(const ReadCall& call, const cachecore::FileSlice& slice);
 
   // The kernel's name for the request that this thread is handling (libfuse does not tell).
   static thread_local uint64_t current_unique_;
 
   const FuseServerOptions options_;
   cachecore::Cache* const cache_;
+  const Grants* const grants_;
   const std::unique_ptr<RequestLog> log_;
   FuseConnection connection_;
   Interrupts interrupts_;
+  WorkPool checkers_;
   fuse_session* session_ = nullptr;
   std::deque<WorkMark> marks_;  // One for each of threads_.
   std::vector<std::thread> threads_;

@@ -1,5 +1,7 @@
 #include "fusefs/housekeeper.h"
 
+#include <glog/logging.h>
+
 namespace fusefs {
 namespace {
 
@@ -8,11 +10,22 @@ constexpr std::chrono::milliseconds kTick(50);
 // How long a disk that takes writes again may go unnoticed.
 constexpr std::chrono::seconds kHealInterval(1);
 
+// How late what nobody has mounted any more is noticed.
+constexpr std::chrono::seconds kSlowTick(1);
+
 }  // namespace
 
+void Housekeeper::EndUnwanted() {
+  const cachecore::Status expired = grants_->Expire();
+  LOG_IF_EVERY_N(ERROR, !expired.ok(), 60) << expired.message();
+  cache_->EndUnwanted([this](const std::string& volume, const std::string& object) {
+    return grants_->Has({volume, object});
+  });
+}
+
 // Two threads, since an fdatasync of many megabytes must not hold up the end of an overdue read.
-Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache)
-    : options_(options), cache_(cache) {
+Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Grants* grants)
+    : options_(options), cache_(cache), grants_(grants) {
   const auto every_tick = [this](auto&& work) {
     cachecore::MutexLock lock(&mu_);
     while (!stopping_) {
@@ -23,9 +36,14 @@ Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache)
     }
   };
   expiry_ = std::thread([this, every_tick] {
-    every_tick([this] {
+    every_tick([this, last = cachecore::Duration(0)]() mutable {
       ticks_.Begin();
       cache_->Expire();
+      const cachecore::Duration now = cachecore::Clock::Monotonic().Now();
+      if (now - last >= kSlowTick) {
+        last = now;
+        EndUnwanted();
+      }
       ticks_.End();
     });
   });

@@ -13,6 +13,7 @@
 
 #include "cachecore/cache.h"
 #include "cachecore/mutex.h"
+#include "fusefs/grants.h"
 #include "fusefs/watchdog.h"
 
 namespace fusefs {
@@ -24,15 +25,19 @@ struct HousekeeperOptions {
 
 class Housekeeper {
  public:
-  Housekeeper(HousekeeperOptions options, cachecore::Cache* cache);
+  Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Grants* grants);
   ~Housekeeper();  // Syncs a last time.
 
   // Moves with each look for overdue reads.
   const WorkMark& ticks() const { return ticks_; }
 
  private:
+  // Ends loans whose time is up, and the requests of what nobody has mounted.
+  void EndUnwanted();
+
   const HousekeeperOptions options_;
   cachecore::Cache* const cache_;
+  Grants* const grants_;
   cachecore::Mutex mu_;
   cachecore::CondVar stopped_;
   bool stopping_ GUARDED_BY(mu_) = false;

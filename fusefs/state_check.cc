@@ -37,7 +37,8 @@ Result<uint32_t> CheckSchema(const std::string& directory) {
 Result<std::string> CheckState(const DaemonConfig& config) {
   ASSIGN_OR_RETURN(const uint32_t schema, CheckSchema(config.cache_dir + "/db"));
   ASSIGN_OR_RETURN(std::unique_ptr<RequestLog> log, RequestLog::Open(cachecore::UniqueFd()));
-  FuseServer server(config.fuse, config.run_dir + "/fuse.init", std::move(log), nullptr);
+  FuseServer server(config.fuse, config.run_dir + "/fuse.init", std::move(log), nullptr,
+                    nullptr);
   RETURN_IF_ERROR(server.CheckReplay());
   return "can take over " + config.cache_dir + " (schema " + std::to_string(schema) + ") and " +
          config.fuse_dir;

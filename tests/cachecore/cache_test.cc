@@ -313,11 +313,111 @@ TEST(CacheTest, AWithdrawnLookUpEndsAtOnceAndItsAnswerServesTheNext) {
   EXPECT_EQ(rig.Acquire(kMiB)->size_bytes, kMiB);
 }
 
+// Acquires objects "0", "1", ... of `size` each, all of it filled.
+std::vector<ObjectNumber> AcquireMany(CacheRig* rig, size_t count, uint64_t size) {
+  const ObjectNumber volume = *rig->cache->AddVolume("volume");
+  std::vector<ObjectNumber> numbers;
+  for (size_t i = 0; i < count; ++i) {
+    rig->cache->Acquire(
+        {volume, "volume"}, std::to_string(i), {}, false,
+        [&](const Result<ObjectInfo>& info) { numbers.push_back(info->number); });
+    std::optional<wire::OpenMessage> open;
+    while (!open) open = rig->NextOpen();  // CLOSEs of those that left come first.
+    EXPECT_EQ(rig->Execute(wire::CopenCommand{open->msg_id, static_cast<int64_t>(size), 0}), 0);
+    EXPECT_EQ(rig->Execute(wire::FilledCommand{open->object_id, {0, size}}), 0);
+  }
+  return numbers;
+}
+
+size_t OpenDataFiles(const CacheRig& rig) {
+  size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code error;
+    const std::string target = std::filesystem::read_symlink(entry.path(), error).string();
+    count += target.starts_with(rig.directory + "/data/") ? 1 : 0;
+  }
+  return count;
+}
+
+TEST(CacheTest, IdleObjectsLeaveMemoryAndComeBack) {
+  CacheOptions options;
+  options.max_objects = 16;
+  CacheRig rig(options);
+  const std::vector<ObjectNumber> all = AcquireMany(&rig, 100, 8192);
+  rig.data_fd.Reset();
+  rig.cache->Sync();
+  for (int round = 0; round < 2; ++round) {
+    for (const ObjectNumber number : all) EXPECT_TRUE(rig.IsPresent(number, {0, 8192}));
+    EXPECT_LE(OpenDataFiles(rig), 16u);
+  }
+  rig.Reopen();
+  for (const ObjectNumber number : all) EXPECT_TRUE(rig.IsPresent(number, {0, 8192}));
+}
+
+TEST(CacheTest, PresentBytesAreReadThoughNoDescriptorIsLeft) {
+  CacheRig rig;
+  const std::vector<ObjectNumber> all = AcquireMany(&rig, 8, 8192);
+  rig.data_fd.Reset();
+  rig.cache->Sync();
+  rig.Reopen();
+  for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(rig.IsPresent(all[i], {0, 8192}));
+  std::vector<UniqueFd> taken;
+  while (true) {
+    UniqueFd fd(dup(0));
+    if (!fd.valid()) break;
+    taken.push_back(std::move(fd));
+  }
+  for (const ObjectNumber number : all) EXPECT_TRUE(rig.IsPresent(number, {0, 8192}));
+}
+
+TEST(CacheTest, AReadThatWaitsWhileItsDigestBecomesKnownIsChecked) {
+  CacheRig rig;
+  const ObjectInfo object = *rig.Acquire(kMiB);
+  std::optional<bool> checked;
+  rig.cache->Read(object.number, {0, 4096}, [&](const Status&, const FileSlice& slice) {
+    checked = slice.verity != nullptr;
+  });
+  (void)rig.NextRead();
+  EXPECT_EQ(rig.Execute(wire::VerityCommand{rig.live, Digest{1, 2, 3}}), 0);
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 65536}}), 0);
+  EXPECT_EQ(checked, true);
+}
+
+TEST(CacheTest, NoPacketOfCommandsUsesUpTheIds) {
+  constexpr uint64_t kRead = kMiB;
+  constexpr uint64_t kReads = 1000;
+  CacheOptions options;
+  options.engine.fetch_size = 4096;
+  CacheRig rig(options);
+  const ObjectInfo object = *rig.Acquire(kReads * kRead);
+  std::vector<Result<wire::Command>> fills, refusals, first_holes;
+  for (uint64_t at = 4096; at < kReads * kRead; at += 8192) {  // Every second block.
+    fills.emplace_back(wire::FilledCommand{rig.live, {at, at + 4096}});
+  }
+  rig.cache->Execute(fills);
+  std::vector<ReadTicket> waiting;
+  for (uint64_t i = 0; i < kReads; ++i) {
+    waiting.push_back(rig.cache->Read(object.number, ByteRange::At(i * kRead, kRead),
+                                      [](const Status&, const FileSlice&) {}));
+    first_holes.emplace_back(wire::FilledCommand{rig.live, ByteRange::At(i * kRead, 4096)});
+  }
+  while (const auto read = rig.NextRead()) {  // The later holes fail: nobody waits first for them.
+    if (read->range.begin % kRead != 0) {
+      refusals.emplace_back(wire::CreadCommand{rig.live, read->msg_id, EIO});
+    }
+  }
+  rig.cache->Execute(refusals);
+  const size_t before = rig.cache->counters().requests;
+  for (const int32_t result : rig.cache->Execute(first_holes)) EXPECT_EQ(result, 0);
+  EXPECT_EQ(rig.cache->counters().requests - before, kReads * (kRead / 8192 - 1));
+}
+
 TEST(CacheTest, BadNamesAreRefused) {
   CacheRig rig;
   EXPECT_EQ(rig.cache->AddVolume("").status().error(), EINVAL);
   EXPECT_EQ(rig.cache->AddVolume("a/b").status().error(), EINVAL);
   EXPECT_EQ(rig.cache->AddVolume("..").status().error(), EINVAL);
+  EXPECT_EQ(rig.cache->AddVolume("=17").status().error(), EINVAL);
   EXPECT_EQ(rig.cache->AddVolume(std::string(256, 'x')).status().error(), EINVAL);
 }
 

@@ -44,6 +44,37 @@ TEST(EngineTest, AReadOfAClosedObjectIsDeliveredAfterItsOpen) {
   EXPECT_LT(AsRead(read).msg_id, AsOpen(open).msg_id);  // It kept its older id.
 }
 
+TEST(EngineTest, AReadThatWaitsForLongIsLoggedEverMoreRarely) {
+  EngineRig rig(Plain());
+  Object* object = rig.AddKnown(16, kMiB);
+  Effects effects;
+  rig.engine.Read(object, {4096, 8192}, Duration::zero(), [](const Status&) {}, &effects, 4711);
+  rig.Run(std::move(effects));
+  rig.Read(object, {8192, 12288});
+  for (int second = 0; second < 29; ++second) rig.Advance(std::chrono::seconds(1));
+  EXPECT_TRUE(rig.log.empty());
+  for (int second = 29; second < 600; ++second) rig.Advance(std::chrono::seconds(1));
+  ASSERT_EQ(rig.log.size(), 5u);  // At 30, 60, 120, 240 and 480 s.
+  EXPECT_EQ(rig.log[0],
+            "object volume/object16 range [4096, 8192): a read by process 4711 has waited 30 s (2 "
+            "reads of it wait): nobody answers");
+}
+
+TEST(EngineTest, IdsThatComeRoundPassOverThoseInUse) {
+  EngineRig rig(Plain());
+  Object* first = rig.AddKnown(16, kMiB);
+  Object* second = rig.AddKnown(17, kMiB);
+  rig.Read(first, {0, 4096});
+  rig.Open(first);
+  rig.next_msg_id = 0;
+  rig.next_object_id = 0;
+  rig.Read(second, {0, 4096});
+  const ObjectId id = rig.Open(second);
+  EXPECT_NE(id.value, 0u);
+  EXPECT_NE(id, *first->live_id);
+  rig.engine.CheckInvariants();
+}
+
 TEST(EngineTest, ConcurrentReadsOfOneMissingRangeShareARequest) {
   EngineRig rig(Plain());
   Object* object = rig.AddKnown(16, kMiB);

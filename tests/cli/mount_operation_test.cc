@@ -51,7 +51,11 @@ class MountOperationTest : public testing::Test {
   json Acquired(const std::string& path) {
     struct stat info = {};
     stat(path.c_str(), &info);
-    return {{"ok", true}, {"path", path}, {"size", info.st_size}, {"stale", false}};
+    return {{"ok", true},
+            {"path", path},
+            {"directory", fuse_},
+            {"size", info.st_size},
+            {"stale", false}};
   }
   void SetAcquireAnswer(const json& answer) {
     MutexLock lock(&mu_);

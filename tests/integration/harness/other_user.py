@@ -1,0 +1,75 @@
+"""What another user of the machine can do: an action, in a child process as uid 65534."""
+
+import os
+import pickle
+
+from harness.sandbox import die_with_parent
+
+NOBODY = 65534
+
+
+def as_nobody(action, *arguments):
+    """What `action(*arguments)` returns, or raises if that is an OSError, in a child without privileges."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_with_parent()
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.chdir("/")
+            try:
+                answer = action(*arguments)
+            except OSError as e:
+                answer = e
+            with os.fdopen(writing, "wb") as pipe:
+                pickle.dump(answer, pipe)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    assert text, "the child ended without an answer"
+    answer = pickle.loads(text)
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
+def read_file(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def error_of(action, *arguments):
+    """The errno with which the action fails as nobody; 0 when it does not."""
+    try:
+        as_nobody(action, *arguments)
+    except OSError as e:
+        return e.errno
+    return 0
+
+
+def readable_below(directory):
+    """Every file below it that nobody can open, and every directory that nobody can list, as nobody sees them."""
+    found = []
+
+    def look(path):
+        for entry in os.scandir(path):
+            name = os.path.join(path, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                paths.append(name)
+            elif entry.is_file(follow_symlinks=False):
+                paths.append(name)
+
+    # The names come from root, who sees them all; what they allow is asked as nobody.
+    paths = [directory]
+    for path in paths:
+        if os.path.isdir(path):
+            look(path)
+    for path in paths:
+        if error_of(os.listdir if os.path.isdir(path) else read_file, path) == 0:
+            found.append(path)
+    return found
