@@ -306,17 +306,19 @@ bool Cache::Withdraw(const WaitTicket& ticket, const Status& why) {
 }
 
 void Cache::EndUnwanted(
-    const std::function<bool(const std::string&, const std::string&)>& wanted) {
+    const std::function<bool(const std::string&, const std::string&)>& wanted,
+    const std::function<bool(pid_t)>& is_gone) {
   Work work;
+  std::vector<ReadTicket> waiting;
   {
     MutexLock lock(&mu_);
     std::vector<Object*> unwanted;
     for (const auto& [number, object] : engine_.objects()) {
-      const bool is_used = !object->waiting.empty() || !object->acquires.empty() ||
-                           engine_.tick() - object->used < kUnwantedAfter;
-      if (!is_used && !wanted(object->volume_key, object->cookie_key)) {
-        unwanted.push_back(object.get());
-      }
+      const bool is_used =
+          !object->acquires.empty() || engine_.tick() - object->used < kUnwantedAfter;
+      if (is_used || wanted(object->volume_key, object->cookie_key)) continue;
+      if (object->waiting.empty()) unwanted.push_back(object.get());
+      for (const auto& [position, read] : object->waiting) waiting.push_back(read);
     }
     for (Object* object : unwanted) {
       const bool is_known = object->size_known;
@@ -326,6 +328,11 @@ void Cache::EndUnwanted(
     Seal(&work);
   }
   Run(std::move(work));
+  // Read-ahead of who was killed, which the kernel cannot take back.
+  for (const ReadTicket& read : waiting) {
+    if (read->caller == 0 || !is_gone(read->caller)) continue;
+    (void)Withdraw(WaitTicket(read), Status(EIO, "nobody has mounted it, and its reader is gone"));
+  }
 }
 
 void Cache::SetShut(ObjectNumber number, bool shut) {

@@ -163,9 +163,10 @@ class Cache {
   bool Withdraw(const WaitTicket& ticket, const Status& why) EXCLUDES(mu_);
 
   // Ends the requests for objects that nobody reads, waits for or `wanted`: a volume's key, an
-  // object's cookie.  `wanted` is called with a lock held, and does no more than look.
-  void EndUnwanted(const std::function<bool(const std::string&, const std::string&)>& wanted)
-      EXCLUDES(mu_);
+  // object's cookie.  `wanted` is called with a lock held, and does no more than look.  Readers that
+  // are gone do not count.
+  void EndUnwanted(const std::function<bool(const std::string&, const std::string&)>& wanted,
+                   const std::function<bool(pid_t)>& is_gone) EXCLUDES(mu_);
 
   // Shut: ends every read that waits for the object with EIO, and each later one that would have to
   // wait, until it is opened up again.  Not remembered by the next life.

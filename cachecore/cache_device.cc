@@ -103,7 +103,12 @@ Result<UniqueFd> Cache::PrepareDataFile(ObjectNumber number) {
     if (object == nullptr) return Status(ESTALE, "the object was dropped");
     if (object->file != nullptr) return data_.OpenForFetcher(number);
   }
-  ASSIGN_OR_RETURN(UniqueFd file, data_.Create(number, 0));
+  Result<UniqueFd> created = data_.Create(number, 0);
+  if (created.status().error() == EMFILE || created.status().error() == ENFILE) {
+    MakeRoom(0);
+    created = data_.Create(number, 0);
+  }
+  ASSIGN_OR_RETURN(UniqueFd file, std::move(created));
   RETURN_IF_ERROR(PassFaultPoint(Fault::kDataCreated));
   {
     MutexLock lock(&mu_);

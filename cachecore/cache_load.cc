@@ -197,7 +197,7 @@ Status Cache::EnsureLoaded(ObjectNumber number) {
 }
 
 // Before one more object comes into memory: of `limit` and more the idle ones that were not used
-// for longest go, an eighth at a time.
+// for longest go, and an eighth more, so that this is not done each time.
 void Cache::MakeRoom(size_t limit) {
   Work work;
   {
@@ -207,7 +207,8 @@ void Cache::MakeRoom(size_t limit) {
     for (const auto& [number, object] : engine_.objects()) {
       if (object->size_known && object->IsIdle()) idle.push_back(object.get());
     }
-    const size_t count = std::min(idle.size(), limit == 0 ? idle.size() : limit / 8 + 1);
+    const size_t surplus = engine_.objects().size() - limit + limit / 8 + 1;
+    const size_t count = std::min(idle.size(), surplus);
     std::partial_sort(idle.begin(), idle.begin() + static_cast<ptrdiff_t>(count), idle.end(),
                       [](const Object* a, const Object* b) { return a->used < b->used; });
     idle.resize(count);
@@ -305,6 +306,7 @@ std::optional<AcquireTicket> Cache::Acquire(const VolumeRecord& volume, const st
     // Held to the end: two look-ups of one name must not make two objects.
     MutexLock load_lock(&load_mu_);
     if (known.ok()) known = FindKnown(volume, cookie, replace_stale);
+    MakeRoom(options_.max_objects);
     MutexLock lock(&mu_);
     if (known.ok() && !known->has_value() && refusing_) {
       known = Status(EIO, "no fetcher is attached and the detach policy is `fail`");

@@ -185,6 +185,7 @@ void Cache::Sync() {
     if (Object* object = engine_.Find(item.number)) object->syncing = false;
   }
   WriteDueRecords();
+  MakeRoom(options_.max_objects);  // Some are idle only now.
   MutexLock lock(&mu_);
   sync_counters_.longest = std::max(sync_counters_.longest, clock_.Now() - started);
 }

@@ -40,12 +40,9 @@ constexpr char kRequestsName[] = "fuse.requests";
 // At least so many objects are kept in memory, each with a descriptor.
 constexpr size_t kMinObjects = 64;
 
-// How many descriptors we may have: as many as may be asked for.
-size_t RaiseDescriptorLimit() {
+size_t DescriptorLimit() {
   rlimit limit = {};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
-  const rlimit raised = {limit.rlim_max, limit.rlim_max};
-  return setrlimit(RLIMIT_NOFILE, &raised) == 0 ? limit.rlim_max : limit.rlim_cur;
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
 Status MakeDirectory(const std::string& path, mode_t mode) {
@@ -67,7 +64,6 @@ Status Daemon::Open() {
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  const size_t descriptors = RaiseDescriptorLimit();
   signals_ = UniqueFd(signalfd(-1, &set, SFD_CLOEXEC));
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
   if (!signals_.valid() || !stop_.valid()) return Status::FromErrno(errno, "signalfd, eventfd");
@@ -95,7 +91,7 @@ Status Daemon::Open() {
   ASSIGN_OR_RETURN(control_, ControlServer::Make(std::move(control)));
   cachecore::FaultPoint(cachecore::Fault::kListening);
   cachecore::CacheOptions options = config_.cache;
-  options.max_objects = std::clamp(descriptors / 4, kMinObjects, options.max_objects);
+  options.max_objects = std::clamp(DescriptorLimit() / 4, kMinObjects, options.max_objects);
   ASSIGN_OR_RETURN(cache_, cachecore::Cache::Open(options, cachecore::Clock::Monotonic(),
                                                   std::move(store), std::move(data),
                                                   [device = device_.get()] { device->Wake(); }));

@@ -2,6 +2,8 @@
 
 #include <glog/logging.h>
 
+#include "fusefs/interrupts.h"
+
 namespace fusefs {
 namespace {
 
@@ -18,9 +20,11 @@ constexpr std::chrono::seconds kSlowTick(1);
 void Housekeeper::EndUnwanted() {
   const cachecore::Status expired = grants_->Expire();
   LOG_IF_EVERY_N(ERROR, !expired.ok(), 60) << expired.message();
-  cache_->EndUnwanted([this](const std::string& volume, const std::string& object) {
-    return grants_->Has({volume, object});
-  });
+  cache_->EndUnwanted(
+      [this](const std::string& volume, const std::string& object) {
+        return grants_->Has({volume, object});
+      },
+      IsBeingKilled);
 }
 
 // Two threads, since an fdatasync of many megabytes must not hold up the end of an overdue read.
