@@ -1,5 +1,6 @@
 #include "cachecore/parse_text.h"
 
+#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <limits>
@@ -48,6 +49,24 @@ Result<uint64_t> ParseSize(const std::string& text) {
     return Status(EINVAL, "\"" + text + "\" is not a size: a whole number and K, M, G or T");
   }
   return number << shift;
+}
+
+Result<std::string> PercentDecode(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out.push_back(text[i]);
+      continue;
+    }
+    const std::string digits(text.substr(i + 1, 2));
+    if (digits.size() != 2 || !std::isxdigit(static_cast<unsigned char>(digits[0])) ||
+        !std::isxdigit(static_cast<unsigned char>(digits[1])) || digits == "00") {
+      return Status(EINVAL, "a '%' that is no escape");
+    }
+    out.push_back(static_cast<char>(std::stoi(digits, nullptr, 16)));
+    i += 2;
+  }
+  return out;
 }
 
 }  // namespace cachecore

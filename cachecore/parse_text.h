@@ -1,4 +1,5 @@
-// Durations and sizes as people write them in flags: "5s", "250ms", "2m", "64K", "4MiB", "0".
+// Durations and sizes as people write them in flags: "5s", "250ms", "2m", "64K", "4MiB", "0"; and
+// the escapes of URLs.
 //
 // Errors   EINVAL with the text and what would be accepted.
 
@@ -7,6 +8,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "cachecore/clock.h"
 #include "cachecore/status.h"
@@ -17,6 +19,8 @@ namespace cachecore {
 Result<Duration> ParseDuration(const std::string& text);
 // A whole number and nothing (bytes), K, M, G or T, with or without iB; powers of 1,024.
 Result<uint64_t> ParseSize(const std::string& text);
+// Undoes a URL's %XX.  EINVAL for a malformed escape or an escaped NUL.
+Result<std::string> PercentDecode(std::string_view text);
 
 }  // namespace cachecore
 

@@ -22,6 +22,10 @@ SecretEnvironment::~SecretEnvironment() {
   for (auto& [name, value] : values_) explicit_bzero(value.data(), value.size());
 }
 
+bool SecretEnvironment::IsSecret(std::string_view name) {
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
 bool SecretEnvironment::IsSet() {
   return std::any_of(std::begin(kNames), std::end(kNames),
                      [](const char* name) { return getenv(name) != nullptr; });

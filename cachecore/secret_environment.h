@@ -13,6 +13,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
@@ -29,6 +30,8 @@ class SecretEnvironment {
   SecretEnvironment(SecretEnvironment&&) = default;
   SecretEnvironment& operator=(SecretEnvironment&&) = default;
 
+  // Whether a variable of that name is one.
+  static bool IsSecret(std::string_view name);
   // Whether Take would take any.
   static bool IsSet();
   static SecretEnvironment Take();

@@ -20,6 +20,7 @@
 #include <system_error>
 #include <utility>
 
+#include "cachecore/service_environment.h"
 #include "cachecore/unique_fd.h"
 
 namespace cli {
@@ -157,7 +158,7 @@ void ChildLauncher::LayOutEnvironment() {
     bool own = std::any_of(
         std::begin(kOwnVariables), std::end(kOwnVariables),
         [&](std::string_view prefix) { return std::string_view(*variable).starts_with(prefix); });
-    if (!own) env_strings_.push_back(*variable);
+    if (!own && cachecore::ServiceMayHave(*variable, spec_.brings)) env_strings_.push_back(*variable);
   }
   for (std::string& text : env_strings_) env_.push_back(text.data());
   if (spec_.watchdog.count() > 0) env_.push_back(watchdog_pid_);

@@ -38,6 +38,7 @@ struct LaunchSpec {
   std::string pid_path;  // "": none.
   std::chrono::microseconds watchdog{0};  // 0: none.
   size_t fds_max = 0;                     // The capacity of the store given to Start.
+  bool brings = false;                    // What it is given of our environment: ServiceMayHave.
 };
 
 class ChildLauncher {

@@ -94,6 +94,19 @@ Status MakeDirectories(const std::string& path, mode_t mode) {
   return {};
 }
 
+Status MakePrivateDirectory(const std::string& path) {
+  RETURN_IF_ERROR(MakeDirectories(path, 0700));
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat info;
+  if (!fd.valid() || fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, path);
+  if (info.st_uid != geteuid()) {
+    return Status(EPERM, path + " belongs to uid " + std::to_string(info.st_uid) +
+                             "; it must be root's");
+  }
+  if ((info.st_mode & 07777) == 0700) return {};
+  return fchmod(fd.get(), 0700) == 0 ? Status() : Status::FromErrno(errno, "chmod " + path);
+}
+
 std::vector<std::string> ListDirectory(const std::string& path) {
   std::vector<std::string> names;
   std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(path.c_str()), closedir);

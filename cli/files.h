@@ -30,6 +30,8 @@ cachecore::Status CreateFileExclusively(const std::string& path, const std::stri
                                         mode_t mode);
 // `path` and its missing parents; only `path` itself gets `mode`, parents are 0755.
 cachecore::Status MakeDirectories(const std::string& path, mode_t mode);
+// The same with mode 0700, also where there is one already; EPERM where that is not ours.
+cachecore::Status MakePrivateDirectory(const std::string& path);
 // Entries but "." and "..", sorted; none when the directory can't be read.
 std::vector<std::string> ListDirectory(const std::string& path);
 

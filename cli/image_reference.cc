@@ -13,7 +13,7 @@ namespace {
 
 using cachecore::Result;
 using cachecore::Status;
-using Kind = ImageReference::Kind;
+using ReferenceKind = ImageReference::Kind;
 
 constexpr char kRegistryScheme[] = "oci://";
 constexpr char kBlobScheme[] = "oci-blob://";
@@ -71,7 +71,7 @@ Status CheckDigest(const std::string& reference, const std::string& digest) {
 
 Result<ImageReference> ParseLayout(const std::string& text) {
   ImageReference reference;
-  reference.kind = Kind::kLayout;
+  reference.kind = ReferenceKind::kLayout;
   std::string path = text.substr(sizeof kLayoutScheme - 1);
   // A colon or @ in a directory's name is neither the tag's nor the digest's.
   if (const size_t at = path.rfind("@sha256:");
@@ -98,7 +98,8 @@ Result<ImageReference> ParseLayout(const std::string& text) {
   return reference;
 }
 
-Result<ImageReference> ParseRemote(const std::string& text, size_t scheme_length, Kind kind) {
+Result<ImageReference> ParseRemote(const std::string& text, size_t scheme_length,
+                                   ReferenceKind kind) {
   const std::string shown = WithoutUser(text);
   if (shown != text) {
     return Bad(shown,
@@ -131,7 +132,7 @@ Result<ImageReference> ParseRemote(const std::string& text, size_t scheme_length
   reference.repository = rest;
   if (!reference.digest.empty()) {
     reference.tag.clear();  // The digest alone decides.
-  } else if (kind == Kind::kBlob) {
+  } else if (kind == ReferenceKind::kBlob) {
     return Bad(text, "has no digest; a blob is oci-blob://HOST[:PORT]/REPO@sha256:HEX");
   } else if (reference.tag.empty()) {
     return Bad(text, "has neither tag nor digest; add :TAG (:latest, say) or @sha256:HEX");
@@ -147,9 +148,9 @@ bool HasScheme(const std::string& text, const std::string& scheme) {
 
 std::string ImageReference::Text() const {
   const std::string which = digest.empty() ? (tag.empty() ? "" : ":" + tag) : "@" + digest;
-  if (kind == Kind::kLayout) return kLayoutScheme + directory + which;
-  return (kind == Kind::kBlob ? kBlobScheme : kRegistryScheme) + registry + "/" + repository +
-         which;
+  if (kind == ReferenceKind::kLayout) return kLayoutScheme + directory + which;
+  const char* scheme = kind == ReferenceKind::kBlob ? kBlobScheme : kRegistryScheme;
+  return scheme + registry + "/" + repository + which;
 }
 
 bool IsImageReference(const std::string& text) {
@@ -159,9 +160,11 @@ bool IsImageReference(const std::string& text) {
 
 Result<ImageReference> ParseImageReference(const std::string& text) {
   if (HasScheme(text, kLayoutScheme)) return ParseLayout(text);
-  if (HasScheme(text, kBlobScheme)) return ParseRemote(text, sizeof kBlobScheme - 1, Kind::kBlob);
+  if (HasScheme(text, kBlobScheme)) {
+    return ParseRemote(text, sizeof kBlobScheme - 1, ReferenceKind::kBlob);
+  }
   if (HasScheme(text, kRegistryScheme)) {
-    return ParseRemote(text, sizeof kRegistryScheme - 1, Kind::kRegistry);
+    return ParseRemote(text, sizeof kRegistryScheme - 1, ReferenceKind::kRegistry);
   }
   return Bad(WithoutUser(text),
              "is not an image reference; use oci://HOST/REPO:TAG, oci://HOST/REPO@sha256:HEX, "

@@ -9,6 +9,7 @@
 
 #include "cachecore/secret_file.h"
 #include "cli/image_identity.h"
+#include "cli/source_files.h"
 
 namespace cli {
 namespace {
@@ -192,6 +193,8 @@ json ImageSource::ToJson() const {
   access.AddTo(&value);
   if (!verity.empty()) value["verity"] = verity;
   if (!merkle.empty()) value["merkle"] = merkle;
+  json files = FilesOfSource(*this);
+  if (!files.empty()) value["files"] = std::move(files);
   if (IsOfRegistry()) {
     json oci = json::object();
     if (!auth_file.empty()) oci["auth_file"] = auth_file;
@@ -232,6 +235,7 @@ SourceChange CompareSources(const json& in_use, const json& wanted) {
   const auto without_order = [](json source) {
     json& origins = source["origins"];
     if (origins.is_array()) std::sort(origins.begin(), origins.end());
+    source.erase("files");  // Whether the object is another now, is the fetcher's to say.
     return source;
   };
   json before = without_order(in_use);

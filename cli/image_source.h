@@ -53,7 +53,7 @@ struct ImageSource {
   std::string Volume() const;
   const std::string& Object() const { return origins.front().object; }
   std::string PublicUrl() const { return origins.front().Public(); }
-  // The contents of sources/VOLUME.json, which the fetcher reads.
+  // The contents of sources/VOLUME.json, which the fetcher reads.  Looks at its local files.
   nlohmann::json ToJson() const;
 };
 

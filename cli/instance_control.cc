@@ -101,8 +101,9 @@ void CleanStart(const Instance& instance) {
 Status MakeInstanceDirectories(const Instance& instance, const Settings& settings) {
   const std::string cache_dir = settings.CacheDirFor(instance);
   RETURN_IF_ERROR(MakeTrustedDirectory(instance.StateDir(), kInstanceDirMode));
-  RETURN_IF_ERROR(MakeTrustedDirectory(instance.SourcesDir(), 0700));
+  RETURN_IF_ERROR(MakePrivateDirectory(instance.SourcesDir()));
   RETURN_IF_ERROR(MakeTrustedDirectory(instance.LogDir(), 0750));
+  RETURN_IF_ERROR(MakePrivateDirectory(instance.RunDir()));
   RETURN_IF_ERROR(MakeTrustedDirectory(instance.MountsDir(), 0700));
   RETURN_IF_ERROR(MakeDirectories(instance.FuseDir(), 0700));
   const Status made = MakeDirectories(cache_dir, 0700);

@@ -18,7 +18,6 @@
 #include "cli/mount_point.h"
 #include "cli/object_lease.h"
 #include "cli/process.h"
-#include "cli/source_access.h"
 
 namespace cli {
 namespace {
@@ -37,6 +36,8 @@ constexpr std::chrono::milliseconds kLongestPause{1000};
 constexpr std::chrono::milliseconds kAnswerGrace{2000};
 // An object is ours to look up for so long, should we be killed before we keep or release it.
 constexpr std::chrono::milliseconds kLoanGrace{60000};
+// The fetcher is handed what it needs of it.
+constexpr mode_t kSourceMode = 0600;
 constexpr char kErofsFeaturesDirectory[] = "/sys/fs/erofs/features";
 
 // What the origin or the network may do better in a while.  The fetcher's refusals, such as EACCES
@@ -132,14 +133,13 @@ Status MountOperation::Claim() {
 
 Status MountOperation::WriteSource() {
   const std::string path = instance().SourceFile(record_.volume);
-  RETURN_IF_ERROR(MakeDirectories(instance().SourcesDir(), 0700));
+  RETURN_IF_ERROR(MakePrivateDirectory(instance().SourcesDir()));
   Result<std::string> before = ReadFile(path);
   if (before.ok()) {
     ASSIGN_OR_RETURN(const bool may_replace, MayReplace(*before));
     if (!may_replace) return {};
     source_before_ = *before;
   }
-  RETURN_IF_ERROR(ShareSources(instance()));
   RETURN_IF_ERROR(
       WriteFileAtomically(path, JsonText(request_.source.ToJson()) + "\n", kSourceMode));
   wrote_source_ = true;

@@ -9,6 +9,7 @@
 #include "cachecore/verity_tree.h"
 #include "cli/command.h"
 #include "cli/deadline.h"
+#include "cli/fetcher_user.h"
 #include "cli/image_reference.h"
 #include "cli/image_source.h"
 #include "cli/mount_operation.h"
@@ -47,6 +48,7 @@ struct MountOptions {
   bool fetch_exact = false;
   std::string watchdog = "30s";
   bool no_spare = false;
+  std::string fetcher_user;
   std::vector<std::string> daemon_flags;
   std::vector<std::string> fetcher_flags;
 };
@@ -72,6 +74,10 @@ Result<Settings> SettingsOf(const MountOptions& options) {
   const Result<cachecore::Duration> watchdog = cachecore::ParseDuration(options.watchdog);
   if (!watchdog.ok()) return Status(watchdog.status()).WithContext("--watchdog");
   settings.keep_spare = !options.no_spare;
+  if (!options.fetcher_user.empty()) {
+    RETURN_IF_ERROR(FindFetcherUser(options.fetcher_user).status());
+    settings.fetcher_user = options.fetcher_user;
+  }
   settings.watchdog = std::chrono::ceil<std::chrono::milliseconds>(*watchdog);
   const auto add_all = [](const std::vector<std::string>& from, std::vector<std::string>* to) {
     for (const std::string& flag : from) to->push_back(flag.starts_with("-") ? flag : "--" + flag);
@@ -215,6 +221,10 @@ void AddSettings(CLI::App* app, MountOptions* options) {
       ->group(group);
   app->add_flag("--no-spare", options->no_spare,
                 "Keep no second holdfastd at hand: less memory, a longer pause after a death")
+      ->group(group);
+  app->add_option("--fetcher-user", options->fetcher_user,
+                  "Run the fetcher as this user (default: holdfast-fetcher, else nobody)")
+      ->type_name("USER")
       ->group(group);
   app->add_option("--daemon-flag", options->daemon_flags, "A flag for holdfastd; repeatable")
       ->type_name("FLAG")

@@ -25,7 +25,7 @@ void NotifyDatagram::CloseFds() {
   while (fd_count > 0) fds[--fd_count].Reset();
 }
 
-Result<std::unique_ptr<NotifySocket>> NotifySocket::Bind(const std::string& path) {
+Result<std::unique_ptr<NotifySocket>> NotifySocket::Bind(const std::string& path, uid_t uid) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof(address.sun_path)) {
@@ -40,14 +40,15 @@ Result<std::unique_ptr<NotifySocket>> NotifySocket::Bind(const std::string& path
   if (!socket_fd.valid() ||
       setsockopt(socket_fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0 ||
       ::bind(socket_fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 ||
-      chmod(path.c_str(), 0600) != 0) {
+      chmod(path.c_str(), 0600) != 0 ||
+      (uid != 0 && chown(path.c_str(), uid, static_cast<gid_t>(-1)) != 0)) {
     return Status::FromErrno(errno, "open the notify socket " + path);
   }
-  return std::unique_ptr<NotifySocket>(new NotifySocket(path, std::move(socket_fd)));
+  return std::unique_ptr<NotifySocket>(new NotifySocket(path, uid, std::move(socket_fd)));
 }
 
-NotifySocket::NotifySocket(std::string path, UniqueFd fd)
-    : path_(std::move(path)), fd_(std::move(fd)) {}
+NotifySocket::NotifySocket(std::string path, uid_t uid, UniqueFd fd)
+    : path_(std::move(path)), uid_(uid), fd_(std::move(fd)) {}
 
 NotifySocket::~NotifySocket() { unlink(path_.c_str()); }
 
@@ -65,13 +66,17 @@ bool NotifySocket::Receive(NotifyDatagram* datagram) {
 
   datagram->size = static_cast<size_t>(size);
   datagram->fd_count = 0;
+  datagram->is_root = false;
+  datagram->sender = 0;
   bool uid_ok = false;
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET) continue;
     if (c->cmsg_type == SCM_CREDENTIALS) {
       ucred sender;
       memcpy(&sender, CMSG_DATA(c), sizeof(sender));
-      uid_ok = sender.uid == 0 || sender.uid == geteuid();
+      datagram->sender = sender.pid;
+      datagram->is_root = sender.uid == 0 || sender.uid == geteuid();
+      uid_ok = datagram->is_root || sender.uid == uid_;
     } else if (c->cmsg_type == SCM_RIGHTS) {
       size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
       for (size_t i = 0; i < count; ++i) {

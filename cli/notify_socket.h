@@ -1,6 +1,7 @@
 // NotifySocket: the datagram socket at which one service talks to its supervisor.
 //
-// Model    the sender is known by the socket; its uid comes from the kernel with each datagram.
+// Model    the sender is known by the socket; its uid and pid come from the kernel with each
+//          datagram.  The socket's file belongs to `uid`, who may write to it.
 // Errors   Bind: ENAMETOOLONG, or the errno of the path that can't be used.
 // Threads  one thread only.
 // Owns     the socket and its path, which it takes from whatever was there and removes at the end.
@@ -8,6 +9,8 @@
 
 #ifndef CLI_NOTIFY_SOCKET_H_
 #define CLI_NOTIFY_SOCKET_H_
+
+#include <sys/types.h>
 
 #include <array>
 #include <cstddef>
@@ -27,7 +30,9 @@ inline constexpr size_t kFdsPerMessageMax = 253;  // The kernel's SCM_MAX_FD.
 struct NotifyDatagram {
   char bytes[kNotifyDatagramBytesMax + 1];
   size_t size = 0;
-  bool trusted = false;  // Whole, and from root or from our own uid.
+  bool trusted = false;  // Whole, and from root, from our own uid or from the socket's.
+  bool is_root = false;  // Or from our own uid.
+  pid_t sender = 0;
   std::array<cachecore::UniqueFd, kFdsPerMessageMax> fds;
   size_t fd_count = 0;
 
@@ -37,7 +42,8 @@ struct NotifyDatagram {
 
 class NotifySocket {
  public:
-  static cachecore::Result<std::unique_ptr<NotifySocket>> Bind(const std::string& path);
+  static cachecore::Result<std::unique_ptr<NotifySocket>> Bind(const std::string& path,
+                                                                 uid_t uid = 0);
   ~NotifySocket();
   NotifySocket(const NotifySocket&) = delete;
   NotifySocket& operator=(const NotifySocket&) = delete;
@@ -49,9 +55,10 @@ class NotifySocket {
   const std::string& path() const { return path_; }
 
  private:
-  NotifySocket(std::string path, cachecore::UniqueFd fd);
+  NotifySocket(std::string path, uid_t uid, cachecore::UniqueFd fd);
 
   const std::string path_;
+  const uid_t uid_;
   cachecore::UniqueFd fd_;
 };
 

@@ -20,6 +20,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include <string_view>
 #include <utility>
 
+#include "cachecore/service_environment.h"
 #include "cli/deadline.h"
 #include "cli/files.h"
 
@@ -79,7 +80,7 @@ pid_t ForkWithoutHandlers() {
 
 // Runs in the child between fork and exec.
 [[noreturn]] void ExecDetached(const std::vector<char*>& argv, int null_fd, int out_fd,
-                               int err_fd) {
+                               int err_fd, char* const* environment) {
   setsid();
   if (chdir("/") != 0) _exit(127);
   umask(022);
@@ -88,7 +89,7 @@ pid_t ForkWithoutHandlers() {
   dup2(err_fd, STDERR_FILENO);
   // A shell's pipe kept open by a daemon would keep the shell waiting.
   close_range(3, UINT_MAX, 0);
-  execv(argv[0], argv.data());
+  execve(argv[0], argv.data(), environment);
   _exit(127);
 }
 
@@ -128,7 +129,8 @@ Result<ProgramEnd> RunAndListen(const std::vector<std::string>& argv, int out_fd
   const pid_t child = ForkWithoutHandlers();
   if (child < 0) return Status::FromErrno(errno, "fork");
   if (child == 0) {
-    ExecDetached(pointers, null_fd.get(), out_fd >= 0 ? out_fd : writer.get(), writer.get());
+    ExecDetached(pointers, null_fd.get(), out_fd >= 0 ? out_fd : writer.get(), writer.get(),
+                 environ);
   }
   writer.Reset();
 
@@ -209,9 +211,16 @@ Result<pid_t> SpawnDetached(const std::vector<std::string>& argv, const std::str
   if (!log_fd.valid()) return Status::FromErrno(errno, "open the log " + log);
   std::vector<std::string> copies = argv;
   const std::vector<char*> pointers = PointersTo(&copies);
+  std::vector<char*> environment;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    if (cachecore::SupervisorMayHave(*variable)) environment.push_back(*variable);
+  }
+  environment.push_back(nullptr);
   const pid_t child = ForkWithoutHandlers();
   if (child < 0) return Status::FromErrno(errno, "fork");
-  if (child == 0) ExecDetached(pointers, null_fd.get(), log_fd.get(), log_fd.get());
+  if (child == 0) {
+    ExecDetached(pointers, null_fd.get(), log_fd.get(), log_fd.get(), environment.data());
+  }
   return child;
 }
 

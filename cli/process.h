@@ -46,7 +46,7 @@ pid_t SupervisorPid(const Instance& instance);
 PinnedProcess PinSupervisor(const Instance& instance);
 
 // Starts `argv` in a session of its own, its output appended to `log`, with none of our
-// descriptors.
+// descriptors, and of our environment with what a supervisor may have.
 cachecore::Result<pid_t> SpawnDetached(const std::vector<std::string>& argv,
                                        const std::string& log);
 

@@ -23,11 +23,13 @@ struct Settings {
   // How long a service may go without a sign of serving; 0: for ever.
   std::chrono::milliseconds watchdog = kDefaultWatchdog;
   bool keep_spare = true;  // Of holdfastd: cli/spare.h.
+  // Name or number; "": holdfast-fetcher where there is such a user, else nobody.
+  std::string fetcher_user = "";
 
   static constexpr std::chrono::milliseconds kDefaultWatchdog{30000};
   bool IsDefault() const {
     return cache_dir.empty() && daemon_flags.empty() && fetcher_flags.empty() &&
-           watchdog == kDefaultWatchdog && keep_spare;
+           watchdog == kDefaultWatchdog && keep_spare && fetcher_user.empty();
   }
   std::string CacheDirFor(const Instance& instance) const {
     return cache_dir.empty() ? instance.CacheDir() : cache_dir;

@@ -144,7 +144,7 @@ Status Supervisor::PrepareService(const ServiceSpec& spec, int first_stored_fd, 
   service->spec = &spec;
   service->backoff.emplace(options_.restart);
   ASSIGN_OR_RETURN(service->socket,
-                   NotifySocket::Bind(options_.run_dir + "/" + spec.name + ".notify"));
+                   NotifySocket::Bind(options_.run_dir + "/" + spec.name + ".notify", spec.uid));
   ASSIGN_OR_RETURN(service->store, FdStore::Create(spec.fd_store_max, first_stored_fd));
   for (const auto& [name, fd] : spec.stored_fds) {
     UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, first_stored_fd));
@@ -158,7 +158,8 @@ Status Supervisor::PrepareService(const ServiceSpec& spec, int first_stored_fd, 
                     .log_path = spec.log_path,
                     .pid_path = spec.pid_path,
                     .watchdog = spec.watchdog,
-                    .fds_max = spec.fd_store_max};
+                    .fds_max = spec.fd_store_max,
+                    .brings = spec.brings};
   ASSIGN_OR_RETURN(service->launcher, ChildLauncher::Create(launch));
   if (spec.keep_spare) {
     ASSIGN_OR_RETURN(service->spare, Spare::Create(launch, first_stored_fd, options_.restart));
@@ -234,7 +235,9 @@ void Supervisor::ReadSignals() {
 void Supervisor::ReadNotifications(Service* service) {
   for (int i = 0; i < kDatagramsPerTurn && service->socket->Receive(&received_); ++i) {
     auto message = ParseNotifyMessage(received_.text());
-    if (received_.trusted && message) Obey(service, *message);
+    // A user's other processes do not speak for the service.
+    const bool is_its_own = received_.is_root || received_.sender == service->pid;
+    if (received_.trusted && is_its_own && message) Obey(service, *message);
     // What wasn't stored is closed here; a barrier's sender waits for just that.
     received_.CloseFds();
   }

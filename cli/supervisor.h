@@ -26,6 +26,8 @@
 #ifndef CLI_SUPERVISOR_H_
 #define CLI_SUPERVISOR_H_
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <cstddef>
 #include <string>
@@ -42,6 +44,8 @@ struct ServiceSpec {
   std::vector<std::string> argv;  // A program, not a script: the kernel must show these arguments.
   std::string log_path;  // stdout and stderr are appended; opened anew at each process's start.
   std::string pid_path;
+  uid_t uid = 0;     // Who may speak for it, beside root and ourselves.
+  bool brings = false;  // Whether it is given what the environment says of the network.
   size_t fd_store_max = 0;  // At most kFdStoreMax.
   // What is in the store before the first start: names, and descriptors that the caller owns.
   std::vector<std::pair<std::string, int>> stored_fds;

@@ -73,7 +73,7 @@ Status CheckSupervisorOptions(const SupervisorOptions& options) {
 // The lock is held by the open file, also by a child that has not exec'ed yet: a new supervisor
 // can't look for orphans while one is still about to become one.
 Result<UniqueFd> LockRunDir(const std::string& run_dir) {
-  if (mkdir(run_dir.c_str(), 0711) != 0 && errno != EEXIST) {
+  if (mkdir(run_dir.c_str(), 0700) != 0 && errno != EEXIST) {
     return Status::FromErrno(errno, "make the run directory " + run_dir);
   }
   const std::string path = run_dir + "/supervise.lock";

@@ -84,7 +84,10 @@ class SpawnPlan {
     pid_t pid = 0;
     const int error = posix_spawnp(&pid, argv[0].c_str(), &actions_, &attributes_, arguments.data(),
                                    environment.data());
-    if (error != 0) return Status::FromErrno(error, "run " + argv[0]);
+    if (error != 0) {
+      return Status::FromErrno(error, "run " + argv[0] + " as user " + std::to_string(geteuid()) +
+                                          " (--fetcher-user names another)");
+    }
     return pid;
   }
 

@@ -20,14 +20,28 @@ constexpr Duration kReconnectFirst = std::chrono::milliseconds(10);
 constexpr Duration kReconnectCap = std::chrono::seconds(1);
 constexpr Duration kIdleTimeout = std::chrono::hours(1);
 
+FetcherOptions Complete(FetcherOptions options) {
+  if (!options.files) {
+    options.files = std::make_shared<LocalFiles>(
+        RegisteredFiles(options.sources_dir, options.device), UniqueFd());
+  }
+  options.http.files = options.files.get();
+  return options;
+}
+
+Status BrokerDeath() {
+  return Status(EOWNERDEAD,
+                "the process that opens files for the fetcher has died; both start anew");
+}
+
 }  // namespace
 
 Fetcher::Fetcher(FetcherOptions options, const cachecore::Clock& clock, FetcherHooks hooks)
-    : options_(std::move(options)),
+    : options_(Complete(std::move(options))),
       clock_(clock),
       hooks_(std::move(hooks)),
       http_(options_.http),
-      sources_(options_.sources_dir, options_.connections, options_.environment, &http_, &file_) {}
+      sources_(options_.files.get(), options_.connections, options_.environment, &http_, &file_) {}
 
 Fetcher::~Fetcher() = default;
 
@@ -36,6 +50,11 @@ void Fetcher::Live() {
   if (hooks_.alive_interval == Duration::zero() || now - lived_ < hooks_.alive_interval) return;
   lived_ = now;
   hooks_.alive();
+}
+
+bool Fetcher::BrokerGone() const {
+  pollfd broker = {options_.files->broker_fd(), 0, 0};
+  return broker.fd >= 0 && poll(&broker, 1, 0) != 0;
 }
 
 bool Fetcher::StoppedWithin(int stop_fd, Duration timeout) {
@@ -54,7 +73,11 @@ bool Fetcher::StoppedWithin(int stop_fd, Duration timeout) {
 Result<std::unique_ptr<DeviceClient>> Fetcher::Attach(int stop_fd, UniqueFd* kept) {
   const auto waiting = [&] { return !StoppedWithin(stop_fd, Duration::zero()); };
   const bool is_new = !kept->valid();
-  auto client = is_new ? DeviceClient::Connect(options_.device, options_.credits, waiting)
+  UniqueFd keep;
+  const Result<std::string> path =
+      is_new ? options_.files->DevicePath(options_.device, &keep) : options_.device;
+  if (!path.ok()) return path.status();
+  auto client = is_new ? DeviceClient::Connect(*path, options_.credits, waiting)
                        : DeviceClient::Resume(std::move(*kept), options_.credits, waiting);
   if (client.ok()) {
     LOG(INFO) << (is_new ? "attached to " : "resumed the connection to ") << options_.device
@@ -82,6 +105,7 @@ Status Fetcher::Run(int stop_fd, UniqueFd kept) {
       if (ended.ok()) return ended;
     }
     if (ended.error() == ECANCELED) return Status();
+    if (BrokerGone()) return BrokerDeath();
     if (ended.error() == EPERM || ended.error() == EPROTONOSUPPORT) return ended;
     if (ended.error() != logged_error) LOG(WARNING) << ended.message() << "; trying again";
     logged_error = ended.error();
@@ -98,9 +122,12 @@ Status Fetcher::Serve(int stop_fd) {
                    }});
   while (true) {
     const short device_events = client_->WantsWrite() ? POLLIN | POLLOUT : POLLIN;
-    std::array<pollfd, 2> fds = {{{client_->fd(), device_events, 0}, {stop_fd, POLLIN, 0}}};
+    std::array<pollfd, 3> fds = {{{client_->fd(), device_events, 0},
+                                  {stop_fd, POLLIN, 0},
+                                  {options_.files->broker_fd(), POLLIN, 0}}};
     http_.Wait(fds, NextTimeout());
     if (fds[1].revents != 0) return Status();
+    if (fds[2].revents != 0) return BrokerDeath();
     Live();
     RETURN_IF_ERROR(client_->ReadMessages(this));
     FireTimers();
@@ -174,7 +201,9 @@ void Fetcher::OnOpen(OpenRequest open) {
   auto source = sources_.Open(open.volume_key);
   if (!source.ok()) {
     const Status& status = source.status();
-    LOG(WARNING) << status.message();
+    // We end before anything else is asked for, and whoever comes next is asked again.
+    if (status.error() == ECONNRESET && BrokerGone()) return;
+    LOG_EVERY_N(WARNING, 100) << status.message() << " (" << google::COUNTER << " times)";
     client_->CopenError(open.msg_id, status.error(), status.message());
     return;
   }

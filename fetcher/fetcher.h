@@ -24,6 +24,7 @@
 #include "fetcher/client.h"
 #include "fetcher/file_backend.h"
 #include "fetcher/http_backend.h"
+#include "fetcher/local_files.h"
 #include "fetcher/object_fetcher.h"
 #include "fetcher/source_table.h"
 #include "fetcher/timers.h"
@@ -33,6 +34,7 @@ namespace fetcher {
 struct FetcherOptions {
   std::string device;        // The daemon's socket.
   std::string sources_dir;   // VOLUME.json files.
+  std::shared_ptr<const LocalFiles> files;  // Null: opened with our own rights.
   uint32_t connections = 4;  // Per origin.
   uint32_t credits = 256;
   FetchOptions fetch;
@@ -83,6 +85,9 @@ class Fetcher : private DeviceHandler {
   void Schedule();
   Duration NextTimeout() const;
   void DropAll();
+
+  // Whether the broker has died, without which nothing that it has to open can be opened.
+  bool BrokerGone() const;
 
   const FetcherOptions options_;
   const cachecore::Clock& clock_;

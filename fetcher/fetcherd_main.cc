@@ -1,11 +1,13 @@
 // holdfast-fetcherd: flags to FetcherOptions, signals to a descriptor; the rest is Fetcher.
 
+#include <fcntl.h>
 #include <gflags/gflags.h>
 #include <glog/logging.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -23,9 +25,14 @@
 #include "cachecore/secret_environment.h"
 #include "cachecore/unique_fd.h"
 #include "fetcher/fetcher.h"
+#include "fetcher/file_broker.h"
+#include "fetcher/local_files.h"
 
 DEFINE_string(device, "", "holdfastd's device socket (required)");
 DEFINE_string(sources_dir, "", "directory of the VOLUME.json files (required)");
+DEFINE_string(user, "",
+              "user to run as, by name or number; a process that stays root opens for it what the "
+              "sources name and it can't read");
 DEFINE_uint32(connections, 4, "transfers at once per origin");
 DEFINE_string(max_range, "16M", "largest range of one request");
 DEFINE_string(retry_budget, "0", "give a read up when it has failed for so long; 0 is never");
@@ -135,6 +142,37 @@ void KeepConnection(int connection) {
   cachecore::FaultPoint(cachecore::Fault::kConnectionStored);
 }
 
+// The service manager's socket may be where only root gets: it is reached by a descriptor from now
+// on.
+void KeepNotifySocket() {
+  const char* path = std::getenv("NOTIFY_SOCKET");
+  if (path == nullptr || path[0] != '/') return;
+  const int socket = open(path, O_PATH | O_CLOEXEC);
+  if (socket >= 0) {
+    setenv("NOTIFY_SOCKET", ("/proc/self/fd/" + std::to_string(socket)).c_str(), /*overwrite=*/1);
+  }
+}
+
+// Leaves root for --user, and a broker behind that is still root.
+Status ChangeUser(fetcher::FetcherOptions* options) {
+  fetcher::RegisteredFiles files(options->sources_dir, options->device);
+  UniqueFd broker;
+  if (!FLAGS_user.empty()) {
+    ASSIGN_OR_RETURN(const fetcher::UserIds user, fetcher::FindUser(FLAGS_user));
+    if (geteuid() != 0 && geteuid() != user.uid) {
+      return Status(EPERM, "--user=" + FLAGS_user + " needs root");
+    }
+    if (geteuid() == 0 && user.uid != 0) {
+      ASSIGN_OR_RETURN(broker, fetcher::StartBroker(files));
+      KeepNotifySocket();
+      RETURN_IF_ERROR(fetcher::BecomeUser(user));
+    }
+  }
+  options->files = std::make_shared<fetcher::LocalFiles>(std::move(files), std::move(broker));
+  prctl(PR_SET_DUMPABLE, 0);  // Origins' credentials must not end up in a core file.
+  return Status();
+}
+
 fetcher::FetcherHooks ManagerHooks() {
   fetcher::FetcherHooks hooks;
   hooks.attached = [](int connection, bool is_new) {
@@ -176,7 +214,7 @@ int main(int argc, char** argv) {
     LOG(ERROR) << limits.message();
     return 1;
   }
-  prctl(PR_SET_DUMPABLE, 0);  // Origins' credentials must not end up in a core file.
+  if (const Status changed = ChangeUser(&options); !changed.ok()) return Usage(changed);
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cachecore/fault_point.h"
+#include "cachecore/parse_text.h"
 #include "cachecore/unique_fd.h"
 #include "fetcher/data_file.h"
 #include "fetcher/source_config.h"
@@ -18,6 +19,8 @@
 namespace fetcher {
 namespace {
 
+using cachecore::Result;
+using cachecore::Status;
 using cachecore::UniqueFd;
 using Kind = Failure::Kind;
 
@@ -46,17 +49,31 @@ std::variant<ObjectVersion, Failure> VersionOf(const UniqueFd& fd, const std::st
   return ObjectVersion{static_cast<uint64_t>(info.st_size), {"stat", stat}};
 }
 
-// Opens the file that `url` names.
-std::variant<OpenFile, Failure> OpenObject(const std::string& url) {
-  const auto path = PercentDecode(std::string_view(url).substr(kScheme.size()));
-  if (!path.ok()) return FailureOf(Kind::kRefused, EINVAL, url);
-  OpenFile file;
-  // Non-blocking, so that a FIFO in the directory cannot stop the event loop.
-  file.fd.Reset(open(path->c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file.fd.valid()) {
-    const bool passing = errno == EMFILE || errno == ENFILE || errno == EINTR;
-    return FailureOf(passing ? Kind::kRetry : Kind::kRefused, errno, url);
+Kind KindOf(int error) {
+  switch (error) {
+    case EMFILE:
+    case ENFILE:
+    case EINTR:
+    case EAGAIN:
+    case ECONNRESET:  // The broker's end is ours soon.
+      return Kind::kRetry;
+    case ESTALE:
+      return Kind::kChanged;
+    default:
+      return Kind::kRefused;
   }
+}
+
+// Opens the file that `key` names.
+std::variant<OpenFile, Failure> OpenObject(const FileBackend& backend, const std::string& key) {
+  const std::string url = backend.Describe(key);
+  auto opened = backend.Open(key);
+  if (!opened.ok()) {
+    const cachecore::Status& status = opened.status();
+    return Failure{KindOf(status.error()), status.error(), status.message(), Duration::zero()};
+  }
+  OpenFile file;
+  file.fd = std::move(opened).value();
   auto version = VersionOf(file.fd, url);
   if (auto* failure = std::get_if<Failure>(&version)) return std::move(*failure);
   file.version = std::move(std::get<ObjectVersion>(version));
@@ -74,7 +91,8 @@ Failure Changed(const std::string& url, const ObjectVersion& was, const ObjectVe
 
 class FileTransfer : public Transfer {
  public:
-  FileTransfer(FileEngine* engine, std::string url) : engine_(engine), url_(std::move(url)) {
+  FileTransfer(FileEngine* engine, const FileBackend& backend, std::string key)
+      : engine_(engine), backend_(backend), key_(std::move(key)), url_(backend.Describe(key_)) {
     place_ = engine_->transfers_.insert(engine_->transfers_.end(), this);
   }
   ~FileTransfer() override {
@@ -94,10 +112,13 @@ class FileTransfer : public Transfer {
     if (!engine_->buffer_) engine_->buffer_ = std::make_unique<char[]>(FileEngine::kPieceSize);
     return engine_->buffer_.get();
   }
+  std::variant<OpenFile, Failure> Open() const { return OpenObject(backend_, key_); }
   const std::string& url() const { return url_; }
 
  private:
   FileEngine* const engine_;
+  const FileBackend& backend_;
+  const std::string key_;
   const std::string url_;
   std::list<FileTransfer*>::iterator place_;
   bool ended_ = false;
@@ -117,11 +138,11 @@ namespace {
 
 class FileProbe : public FileTransfer {
  public:
-  FileProbe(FileEngine* engine, std::string url, ProbeDone done)
-      : FileTransfer(engine, std::move(url)), done_(std::move(done)) {}
+  FileProbe(FileEngine* engine, const FileBackend& backend, std::string key, ProbeDone done)
+      : FileTransfer(engine, backend, std::move(key)), done_(std::move(done)) {}
 
   void Step() override {
-    auto opened = OpenObject(url());
+    auto opened = Open();
     const ProbeDone done = std::move(done_);
     Leave();
     if (auto* failure = std::get_if<Failure>(&opened)) {
@@ -137,15 +158,15 @@ class FileProbe : public FileTransfer {
 
 class FileFetch : public FileTransfer {
  public:
-  FileFetch(FileEngine* engine, std::string url, FetchRequest request, FetchSink* sink)
-      : FileTransfer(engine, std::move(url)),
+  FileFetch(FileEngine* engine, const FileBackend& backend, FetchRequest request, FetchSink* sink)
+      : FileTransfer(engine, backend, request.key),
         request_(std::move(request)),
         position_(request_.range.begin),
         sink_(sink) {}
 
   void Step() override {
     if (!file_.valid()) {
-      auto opened = OpenObject(url());
+      auto opened = Open();
       if (auto* failure = std::get_if<Failure>(&opened)) return End(std::move(*failure));
       const ObjectVersion& now = std::get<OpenFile>(opened).version;
       if (OtherPin(now) || now.size_bytes != request_.version.size_bytes) {
@@ -238,13 +259,31 @@ class FileFetch : public FileTransfer {
 
 }  // namespace
 
+Result<UniqueFd> FileBackend::Open(const std::string& key) const {
+  const std::string url = Describe(key);
+  auto path = cachecore::PercentDecode(std::string_view(url_).substr(kScheme.size()));
+  auto name = cachecore::PercentDecode(key);
+  if (!path.ok() || !name.ok()) return Status(EINVAL, url + ": not a file's name");
+  if (files_.empty()) {  // A source that was not written by `holdfast mount`, or long ago.
+    Result<UniqueFd> file = cachecore::OpenRegularBeneath(*path, *name);
+    if (!file.ok()) return std::move(file).status().WithContext(url);
+    return file;
+  }
+  for (const LocalFile& file : files_) {
+    if (file.url != url) continue;
+    Result<UniqueFd> opened = opener_->OpenObject(volume_, file);
+    if (!opened.ok()) return std::move(opened).status().WithContext(url);
+    return opened;
+  }
+  return Status(ENOENT, url + ": not what was mounted");
+}
+
 std::unique_ptr<Transfer> FileBackend::Probe(const std::string& key, bool, ProbeDone done) {
-  return std::make_unique<FileProbe>(engine_, url_ + key, std::move(done));
+  return std::make_unique<FileProbe>(engine_, *this, key, std::move(done));
 }
 
 std::unique_ptr<Transfer> FileBackend::Fetch(FetchRequest request, FetchSink* sink) {
-  std::string url = url_ + request.key;
-  return std::make_unique<FileFetch>(engine_, std::move(url), std::move(request), sink);
+  return std::make_unique<FileFetch>(engine_, *this, std::move(request), sink);
 }
 
 }  // namespace fetcher

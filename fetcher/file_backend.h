@@ -3,6 +3,8 @@
 // Model    each RunOnce does one bounded piece of one transfer, in turn, so that a local copy never
 // keeps
 //          the event loop from the device and the network.  The pin is inode, mtime and size.
+//          No symbolic link is followed.  A source that registers its files has those alone, each
+//          the very file that it was when it was mounted.
 // Errors   ENOENT, EACCES and other errnos of open refuse; read errors are worth a retry.
 // Threads  the event loop's.  A piece blocks for as long as its disk takes.
 // Cost     copy_file_range where both files allow it, else pread and pwrite; kPieceSize at a time.
@@ -13,8 +15,10 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "fetcher/backend.h"
+#include "fetcher/local_files.h"
 
 namespace fetcher {
 
@@ -41,15 +45,28 @@ class FileEngine {
 
 class FileBackend : public Backend {
  public:
-  // `url` is file:///DIR/.  `engine` outlives this.
-  FileBackend(std::string url, FileEngine* engine) : url_(std::move(url)), engine_(engine) {}
+  // `url` is file:///DIR/.  `files` are those of the source, `volume`'s.  `engine` and `opener`
+  // outlive this.
+  FileBackend(std::string url, std::string volume, std::vector<LocalFile> files,
+              const LocalFiles* opener, FileEngine* engine)
+      : url_(std::move(url)),
+        volume_(std::move(volume)),
+        files_(std::move(files)),
+        opener_(opener),
+        engine_(engine) {}
 
   std::unique_ptr<Transfer> Probe(const std::string& key, bool afresh, ProbeDone done) override;
   std::unique_ptr<Transfer> Fetch(FetchRequest request, FetchSink* sink) override;
   std::string Describe(const std::string& key) const override { return url_ + key; }
 
+  // For its transfers, which it outlives.
+  cachecore::Result<cachecore::UniqueFd> Open(const std::string& key) const;
+
  private:
   const std::string url_;
+  const std::string volume_;
+  const std::vector<LocalFile> files_;  // Empty: any file below url_.
+  const LocalFiles* const opener_;
   FileEngine* const engine_;
 };
 

@@ -3,31 +3,20 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
-#include "cachecore/secret_file.h"
+#include "fetcher/local_files.h"
 #include "fetcher/renewing_authorizer.h"
 
 namespace fetcher {
 namespace {
 
-using cachecore::ReadSecretFile;
 using cachecore::Result;
 using cachecore::Status;
 
 // What our requests say themselves.
 constexpr const char* kOwnHeaders[] = {"range",      "if-range",          "content-length",
                                        "connection", "transfer-encoding", "accept-encoding"};
-
-// The certificate alone is no secret.
-Result<std::string> ReadCertificate(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file.is_open()) return Status::FromErrno(errno, "client certificate " + path);
-  return text;
-}
 
 class FileAuthorizer : public RenewingAuthorizer {
  public:
@@ -87,25 +76,28 @@ Result<std::vector<std::string>> ParseHeaderLines(std::string_view text) {
   return lines;
 }
 
-Result<HttpCredentials> ReadCredentialFiles(const CredentialFiles& files) {
+Result<HttpCredentials> ReadCredentialFiles(const CredentialFiles& files,
+                                            const LocalFiles& local) {
   HttpCredentials credentials;
   if (!files.headers.empty()) {
-    ASSIGN_OR_RETURN(const std::string text, ReadSecretFile(files.headers, "headers file"));
+    ASSIGN_OR_RETURN(const std::string text, local.ReadSecret(files.headers, "headers file"));
     auto lines = ParseHeaderLines(text);
     if (!lines.ok()) return std::move(lines).status().WithContext("headers file " + files.headers);
     credentials.headers = std::move(lines).value();
   }
   if (files.client_cert.empty()) return credentials;
-  ASSIGN_OR_RETURN(credentials.client_cert, ReadCertificate(files.client_cert));
+  // The certificate alone is no secret.
+  ASSIGN_OR_RETURN(credentials.client_cert,
+                   local.ReadPublic(files.client_cert, "client certificate"));
   const std::string& key = files.client_key.empty() ? files.client_cert : files.client_key;
-  ASSIGN_OR_RETURN(credentials.client_key, ReadSecretFile(key, "client key"));
+  ASSIGN_OR_RETURN(credentials.client_key, local.ReadSecret(key, "client key"));
   return credentials;
 }
 
 std::shared_ptr<HttpAuthorizer> MakeFileAuthorizer(const CredentialFiles& files,
                                                    HttpEngine* engine) {
-  auto bring = [files](const Renewal&, const Cancel&) -> Result<BroughtCredentials> {
-    ASSIGN_OR_RETURN(HttpCredentials credentials, ReadCredentialFiles(files));
+  auto bring = [files, engine](const Renewal&, const Cancel&) -> Result<BroughtCredentials> {
+    ASSIGN_OR_RETURN(HttpCredentials credentials, ReadCredentialFiles(files, engine->files()));
     return BroughtCredentials{std::move(credentials), std::nullopt};
   };
   return std::make_shared<FileAuthorizer>(files, std::move(bring), engine);

@@ -21,6 +21,8 @@
 
 namespace fetcher {
 
+class LocalFiles;
+
 struct CredentialFiles {
   std::string client_cert;  // Paths, or "".
   std::string client_key;   // "": in the certificate's file.
@@ -29,7 +31,8 @@ struct CredentialFiles {
   bool empty() const { return client_cert.empty() && headers.empty(); }
 };
 
-cachecore::Result<HttpCredentials> ReadCredentialFiles(const CredentialFiles& files);
+cachecore::Result<HttpCredentials> ReadCredentialFiles(const CredentialFiles& files,
+                                                       const LocalFiles& local);
 // The lines of a headers file.
 cachecore::Result<std::vector<std::string>> ParseHeaderLines(std::string_view text);
 

@@ -35,7 +35,7 @@ void SetUp(CURL* easy, const HttpCall& call, Duration connect_timeout, char* err
     curl_easy_setopt(easy, CURLOPT_USERNAME, call.user.c_str());
     curl_easy_setopt(easy, CURLOPT_PASSWORD, call.password.c_str());
   }
-  if (!call.ca_file.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, call.ca_file.c_str());
+  SetAuthority(easy, call.ca_file, *call.local);
   if (call.client_cert.empty()) return;
   SetBlob(easy, CURLOPT_SSLCERT_BLOB, call.client_cert);
   SetBlob(easy, CURLOPT_SSLKEY_BLOB, call.client_key);

@@ -15,6 +15,7 @@
 #include "fetcher/blocking_calls.h"
 #include "fetcher/http_answer.h"
 #include "fetcher/http_engine.h"
+#include "fetcher/local_files.h"
 
 namespace fetcher {
 
@@ -26,6 +27,7 @@ struct HttpCall {
   std::string ca_file;      // "" is the system's.
   std::string client_cert;  // PEM text.
   std::string client_key;
+  const LocalFiles* local = &LocalFiles::Plain();  // Where ca_file is.
 };
 
 struct HttpReply {

@@ -1,9 +1,13 @@
 #include "fetcher/http_easy.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <cstring>
+
+#include "fetcher/local_files.h"
 
 namespace fetcher {
 namespace {
@@ -45,6 +49,15 @@ void SetCommonOptions(CURL* easy, Duration connect_timeout) {
   // Ending a transfer must not wait for the thread that looks its host up.
   curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(easy, CURLOPT_USERAGENT, "holdfast-fetcherd/" HOLDFAST_VERSION);
+}
+
+void SetAuthority(CURL* easy, const std::string& ca_file, const LocalFiles& local) {
+  if (ca_file.empty()) return;
+  // Should the file not be readable after all, libcurl says so of the path.
+  curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file.c_str());
+  if (access(ca_file.c_str(), R_OK) == 0) return;
+  const std::string text = local.Certificates(ca_file);
+  if (!text.empty()) SetBlob(easy, CURLOPT_CAINFO_BLOB, text);
 }
 
 void SetBlob(CURL* easy, CURLoption option, const std::string& text) {

@@ -15,8 +15,13 @@
 
 namespace fetcher {
 
+class LocalFiles;
+
 // What all our transfers have in common; redirects are not followed.
 void SetCommonOptions(CURL* easy, Duration connect_timeout);
+
+// Whose certificates it trusts: those of `ca_file`, or the system's for "".
+void SetAuthority(CURL* easy, const std::string& ca_file, const LocalFiles& local);
 
 // Gives it a certificate or key as text, which it copies.
 void SetBlob(CURL* easy, CURLoption option, const std::string& text);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "fetcher/http_transfer.h"
+#include "fetcher/local_files.h"
 
 namespace fetcher {
 namespace {
@@ -16,6 +17,10 @@ constexpr Duration kAskAgain = std::chrono::seconds(1);
 constexpr Duration kLongestWait = std::chrono::hours(1);
 
 }  // namespace
+
+const LocalFiles& FilesOf(const HttpOptions& options) {
+  return options.files != nullptr ? *options.files : LocalFiles::Plain();
+}
 
 HttpEngine::HttpEngine(const HttpOptions& options)
     : options_(options),

@@ -21,6 +21,7 @@ namespace fetcher {
 using cachecore::Duration;
 
 class HttpTransfer;
+class LocalFiles;
 
 struct HttpOptions {
   // Bytes a second; slower for low_speed_time, once they flow, is a stall.
@@ -33,7 +34,11 @@ struct HttpOptions {
   // How long a slow origin's bytes may lie in memory: a reader may wait for the first of them, and
   // those that have not been declared when we die are fetched again.
   Duration gather_time = std::chrono::milliseconds(5);
+  // Certificates and secrets; null: LocalFiles::Plain.  Outlives the engine.
+  const LocalFiles* files = nullptr;
 };
+
+const LocalFiles& FilesOf(const HttpOptions& options);
 
 class HttpEngine {
  public:
@@ -52,6 +57,7 @@ class HttpEngine {
   void Wake();
 
   const HttpOptions& options() const { return options_; }
+  const LocalFiles& files() const { return FilesOf(options_); }
   // For what authorizers do; each return wakes the loop.
   BlockingCalls* calls() { return &calls_; }
 

@@ -134,7 +134,7 @@ void HttpTransfer::SetUp() {
     curl_easy_setopt(easy_, CURLOPT_RANGE, range_.c_str());
   }
   if (afresh_) curl_easy_setopt(easy_, CURLOPT_FRESH_CONNECT, 1L);
-  if (!site_.ca_file.empty()) curl_easy_setopt(easy_, CURLOPT_CAINFO, site_.ca_file.c_str());
+  SetAuthority(easy_, site_.ca_file, engine_->files());
   if (is_home_) SetCredentials();
   SetHeaders();
 }

@@ -5,12 +5,12 @@
 #include <optional>
 #include <utility>
 
-#include "cachecore/secret_file.h"
 #include "fetcher/child_output.h"
 #include "fetcher/docker_auth.h"
 #include "fetcher/http_call.h"
 #include "fetcher/http_range.h"
 #include "fetcher/http_url.h"
+#include "fetcher/local_files.h"
 #include "fetcher/registry_challenge.h"
 
 namespace fetcher {
@@ -71,6 +71,10 @@ class Bringer {
   Result<HttpReply> AskTokenService(const Challenge& challenge,
                                     const RegistryCredentials& credentials) const;
 
+  const LocalFiles& Local() const {
+    return config_.local != nullptr ? *config_.local : LocalFiles::Plain();
+  }
+
   const RegistryConfig& config_;
   const Renewal& renewal_;
   const Cancel& cancel_;
@@ -80,7 +84,7 @@ class Bringer {
 };
 
 Result<BroughtCredentials> Bringer::Bring() {
-  ASSIGN_OR_RETURN(certificate_, ReadCredentialFiles(config_.certificate));
+  ASSIGN_OR_RETURN(certificate_, ReadCredentialFiles(config_.certificate, Local()));
   std::string header = renewal_.challenge;
   if (header.empty()) {
     ASSIGN_OR_RETURN(header, AskForChallenge());
@@ -100,6 +104,7 @@ Result<std::string> Bringer::AskForChallenge() const {
   HttpCall call;
   call.url = config_.ApiUrl();
   call.ca_file = config_.ca_file;
+  call.local = &Local();
   call.client_cert = certificate_.client_cert;
   call.client_key = certificate_.client_key;
   ASSIGN_OR_RETURN(const HttpReply reply, CallHttp(call, limit_, cancel_));
@@ -112,7 +117,7 @@ Result<std::string> Bringer::AskForChallenge() const {
 Result<RegistryCredentials> Bringer::FindCredentials() {
   if (config_.options.auth_file.empty()) return RegistryCredentials();
   ASSIGN_OR_RETURN(const std::string text,
-                   cachecore::ReadSecretFile(config_.options.auth_file, "auth file"));
+                   Local().ReadSecret(config_.options.auth_file, "auth file"));
   Result<DockerAuth> auth = DockerAuth::Parse(text);
   if (!auth.ok()) return std::move(auth).status().WithContext(config_.options.auth_file);
   AuthChoice choice = auth->Find(config_.Registry(), config_.Repository());
@@ -171,6 +176,7 @@ Result<HttpReply> Bringer::AskTokenService(const Challenge& challenge,
   }
   if (!IsPlain(call.url)) return Status(EPROTO, config_.Registry() + " names a bad token service");
   call.ca_file = config_.ca_file;
+  call.local = &Local();
   if (SplitUrl(call.url).IsSamePlace(SplitUrl(config_.ApiUrl()))) {
     call.client_cert = certificate_.client_cert;
     call.client_key = certificate_.client_key;
@@ -231,10 +237,12 @@ HttpSite MakeRegistrySite(const RegistryConfig& config, HttpEngine* engine) {
   site.shown_base_url = config.url;
   site.ca_file = config.ca_file;
   site.key_is_digest = true;
-  const auto bring = [config](const Renewal& renewal, const Cancel& cancel) {
-    return BringRegistryCredentials(config, renewal, cancel);
+  RegistryConfig own = config;
+  own.local = &engine->files();
+  const auto bring = [own](const Renewal& renewal, const Cancel& cancel) {
+    return BringRegistryCredentials(own, renewal, cancel);
   };
-  site.authorizer = std::make_shared<RegistryAuthorizer>(config, bring, engine);
+  site.authorizer = std::make_shared<RegistryAuthorizer>(own, bring, engine);
   return site;
 }
 

@@ -22,6 +22,8 @@
 
 namespace fetcher {
 
+class LocalFiles;
+
 struct RegistryOptions {
   std::string auth_file;  // "": anonymous.
   bool plain_http = false;
@@ -32,6 +34,7 @@ struct RegistryConfig {
   RegistryOptions options;
   std::string ca_file;  // "" is the system's.
   CredentialFiles certificate;
+  const LocalFiles* local = nullptr;  // Opens its files; null: as they are.  Set for a site.
 
   std::string Registry() const;  // HOST[:PORT]
   std::string Repository() const;

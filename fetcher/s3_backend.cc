@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "cachecore/parse_text.h"
 #include "fetcher/renewing_authorizer.h"
 #include "fetcher/source_config.h"
 
@@ -58,11 +59,12 @@ class S3Authorizer : public RenewingAuthorizer {
 HttpSite MakeSite(const std::string& url, const std::string& ca_file, const S3Options& options,
                   std::shared_ptr<const SecretEnvironment> environment, HttpEngine* engine) {
   S3Options resolved = options;
-  resolved.region = S3Region(options);
-  auto bring = [resolved, environment](const Renewal& renewal,
-                                       const Cancel& cancel) -> Result<BroughtCredentials> {
-    ASSIGN_OR_RETURN(S3Keys keys, BringS3Credentials(resolved, *environment,
-                                                     renewal.Limit(kProcessLimit), cancel));
+  resolved.region = S3Region(options, engine->files());
+  auto bring = [resolved, environment, engine](
+                   const Renewal& renewal, const Cancel& cancel) -> Result<BroughtCredentials> {
+    ASSIGN_OR_RETURN(S3Keys keys,
+                     BringS3Credentials(resolved, *environment, engine->files(),
+                                        renewal.Limit(kProcessLimit), cancel));
     BroughtCredentials brought;
     brought.credentials.sigv4 = "aws:amz:" + resolved.region + ":s3";
     brought.credentials.user = keys.access_key;
@@ -115,7 +117,7 @@ std::string S3BaseUrl(const std::string& url, const S3Options& options) {
 
 std::string S3Encode(const std::string& percent_encoded) {
   constexpr char kHex[] = "0123456789ABCDEF";
-  const Result<std::string> decoded = PercentDecode(percent_encoded);
+  const Result<std::string> decoded = cachecore::PercentDecode(percent_encoded);
   std::string encoded;
   for (const char c : decoded.ok() ? *decoded : percent_encoded) {
     const auto byte = static_cast<unsigned char>(c);

@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "cachecore/secret_file.h"
 #include "fetcher/aws_profile.h"
 #include "fetcher/child_output.h"
+#include "fetcher/local_files.h"
 
 namespace fetcher {
 namespace {
@@ -60,9 +60,10 @@ Result<S3Keys> RunProcess(const std::string& command, const std::string& path, D
 
 // The keys of one profile in one file; nullopt if it has none.
 Result<std::optional<S3Keys>> FromFile(const std::string& path, const std::string& section,
-                                       Duration limit, const Cancel& cancel) {
+                                       const LocalFiles& local, Duration limit,
+                                       const Cancel& cancel) {
   if (path.empty()) return std::optional<S3Keys>();
-  auto text = cachecore::ReadSecretFile(path, "S3 credentials file");
+  auto text = local.ReadSecret(path, "S3 credentials file");
   if (text.status().error() == ENOENT) return std::optional<S3Keys>();
   if (!text.ok()) return std::move(text).status();
   AwsProfile profile = ParseAwsProfile(*text, section);
@@ -111,7 +112,8 @@ Result<S3Keys> ParseProcessCredentials(std::string_view text, int64_t now_unix_s
 }
 
 Result<S3Keys> BringS3Credentials(const S3Options& options, const SecretEnvironment& environment,
-                                  Duration limit, const Cancel& cancel) {
+                                  const LocalFiles& local, Duration limit,
+                                       const Cancel& cancel) {
   if (options.profile.empty()) {
     const std::string access = environment.Get("AWS_ACCESS_KEY_ID");
     const std::string secret = environment.Get("AWS_SECRET_ACCESS_KEY");
@@ -125,7 +127,7 @@ Result<S3Keys> BringS3Credentials(const S3Options& options, const SecretEnvironm
   };
   std::string searched;
   for (const auto& [path, section] : files) {
-    ASSIGN_OR_RETURN(std::optional<S3Keys> keys, FromFile(path, section, limit, cancel));
+    ASSIGN_OR_RETURN(std::optional<S3Keys> keys, FromFile(path, section, local, limit, cancel));
     if (keys) return std::move(*keys);
     if (!path.empty()) searched += ", [" + section + "] of " + path;
   }
@@ -135,10 +137,10 @@ Result<S3Keys> BringS3Credentials(const S3Options& options, const SecretEnvironm
                                                                       : searched.substr(2)));
 }
 
-std::string S3Region(const S3Options& options) {
+std::string S3Region(const S3Options& options, const LocalFiles& local) {
   if (!options.region.empty()) return options.region;
   if (!options.config_file.empty()) {
-    const auto text = cachecore::ReadSecretFile(options.config_file, "AWS config file");
+    const auto text = local.ReadSecret(options.config_file, "AWS config file");
     const std::string region =
         text.ok() ? ParseAwsProfile(*text, ConfigSection(options))["region"] : "";
     if (!region.empty()) return region;

@@ -24,6 +24,8 @@
 
 namespace fetcher {
 
+class LocalFiles;
+
 struct S3Options {
   std::string endpoint;          // "http(s)://HOST[:PORT]"; "" is AWS.
   std::string region;            // "": the profile's.
@@ -44,12 +46,13 @@ struct S3Keys {
 
 cachecore::Result<S3Keys> BringS3Credentials(const S3Options& options,
                                              const cachecore::SecretEnvironment& environment,
-                                             cachecore::Duration limit, const Cancel& cancel);
+                                             const LocalFiles& local, cachecore::Duration limit,
+                                             const Cancel& cancel);
 // What credential_process prints; `now_unix_s` is compared with its Expiration.
 cachecore::Result<S3Keys> ParseProcessCredentials(std::string_view json, int64_t now_unix_s);
 
 // The region of the options, else of the profile in the config file, else us-east-1.
-std::string S3Region(const S3Options& options);
+std::string S3Region(const S3Options& options, const LocalFiles& local);
 
 }  // namespace fetcher
 

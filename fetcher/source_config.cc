@@ -8,8 +8,10 @@
 #include <cerrno>
 #include <functional>
 #include <initializer_list>
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "cachecore/parse_text.h"
 #include "cachecore/unique_fd.h"
 
 namespace fetcher {
@@ -134,9 +136,43 @@ Status TakeVerity(const json& root, SourceConfig* config) {
   return CheckObjectKey(config->merkle).WithContext("\"merkle\"");
 }
 
-Result<std::string> ReadSmallFile(const std::string& path) {
-  const cachecore::UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return Status::FromErrno(errno, path);
+// Numbers that JSON's own checks let through.
+Status TakeNumber(const json& object, const char* name, uint64_t max, uint64_t* value) {
+  const auto it = object.find(name);
+  if (it == object.end()) return Status();
+  if (!it->is_number_unsigned() || it->get<uint64_t>() > max) {
+    return Bad(std::string("\"") + name + "\" is not a number that fits");
+  }
+  *value = it->get<uint64_t>();
+  return Status();
+}
+
+Status TakeFiles(const json& root, std::vector<LocalFile>* files) {
+  const auto it = root.find("files");
+  if (it == root.end()) return Status();
+  if (!it->is_array()) return Bad("\"files\" is not a list");
+  for (const json& entry : *it) {
+    if (!entry.is_object()) return Bad("an entry of \"files\" is not an object");
+    RETURN_IF_ERROR(CheckFields(entry, {"path", "url", "owner", "inode"}));
+    LocalFile file;
+    std::string path;
+    RETURN_IF_ERROR(TakeString(entry, "path", &path));
+    ASSIGN_OR_RETURN(file.pin.path, cachecore::PercentDecode(path));
+    RETURN_IF_ERROR(TakeString(entry, "url", &file.url));
+    uint64_t owner = 0;
+    RETURN_IF_ERROR(TakeNumber(entry, "owner", std::numeric_limits<uid_t>::max(), &owner));
+    RETURN_IF_ERROR(TakeNumber(entry, "inode", std::numeric_limits<uint64_t>::max(),
+                               &file.pin.inode));
+    if (!file.pin.path.starts_with('/')) return Bad("a path of \"files\" is not absolute");
+    file.pin.owner = static_cast<uid_t>(owner);
+    using Links = cachecore::FilePin::Links;
+    file.pin.links = file.url.empty() ? Links::kOfOwner : Links::kNone;
+    files->push_back(std::move(file));
+  }
+  return Status();
+}
+
+Result<std::string> ReadSmallFile(const cachecore::UniqueFd& fd, const std::string& path) {
   std::string text(kMaxFileSize + 1, '\0');
   size_t used = 0;
   while (used < text.size()) {
@@ -160,7 +196,7 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   if (version == root.end() || *version != 1) return Bad("\"version\" is not 1");
   RETURN_IF_ERROR(CheckFields(root, {"version", "origins", "query", "ca_file", "client_cert",
                                      "client_key", "headers_file", "s3", "oci", "verity",
-                                     "merkle"}));
+                                     "merkle", "files"}));
   SourceConfig config;
   config.stamp = std::to_string(std::hash<std::string_view>{}(text));
   const auto origins = root.find("origins");
@@ -179,6 +215,7 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   RETURN_IF_ERROR(TakeS3(root, &config.s3));
   RETURN_IF_ERROR(TakeRegistry(root, &config.registry));
   RETURN_IF_ERROR(TakeVerity(root, &config));
+  RETURN_IF_ERROR(TakeFiles(root, &config.local));
   if (!config.query.empty() && (config.query[0] != '?' || !IsUrlText(config.query) ||
                                 config.query.find('#') != std::string::npos)) {
     return Bad("\"query\" is not a '?' and URL text");
@@ -187,15 +224,43 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   return config;
 }
 
-Result<SourceConfig> LoadSourceConfig(const std::string& dir, const std::string& volume) {
-  if (volume.empty() || volume.find('/') != std::string::npos || volume[0] == '.') {
-    return Bad("volume key: cannot name a source file");
+std::optional<cachecore::FilePin> SourceConfig::FindFile(const std::string& path) const {
+  const auto is_it = [&path](const LocalFile& file) {
+    return file.url.empty() && file.pin.path == path;
+  };
+  const auto found = std::find_if(local.begin(), local.end(), is_it);
+  if (found != local.end()) return found->pin;
+  // A source of before owners were noted.
+  for (const std::string& known :
+       {ca_file, files.client_cert, files.client_key, files.headers, s3.credentials_file,
+        s3.config_file, registry.auth_file}) {
+    if (!path.empty() && known == path) {
+      return cachecore::FilePin{path, 0, 0, cachecore::FilePin::Links::kOfOwner};
+    }
   }
-  const std::string path = dir + "/" + volume + ".json";
-  ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path));
+  return std::nullopt;
+}
+
+Result<SourceConfig> ReadSourceConfig(const cachecore::UniqueFd& file, const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(file, path));
   auto config = ParseSourceConfig(text);
   if (!config.ok()) return std::move(config).status().WithContext(path);
   return config;
+}
+
+Status CheckVolumeKey(const std::string& volume) {
+  if (volume.empty() || volume.find('/') != std::string::npos || volume[0] == '.') {
+    return Bad("volume key: cannot name a source file");
+  }
+  return Status();
+}
+
+Result<SourceConfig> LoadSourceConfig(const std::string& dir, const std::string& volume) {
+  RETURN_IF_ERROR(CheckVolumeKey(volume));
+  const std::string path = dir + "/" + volume + ".json";
+  const cachecore::UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) return Status::FromErrno(errno, path);
+  return ReadSourceConfig(file, path);
 }
 
 Status CheckObjectKey(std::string_view key) {
@@ -203,29 +268,11 @@ Status CheckObjectKey(std::string_view key) {
     return Bad("object key: not one segment of a URL");
   }
   // Servers decode first and walk directories later, so the decoded form is what must be harmless.
-  ASSIGN_OR_RETURN(const std::string decoded, PercentDecode(key));
+  ASSIGN_OR_RETURN(const std::string decoded, cachecore::PercentDecode(key));
   if (decoded == "." || decoded == ".." || decoded.find('/') != std::string::npos) {
     return Bad("object key: names a directory");
   }
   return Status();
-}
-
-Result<std::string> PercentDecode(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out.push_back(text[i]);
-      continue;
-    }
-    const std::string digits(text.substr(i + 1, 2));
-    if (digits.size() != 2 || !std::isxdigit(static_cast<unsigned char>(digits[0])) ||
-        !std::isxdigit(static_cast<unsigned char>(digits[1])) || digits == "00") {
-      return Bad("a '%' that is no escape");
-    }
-    out.push_back(static_cast<char>(std::stoi(digits, nullptr, 16)));
-    i += 2;
-  }
-  return out;
 }
 
 std::string RedactUrl(std::string_view url) {

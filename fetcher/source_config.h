@@ -3,6 +3,8 @@
 // Model    {"version":1, "origins":["http://h/base/","file:///dir/"], "query":"?a=b",
 //          "ca_file":"/x.pem", ...}; all but version and origins may be absent.  An object's URL is
 //          origin + key.
+//          "files" are the files of this machine that the source needs: path, owner and, for
+//          an object, its URL and inode, as they were when it was mounted.
 //          "verity":"sha256:HEX" is the fs-verity digest, "merkle":"KEY" its tree's key.
 //          Origins and query may carry credentials: only RedactUrl's result may be shown.
 // Errors   ENOENT no such file; EINVAL it is not a source file, saying why; others from reading it.
@@ -17,13 +19,20 @@
 #include <string_view>
 #include <vector>
 
+#include "cachecore/pinned_file.h"
 #include "cachecore/status.h"
+#include "cachecore/unique_fd.h"
 #include "cachecore/verity_tree.h"
 #include "fetcher/file_credentials.h"
 #include "fetcher/registry_site.h"
 #include "fetcher/s3_credentials.h"
 
 namespace fetcher {
+
+struct LocalFile {
+  cachecore::FilePin pin;
+  std::string url;  // Of an object; "" for a file of certificates or secrets.
+};
 
 struct SourceConfig {
   std::vector<std::string> origins;  // In order of preference, each ending in '/'.
@@ -35,16 +44,24 @@ struct SourceConfig {
   std::optional<cachecore::Digest> verity;  // What the object's bytes are checked against.
   std::string merkle;                       // The key of its Merkle tree; "": by its own key.
   std::string stamp;                        // Tells this text from the next.
+  std::vector<LocalFile> local;  // What of it lies on this machine.
+
+  // How `path`, a file of certificates or secrets, is to be opened; nullopt if it is not of this
+  // source.
+  std::optional<cachecore::FilePin> FindFile(const std::string& path) const;
 };
 
 cachecore::Result<SourceConfig> ParseSourceConfig(std::string_view json);
+// Every error names `path`.
+cachecore::Result<SourceConfig> ReadSourceConfig(const cachecore::UniqueFd& file,
+                                                 const std::string& path);
+// EINVAL unless a source file can be named after it.
+cachecore::Status CheckVolumeKey(const std::string& volume);
 // Reads DIR/VOLUME.json.  Every error names the file.
 cachecore::Result<SourceConfig> LoadSourceConfig(const std::string& dir, const std::string& volume);
 
 // EINVAL unless `key` can stand as the last segment of a URL and names no directory.
 cachecore::Status CheckObjectKey(std::string_view key);
-// Undoes %XX.  EINVAL for a malformed escape or an escaped NUL.
-cachecore::Result<std::string> PercentDecode(std::string_view text);
 // Without user, password, query and fragment.
 std::string RedactUrl(std::string_view url);
 

@@ -3,7 +3,7 @@
 // Model    a source is a list of origins in order of preference, read anew from its file at each
 // OPEN.
 //          Volumes that name the same origin share it, with its connections and its limit.
-// Errors   those of LoadSourceConfig.
+// Errors   those of LocalFiles::ReadSource.
 // Threads  the event loop's.
 // Owns     origins, as long as anybody holds their source.
 
@@ -22,6 +22,7 @@
 #include "fetcher/backend.h"
 #include "fetcher/file_backend.h"
 #include "fetcher/http_backend.h"
+#include "fetcher/local_files.h"
 #include "fetcher/source_config.h"
 
 namespace fetcher {
@@ -58,11 +59,11 @@ struct Source {
 
 class SourceTable {
  public:
-  // The engines outlive this and every source.
-  SourceTable(std::string dir, uint32_t connections,
+  // The files and the engines outlive this and every source.
+  SourceTable(const LocalFiles* files, uint32_t connections,
               std::shared_ptr<const cachecore::SecretEnvironment> environment, HttpEngine* http,
               FileEngine* file)
-      : dir_(std::move(dir)),
+      : files_(files),
         connections_(connections),
         environment_(std::move(environment)),
         http_(http),
@@ -73,10 +74,12 @@ class SourceTable {
   bool IsOther(const std::string& volume, const std::string& stamp) const;
 
  private:
-  std::shared_ptr<Origin> OpenOrigin(const std::string& url, const SourceConfig& config);
-  std::unique_ptr<Backend> MakeBackend(const std::string& url, const SourceConfig& config) const;
+  std::shared_ptr<Origin> OpenOrigin(const std::string& volume, const std::string& url,
+                                     const SourceConfig& config);
+  std::unique_ptr<Backend> MakeBackend(const std::string& volume, const std::string& url,
+                                       const SourceConfig& config) const;
 
-  const std::string dir_;
+  const LocalFiles* const files_;
   const uint32_t connections_;
   const std::shared_ptr<const cachecore::SecretEnvironment> environment_;
   HttpEngine* const http_;

@@ -8,7 +8,7 @@ _holdfast_options() {
                  --client-cert --client-key --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
                  --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
-                 --watchdog --no-spare --daemon-flag --fetcher-flag" ;;
+                 --watchdog --no-spare --fetcher-user --daemon-flag --fetcher-flag" ;;
     umount) echo "--help --keep --lazy --force --instance --root" ;;
     status) echo "--help --json --instance --root" ;;
     stop) echo "--help --instance --root" ;;
@@ -27,7 +27,7 @@ _holdfast_options() {
     run) echo "--help --name --upper --tmpfs --env --volume --user --net --timeout --auth-file
                  --plain-http --mirror --ca-file --instance --root" ;;
     upgrade) echo "--help --timeout --instance --root" ;;
-    supervise) echo "--help --instance --root" ;;
+    supervise) echo "--help --fetcher-user --instance --root" ;;
     version) echo "--help" ;;
     *) echo "--help --version" ;;
   esac

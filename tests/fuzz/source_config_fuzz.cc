@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   static_cast<void>(fetcher::RedactUrl(input).size());
   if (fetcher::CheckObjectKey(input).ok()) {
-    const auto decoded = fetcher::PercentDecode(input);
+    const auto decoded = cachecore::PercentDecode(input);
     CHECK(decoded.ok());
     CHECK(decoded->find('/') == std::string::npos && *decoded != "." && *decoded != "..");
   }

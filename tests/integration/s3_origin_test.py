@@ -29,6 +29,9 @@ cat "$1/now" || exit 3
 """
 
 
+FETCHER_IS_ROOT = "--fetcher-user=root"
+
+
 class S3OriginTest(Case):
     def setUp(self):
         super().setUp()
@@ -47,7 +50,7 @@ class S3OriginTest(Case):
     def mount(self, *flags, url=URL):
         """The object's path.  Settings of the instance can only be given the first time."""
         path = os.path.join(self.instance.mount(url, *self.flags, *flags), url.rsplit("/", 1)[1])
-        self.flags = [flag for flag in self.flags if flag != NO_READ_AHEAD]
+        self.flags = [flag for flag in self.flags if flag not in (NO_READ_AHEAD, FETCHER_IS_ROOT)]
         return path
 
     def refused(self, pattern, *flags, url=URL, base=None):
@@ -66,6 +69,7 @@ class S3OriginTest(Case):
     def write_process(self, profile="default", file="config"):
         """A profile whose keys a program prints; give() says which."""
         program = self.write("process", _PROCESS, 0o700)
+        self.flags.append(FETCHER_IS_ROOT)  # The program is root's alone.
         self.write(file, f"[{profile}]\nregion = eu-central-1\ncredential_process = {shlex.quote(program)} {self.home}\n")
 
     def give(self, key, secret, token, lifetime=None):
@@ -179,6 +183,11 @@ class S3OriginTest(Case):
             time.sleep(0.1)  # So that the file is longer than the keys live.
         self.assertEqual({entry["status"] for entry in self.server.log()}, {206})
         self.assertEqual(self.calls(), 2)
+
+    def test_a_program_that_the_fetchers_user_cannot_run_is_refused_with_the_cure(self):
+        self.write_process()
+        self.flags.remove(FETCHER_IS_ROOT)
+        self.refused(r"credential_process of .*: run \S+/process as user \d+ \(--fetcher-user names another\): Permission denied")
 
     def test_without_keys_reads_wait_say_why_and_end_at_the_request_timeout(self):
         self.server.add_key(KEY2, SECRET2, TOKEN2)

@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import random
+import shutil
 import signal
 import sys
 import unittest
@@ -188,7 +189,7 @@ class SystemdTest(Case):
     def test_the_fetcher_is_nobody_and_the_mount_is_everybodys(self):
         self.mount()
         with open(f"/proc/{self.machine.main_pid(FETCHER)}/status") as f:
-            status = dict(line.rstrip().split(":\t", 1) for line in f if ":\t" in line)
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
         self.assertNotEqual(status["Uid"].split()[0], "0")
         self.assertEqual(int(status["CapBnd"], 16), 0)
         self.assertEqual(status["NoNewPrivs"], "1")
@@ -196,7 +197,24 @@ class SystemdTest(Case):
                          os.readlink(f"/proc/{self.machine.pid}/ns/mnt"))
         source = os.listdir(self.machine.path("/var/lib/holdfast/t/sources"))[0]
         info = os.stat(self.machine.path(f"/var/lib/holdfast/t/sources/{source}"))
-        self.assertEqual((info.st_mode & 0o777, info.st_uid), (0o640, 0))
+        self.assertEqual((info.st_mode & 0o777, info.st_uid), (0o600, 0))
+
+    def test_an_image_that_only_root_can_read_is_mounted_and_read_on_after_deaths(self):
+        self.machine.systemctl("start", DAEMON)
+        directory = self.machine.path("/var/lib/holdfast/private")
+        os.mkdir(directory, 0o700)
+        shutil.copy(self.truth, directory + "/x.img")
+        os.chmod(directory + "/x.img", 0o600)
+        self.machine.run("mkdir", "-p", "/run/mnt")
+        self.machine.run("holdfast", "mount", "--instance", "t", "--as=file", "file:///var/lib/holdfast/private/x.img",
+                         "/run/mnt")
+        path = self.machine.path("/run/mnt/x.img")
+        for i, unit in enumerate((None, FETCHER, DAEMON)):
+            if unit:
+                pid = self.machine.main_pid(unit)
+                os.kill(pid, signal.SIGKILL)
+                self.wait_other_pid(unit, pid)
+            self.assert_reads_right(path, self.truth, i << 23, 1 << 20)
 
     def test_stop_ends_the_mount_and_start_begins_anew_with_what_was_fetched(self):
         path = self.mount()

@@ -1,0 +1,249 @@
+#include "fetcher/file_broker.h"
+
+#include <grp.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <pwd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <climits>
+#include <csignal>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "cachecore/secret_environment.h"
+#include "fetcher/local_files.h"
+
+namespace fetcher {
+namespace {
+
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+constexpr size_t kMaxPacket = 64 << 10;
+constexpr int kChildrenMax = 32;
+
+// One packet with at most one descriptor.
+struct Packet {
+  std::string bytes;
+  UniqueFd fd;
+};
+
+Status SendPacket(int socket, const std::string& bytes, int fd) {
+  iovec data{const_cast<char*>(bytes.data()), bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (fd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
+  }
+  ssize_t sent = -1;
+  do {
+    sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent >= 0 ? Status() : Status::FromErrno(errno, "send");
+}
+
+// nullopt: the other end is closed.
+std::optional<Packet> ReceivePacket(int socket) {
+  Packet packet;
+  packet.bytes.resize(kMaxPacket);
+  iovec data{packet.bytes.data(), packet.bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  ssize_t size = -1;
+  do {
+    size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  } while (size < 0 && errno == EINTR);
+  if (size <= 0) return std::nullopt;
+  packet.bytes.resize(static_cast<size_t>(size));
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(header), sizeof(int));
+    packet.fd.Reset(fd);
+  }
+  return packet;
+}
+
+// An answer: the errno's digits, a space, a sentence.
+std::string AnswerText(const Status& status) {
+  return std::to_string(status.error()) + " " + status.message();
+}
+
+Result<UniqueFd> Open(const RegisteredFiles& files, const std::string& request) {
+  const size_t end = request.find('\0');
+  if (end == std::string::npos || end == 0) return Status(EINVAL, "not a request");
+  const std::string volume = request.substr(1, end - 1);
+  const std::string name = request.substr(end + 1);
+  if (name.find('\0') != std::string::npos) return Status(EINVAL, "not a request");
+  switch (static_cast<BrokerRequest::Kind>(request[0])) {
+    case BrokerRequest::Kind::kSource:
+      return files.OpenSource(volume);
+    case BrokerRequest::Kind::kObject:
+      return files.OpenObject(volume, name);
+    case BrokerRequest::Kind::kFile:
+      return files.OpenFile(name);
+    case BrokerRequest::Kind::kDevice:
+      return files.OpenDevice();
+  }
+  return Status(EINVAL, "not a request");
+}
+
+void Answer(const RegisteredFiles& files, const Packet& request) {
+  const Result<UniqueFd> opened = Open(files, request.bytes);
+  (void)SendPacket(request.fd.get(), AnswerText(opened.status()), opened.ok() ? opened->get() : -1)
+      .ok();
+}
+
+Status SetCapabilities(uint64_t wanted) {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  for (int i = 0; i < 2; ++i) {
+    data[i].effective = data[i].permitted = static_cast<uint32_t>(wanted >> (32 * i));
+  }
+  if (syscall(SYS_capset, &header, data) == 0) return Status();
+  return Status::FromErrno(errno, "give up capabilities");
+}
+
+// What no program that we start may ever have again.
+void DropBoundingSet() {
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; ++capability) {
+    prctl(PR_CAPBSET_DROP, capability);  // EPERM in a container that leaves us no CAP_SETPCAP.
+  }
+}
+
+[[noreturn]] void Serve(int socket, const RegisteredFiles& files) {
+  // Our end is the fetcher's: nothing else ends us, so that no file waits for a broker.
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
+  prctl(PR_SET_NAME, "holdfast-broker");
+  cachecore::SecretEnvironment::Take();  // And forgets them.
+  // The fetcher's descriptors must not outlive it in here, above all not its connection.
+  dup2(socket, STDERR_FILENO + 1);
+  close_range(STDERR_FILENO + 2, UINT_MAX, 0);
+  socket = STDERR_FILENO + 1;
+  DropBoundingSet();
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (!SetCapabilities(uint64_t{1} << CAP_DAC_READ_SEARCH).ok()) {
+    SetCapabilities(0).ok();  // A container without it: root's own files can be opened.
+  }
+  int children = 0;
+  while (const std::optional<Packet> request = ReceivePacket(socket)) {
+    while (children > 0 && waitpid(-1, nullptr, WNOHANG) > 0) --children;
+    if (!request->fd.valid()) continue;
+    const pid_t child = children < kChildrenMax ? fork() : -1;
+    if (child == 0) {
+      Answer(files, *request);
+      _exit(0);
+    }
+    if (child > 0) {
+      ++children;
+    } else {
+      const Status busy(EAGAIN, "too many files are being opened");
+      (void)SendPacket(request->fd.get(), AnswerText(busy), -1).ok();
+    }
+  }
+  _exit(0);
+}
+
+}  // namespace
+
+Result<UniqueFd> StartBroker(const RegisteredFiles& files) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return Status::FromErrno(errno, "make a socket pair");
+  }
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const pid_t child = fork();
+  if (child < 0) return Status::FromErrno(errno, "fork");
+  if (child == 0) {
+    ours.Reset();
+    Serve(theirs.get(), files);
+  }
+  return ours;
+}
+
+Result<UniqueFd> AskBroker(const UniqueFd& broker, const BrokerRequest& request) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return Status::FromErrno(errno, "make a socket pair");
+  }
+  const UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  std::string text(1, static_cast<char>(request.kind));
+  text += request.volume + '\0' + request.name;
+  if (!SendPacket(broker.get(), text, theirs.get()).ok()) {
+    return Status(ECONNRESET, "the process that opens files for the fetcher is gone");
+  }
+  theirs.Reset();
+  pollfd answer = {ours.get(), POLLIN, 0};
+  const auto patience = std::chrono::milliseconds(LocalFiles::kPatience).count();
+  const std::string name = request.name.empty() ? request.volume : request.name;
+  if (poll(&answer, 1, static_cast<int>(patience)) <= 0) {
+    return Status(EAGAIN, name + ": it does not open; its disk or server does not answer");
+  }
+  std::optional<Packet> packet = ReceivePacket(ours.get());
+  const size_t space = packet ? packet->bytes.find(' ') : std::string::npos;
+  int error = 0;
+  const bool is_answer =
+      space != std::string::npos &&
+      std::from_chars(packet->bytes.data(), packet->bytes.data() + space, error).ec == std::errc();
+  if (!is_answer) {
+    return Status(ECONNRESET, "the process that opens files for the fetcher is gone");
+  }
+  if (error != 0) return Status(error, packet->bytes.substr(space + 1));
+  if (!packet->fd.valid()) return Status(EMFILE, name + ": no descriptor is left for it");
+  return std::move(packet->fd);
+}
+
+Result<UserIds> FindUser(const std::string& text) {
+  const passwd* user = getpwnam(text.c_str());
+  uid_t uid = 0;
+  const char* end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, uid);
+  const bool is_number = !text.empty() && error == std::errc() && stopped == end;
+  if (user == nullptr && is_number) user = getpwuid(uid);
+  if (user != nullptr) return UserIds{user->pw_name, user->pw_dir, user->pw_uid, user->pw_gid};
+  if (is_number) return UserIds{text, "/", uid, uid};
+  return Status(EINVAL, "there is no user \"" + text + "\"");
+}
+
+Status BecomeUser(const UserIds& user) {
+  DropBoundingSet();
+  if (setgroups(0, nullptr) != 0 || setresgid(user.gid, user.gid, user.gid) != 0 ||
+      setresuid(user.uid, user.uid, user.uid) != 0) {
+    return Status::FromErrno(errno, "become user " + user.name +
+                                        " (--fetcher-user=root of holdfast mount stays root)");
+  }
+  RETURN_IF_ERROR(SetCapabilities(0));
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
+    return Status::FromErrno(errno, "set no_new_privs");
+  }
+  if (setresuid(0, 0, 0) == 0) return Status(EPERM, "root was not given up for good");
+  setenv("HOME", user.home.c_str(), 1);
+  setenv("USER", user.name.c_str(), 1);
+  setenv("LOGNAME", user.name.c_str(), 1);
+  return Status();
+}
+
+}  // namespace fetcher
