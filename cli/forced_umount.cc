@@ -17,9 +17,9 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include "cachecore/unique_fd.h"
 #include "cli/control_client.h"
 #include "cli/deadline.h"
-#include "cli/image_mount.h"
 #include "cli/instance_control.h"
 #include "cli/object_lease.h"
+#include "cli/own_mounts.h"
 #include "cli/process.h"
 #include "cli/supervisor_setup.h"
 #include "cli/systemd_unit.h"
@@ -148,9 +148,9 @@ Status EndInstance(const Instance& instance) {
 
 }  // namespace
 
-Status ForceUmount(const OwnedRecord& owned) {
+Status ForceUmount(const OwnedMount& owned) {
   const Instance& instance = owned.instance;
-  const MountRecord& record = owned.record;
+  const MountRecord& record = owned.mount.record;
   ASSIGN_OR_RETURN(std::vector<MountRecord> others, LiveMounts(instance));
   std::erase_if(others,
                 [&](const MountRecord& other) { return other.mount_point == record.mount_point; });
@@ -163,8 +163,8 @@ Status ForceUmount(const OwnedRecord& owned) {
               << "), so its other mounts end too: " << ListOf(others) << "\n";
     return EndInstance(instance);
   }
-  DetachAll(record.mount_point);
-  RemoveMountRecord(instance, record.mount_point);
+  if (owned.mount.is_here) (void)Detach(owned.mount.entry);
+  RemoveMountRecord(instance, record);
   ReleaseObject(instance, record, others);
   for (const MountRecord& other : others) {
     if (ShowsSameImage(other, record)) Reopen(instance, other);

@@ -24,7 +24,7 @@ namespace cli {
 inline constexpr std::chrono::milliseconds kForceTimeout{5000};
 
 // REQUIRES: LockInstance, unless somebody does not let go of it.
-cachecore::Status ForceUmount(const OwnedRecord& owned);
+cachecore::Status ForceUmount(const OwnedMount& owned);
 
 }  // namespace cli
 

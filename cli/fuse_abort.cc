@@ -38,8 +38,6 @@ int Switch(int directory, const std::string& file) {
 
 }  // namespace
 
-bool IsFuse(const MountEntry& mount) { return mount.type.starts_with("fuse."); }
-
 Status AbortFuseConnection(const MountEntry& mount) {
   // The connection's name is the device's minor number; its major number is 0.
   const std::string file = mount.device.substr(mount.device.find(':') + 1) + "/abort";

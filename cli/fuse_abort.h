@@ -14,9 +14,8 @@
 
 namespace cli {
 
-// REQUIRES: IsFuse(mount).
+// REQUIRES: IsHoldfastFuse(mount).
 cachecore::Status AbortFuseConnection(const MountEntry& mount);
-bool IsFuse(const MountEntry& mount);
 
 }  // namespace cli
 

@@ -224,16 +224,4 @@ void DetachMount(const ImageMount& mount) {
   umount2(path.c_str(), MNT_DETACH);
 }
 
-bool IsOwnMount(const MountEntry& entry) {
-  return entry.type == "erofs" || entry.type.starts_with("fuse");
-}
-
-void DetachAll(const std::string& path) {
-  for (;;) {
-    const Result<std::vector<MountEntry>> table = ReadMountTable();
-    if (!table.ok() || FindMount(*table, path) == nullptr) return;
-    if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0) return;
-  }
-}
-
 }  // namespace cli

@@ -47,11 +47,6 @@ cachecore::Result<ImageMount> BindDirectory(const std::string& directory, int mo
 // Takes a mount away again, wherever it is by now.
 void DetachMount(const ImageMount& mount);
 
-// Whether the topmost mount at the record's point can be the one it speaks of.
-bool IsOwnMount(const MountEntry& entry);
-// Takes away every mount at `path`, whoever uses it.
-void DetachAll(const std::string& path);
-
 }  // namespace cli
 
 #endif  // CLI_IMAGE_MOUNT_H_

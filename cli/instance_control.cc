@@ -16,8 +16,10 @@
 #include "cli/deadline.h"
 #include "cli/files.h"
 #include "cli/fuse_abort.h"
-#include "cli/image_mount.h"
+#include "cli/fuse_release.h"
+#include "cli/instance_processes.h"
 #include "cli/lock_file.h"
+#include "cli/own_mounts.h"
 #include "cli/process.h"
 #include "cli/systemd_unit.h"
 #include "cli/trusted_directory.h"
@@ -188,6 +190,20 @@ Status Start(const Instance& instance, const Settings& settings, const Deadline&
   return status;
 }
 
+// Without its sockets and pid files a living instance can't be used, only stopped.
+Status CheckNotCutOff(const Instance& instance) {
+  if (access(instance.MountsDir().c_str(), F_OK) == 0 &&
+      access(instance.PidFile(kDaemon).c_str(), F_OK) == 0) {
+    return {};
+  }
+  const std::vector<InstanceProcess> living = FindInstanceProcesses(instance);
+  if (living.empty()) return {};
+  return Status(EBUSY, "instance " + instance.name() + " runs (" + living.front().program +
+                           " is process " + std::to_string(living.front().pid) +
+                           "), but its files in " + instance.RunDir() +
+                           " are gone; end it: holdfast stop --instance " + instance.name());
+}
+
 // Daemons whose supervisor was killed.
 Status EndOrphans(const Instance& instance) {
   for (const char* service : {kFetcher, kDaemon}) {
@@ -261,20 +277,20 @@ std::vector<std::string> DetachMounts(const Instance& instance) {
   if (!table.ok()) return detached;
   for (const MountEntry& entry : *table) {
     // First of all: a mount that is detached while pages of it are being read waits for them.
-    if (entry.mount_point != instance.FuseDir() || !IsFuse(entry)) continue;
+    if (entry.mount_point != instance.FuseDir() || !IsHoldfastFuse(entry)) continue;
     const Status aborted = AbortFuseConnection(entry);
     if (!aborted.ok()) std::cerr << "holdfast: " << aborted.message() << "\n";
   }
-  for (const MountRecord& record : ListMountRecords(instance)) {
-    if (!record.mounted && record.IsAlive(*table)) continue;
-    const MountEntry* entry = FindMount(*table, record.mount_point);
-    if (entry != nullptr && IsOwnMount(*entry)) {
-      DetachAll(record.mount_point);
-      detached.push_back(record.mount_point);
-    }
-    RemoveMountRecord(instance, record.mount_point);
+  const Result<std::vector<OwnMount>> mounts = ListMounts(instance);
+  if (!mounts.ok()) return detached;
+  for (const OwnMount& mount : *mounts) {
+    if (mount.state == MountState::kMounting) continue;
+    if (mount.is_here && Detach(mount.entry)) detached.push_back(mount.entry.mount_point);
+    RemoveMountRecord(instance, mount.record);
   }
-  DetachAll(instance.FuseDir());
+  for (auto entry = table->rbegin(); entry != table->rend(); ++entry) {
+    if (entry->mount_point == instance.FuseDir() && IsHoldfastFuse(*entry)) (void)Detach(*entry);
+  }
   return detached;
 }
 
@@ -286,7 +302,7 @@ void DetachLostMounts(const Instance& instance) {
 
 void DetachDeadMounts(const Instance& instance) {
   if (SupervisorPid(instance) == 0 && ServicePid(instance, kDaemon) == 0 &&
-      !IsListening(instance)) {
+      !IsListening(instance) && FindInstanceProcesses(instance).empty()) {
     DetachLostMounts(instance);
   }
 }
@@ -317,6 +333,7 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
     runs = true;
   }
   if (runs) {
+    RETURN_IF_ERROR(RestoreFuse(instance));
     if (settings.IsDefault()) return false;
     if (IsRunElsewhere(instance)) {
       return Status(EBUSY, "instance " + instance.name() +
@@ -329,6 +346,7 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
                              "stop --instance " +
                              instance.name() + " first)");
   }
+  RETURN_IF_ERROR(CheckNotCutOff(instance));
   const Status started = Start(instance, settings, deadline);
   if (started.ok()) return true;
   const StopSignalsIgnored until_undone;
@@ -350,8 +368,10 @@ Status StopInstance(const Instance& instance) {
                              "(for systemd: systemctl stop " +
                              DaemonUnit(instance) + ")");
   }
+  RETURN_IF_ERROR(ReleaseFuse(instance));  // Asked before anything is ended.
   RETURN_IF_ERROR(EndProcess(PinSupervisor(instance), SIGTERM, kStopTimeout));
   RETURN_IF_ERROR(EndOrphans(instance));
+  RETURN_IF_ERROR(EndInstanceProcesses(instance));
   ClearRunDirectory(instance);
   return {};
 }
@@ -363,17 +383,16 @@ void ClearRunDirectory(const Instance& instance) {
   }
   // A directory that still has something in it, such as another mount's claim, stays.
   rmdir(instance.FuseDir().c_str());
-  if (rmdir(instance.MountsDir().c_str()) == 0) rmdir(instance.RunDir().c_str());
+  const bool is_empty = rmdir(instance.MountsDir().c_str()) == 0 || errno == ENOENT;
+  if (is_empty) rmdir(instance.RunDir().c_str());
 }
 
 Result<std::vector<MountRecord>> LiveMounts(const Instance& instance) {
-  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  ASSIGN_OR_RETURN(const std::vector<OwnMount> mounts, ListMounts(instance));
   std::vector<MountRecord> live;
-  for (MountRecord& record : ListMountRecords(instance)) {
-    if (record.IsAlive(table)) {
-      live.push_back(std::move(record));
-    } else {
-      RemoveMountRecord(instance, record.mount_point);
+  for (const OwnMount& mount : mounts) {
+    if (mount.state == MountState::kMounting || mount.state == MountState::kMounted) {
+      live.push_back(mount.record);
     }
   }
   return live;

@@ -50,8 +50,8 @@ cachecore::Result<bool> EnsureRunning(const Instance& instance, const Settings& 
                                       const Deadline& deadline);
 // Whether something else, such as systemd, runs it: neither a supervisor of ours nor its orphans.
 bool IsRunElsewhere(const Instance& instance);
-// Ends every process of the instance and removes its run directory; EBUSY when it IsRunElsewhere.
-// REQUIRES: no mounts.
+// Ends every process of the instance and removes its run directory.  EBUSY, and nothing is touched,
+// when it IsRunElsewhere or anything uses a file system of it.
 cachecore::Status StopInstance(const Instance& instance);
 // Ends the FUSE connection, so that nothing waits for it any more, and takes away all that is
 // mounted from it, and its records.  Returns the mount points.  REQUIRES: its daemon is gone, or is
@@ -63,7 +63,7 @@ void DetachLostMounts(const Instance& instance);
 void DetachDeadMounts(const Instance& instance);
 // Removes what a life leaves in the run directory.  REQUIRES: nothing of the instance runs.
 void ClearRunDirectory(const Instance& instance);
-// Records of mounts that exist or are just being made; removes the stale ones.
+// What is mounted or just being made, recorded or not.  Needs no lock.
 cachecore::Result<std::vector<MountRecord>> LiveMounts(const Instance& instance);
 
 // The last line of `log` from `offset` on that tells of an error, or the last of any kind; without

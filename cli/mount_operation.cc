@@ -17,6 +17,7 @@
 #include "cli/lock_file.h"
 #include "cli/mount_point.h"
 #include "cli/object_lease.h"
+#include "cli/own_mounts.h"
 #include "cli/process.h"
 
 namespace cli {
@@ -122,13 +123,68 @@ Status MountOperation::Claim() {
   record_.claimed_by = getpid();
   record_.claimer_started = ProcessStart(getpid()).value_or(0);
   record_.since_unix_s = std::time(nullptr);
-  // The check has found a record that is in the way to be stale, whosever it is.
-  while (const auto stale = FindRecord(instance().root(), record_.mount_point)) {
-    RemoveMountRecord(stale->instance, record_.mount_point);
+  if (ClearMountPoint(table)) {
+    // What was opened is the root of the mount that is gone.
+    ASSIGN_OR_RETURN(const std::vector<MountEntry> now, ReadMountTable());
+    ASSIGN_OR_RETURN(point_, CheckMountPoint(instance().root(), request_.mount_point, now));
   }
   RETURN_IF_ERROR(ClaimMountPoint(instance(), record_));
   claimed_ = true;
   return {};
+}
+
+// The check has found what is here to be dead or stale, whosever it is.
+bool MountOperation::ClearMountPoint(const std::vector<MountEntry>& table) const {
+  const std::string& point = record_.mount_point;
+  bool has_detached = false;
+  if (const std::optional<OwnedMount> dead = FindOwned(instance().root(), point, table)) {
+    const bool is_at_point = dead->mount.is_here && dead->mount.entry.mount_point == point;
+    has_detached = is_at_point && Detach(dead->mount.entry);
+    if (has_detached) {
+      std::cerr << "holdfast: " << point << " had lost its daemons and is mounted anew\n";
+    }
+  }
+  for (const Instance& other : Instance::List(instance().root())) {
+    std::optional<MountRecord> record = ReadMountRecord(MountRecordFile(other, point));
+    if (!record || record->mount_point != point) continue;
+    const OwnMount mount = LookUp(other, *record, table);
+    RemoveMountRecord(other, point);
+    if (mount.state != MountState::kMounted || mount.entry.mount_point == point) continue;
+    record->mount_point = mount.entry.mount_point;  // It was moved away.
+    (void)UpdateMountRecord(other, *record).ok();
+  }
+  return has_detached;
+}
+
+std::string MountOperation::SourceText() const {
+  return JsonText(request_.source.ToJson()) + "\n";
+}
+
+// The mount points, but ours, of what uses the same source.
+std::set<std::string> MountOperation::OthersOfSource() const {
+  std::set<std::string> points;
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  for (const MountRecord& record : ListMountRecords(instance())) {
+    if (record.volume != record_.volume || record.mount_point == record_.mount_point) continue;
+    if (!table.ok() || LookUp(instance(), record, *table).state != MountState::kGone) {
+      points.insert(record.mount_point);
+    }
+  }
+  return points;
+}
+
+std::string MountOperation::AnyOtherOfSource() const {
+  const std::vector<std::string> files = ListMountRecordFiles(instance());
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  for (const std::string& file : files) {
+    const std::optional<MountRecord> record = ReadMountRecord(file);
+    if (!record || record->volume != record_.volume) continue;
+    if (record->mount_point == record_.mount_point) continue;
+    const MountState state =
+        table.ok() ? LookUp(instance(), *record, *table).state : MountState::kMounted;
+    if (state == MountState::kMounting || state == MountState::kMounted) return record->mount_point;
+  }
+  return "";
 }
 
 Status MountOperation::WriteSource() {
@@ -139,11 +195,27 @@ Status MountOperation::WriteSource() {
     ASSIGN_OR_RETURN(const bool may_replace, MayReplace(*before));
     if (!may_replace) return {};
     source_before_ = *before;
+    others_before_ = OthersOfSource();
   }
-  RETURN_IF_ERROR(
-      WriteFileAtomically(path, JsonText(request_.source.ToJson()) + "\n", kSourceMode));
   wrote_source_ = true;
-  return {};
+  return WriteFileAtomically(path, SourceText(), kSourceMode);
+}
+
+// The source goes back to what it was, unless another mount has taken it up meanwhile.
+void MountOperation::UndoSource() const {
+  const std::string path = instance().SourceFile(record_.volume);
+  const std::string text = SourceText();
+  const Result<std::string> now = ReadFile(path);
+  if (!now.ok() || *now != text || source_before_ == text) return;
+  const std::set<std::string> others = OthersOfSource();
+  const bool is_taken_up = !std::includes(others_before_.begin(), others_before_.end(),
+                                          others.begin(), others.end());
+  if (is_taken_up) return;
+  if (source_before_) {
+    (void)WriteFileAtomically(path, *source_before_, kSourceMode).ok();
+  } else {
+    unlink(path.c_str());
+  }
 }
 
 Result<bool> MountOperation::MayReplace(const std::string& before) const {
@@ -195,13 +267,7 @@ Result<json> MountOperation::AskForObject(bool replace_stale) {
 
 Status MountOperation::Acquire() {
   // An image that has changed at its origin is taken anew, unless somebody still reads the old one.
-  std::string other_mount;
-  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts, LiveMounts(instance()));
-  for (const MountRecord& mount : mounts) {
-    if (mount.volume == record_.volume && mount.mount_point != record_.mount_point) {
-      other_mount = mount.mount_point;
-    }
-  }
+  const std::string other_mount = AnyOtherOfSource();
   Result<json> answer = AskForObject(other_mount.empty());
   if (!answer.ok()) {
     const std::string& why = answer.status().message();
@@ -276,6 +342,19 @@ Status MountOperation::Mount() {
   record_.mounted = true;
   RETURN_IF_ERROR(KeepObject(instance(), record_).WithContext("cannot mount " + url));
   record_.since_unix_s = std::time(nullptr);
+  return KeepRecord();
+}
+
+Status MountOperation::KeepRecord() {
+  ASSIGN_OR_RETURN(record_.mount_id, MountIdOf(mount_->mount.get()));
+  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance()));
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  const MountEntry* entry = FindMountById(table, record_.mount_id);
+  if (entry == nullptr) {
+    return Status(ESTALE, record_.mount_point + " was unmounted before it was ready");
+  }
+  record_.superblock = entry->device;
+  record_.fuse_device = FuseDevice(instance(), table);
   return UpdateMountRecord(instance(), record_);
 }
 
@@ -299,15 +378,14 @@ void MountOperation::Undo() {
   const StopSignalsIgnored until_undone;
   const Result<UniqueFd> lock = LockInstance(instance());
   if (mount_) DetachMount(*mount_);
-  if (wrote_source_) {
-    const std::string path = instance().SourceFile(record_.volume);
-    if (source_before_) {
-      (void)WriteFileAtomically(path, *source_before_, kSourceMode).ok();
-    } else {
-      unlink(path.c_str());
-    }
+  mount_.reset();  // Its descriptor would hold the file system.
+  if (wrote_source_) UndoSource();
+  const std::string file = MountRecordFile(instance(), record_.mount_point);
+  const std::optional<MountRecord> ours = ReadMountRecord(file);
+  if (ours && ours->claimed_by == record_.claimed_by &&
+      ours->claimer_started == record_.claimer_started) {
+    RemoveMountRecord(instance(), record_.mount_point);
   }
-  RemoveMountRecord(instance(), record_.mount_point);
   const Result<std::vector<MountRecord>> others = LiveMounts(instance());
   if (others.ok()) ReleaseObject(instance(), record_, *others);
   if (started_instance_ && others.ok() && others->empty()) {

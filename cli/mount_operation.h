@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "cachecore/status.h"
@@ -57,13 +58,21 @@ class MountOperation {
   // Says so when keys that were meant for a new instance meet one that runs.
   void WarnOfUnusedEnvironment() const;
   cachecore::Status Claim();
+  // Whether a dead mount was there.
+  bool ClearMountPoint(const std::vector<MountEntry>& table) const;
+  std::string SourceText() const;
+  std::set<std::string> OthersOfSource() const;
+  // One of them that is alive, or "".
+  std::string AnyOtherOfSource() const;
   cachecore::Status WriteSource();
   // Whether the source file is to be written although it may be another mount's.
   cachecore::Result<bool> MayReplace(const std::string& before) const;
+  void UndoSource() const;
   cachecore::Status Acquire();
   // Asks the daemon for the object, again while another try may go better.
   cachecore::Result<nlohmann::json> AskForObject(bool replace_stale);
   cachecore::Status Mount();
+  cachecore::Status KeepRecord();
   // What the kernel meant by refusing an image that begins with `head`.
   cachecore::Status ExplainRefusal(const cachecore::Status& why, ImageKind kind,
                                    const std::string& head) const;
@@ -82,6 +91,7 @@ class MountOperation {
   bool claimed_ = false;
   bool started_instance_ = false;
   bool wrote_source_ = false;
+  std::set<std::string> others_before_;  // Mount points of the source when it was rewritten.
   std::optional<std::string> source_before_;  // The source file's contents before ours.
 };
 

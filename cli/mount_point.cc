@@ -8,6 +8,7 @@
 #include <climits>
 
 #include "cli/files.h"
+#include "cli/fuse_release.h"
 
 namespace cli {
 namespace {
@@ -16,26 +17,10 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
-constexpr size_t kHoldersShownMax = 5;
-
 std::string LinkTarget(const std::string& path) {
   char target[PATH_MAX];
   const ssize_t length = readlink(path.c_str(), target, sizeof target);
   return length > 0 ? std::string(target, static_cast<size_t>(length)) : "";
-}
-
-bool IsAtOrBelow(const std::string& path, const std::string& directory) {
-  return path == directory || path.starts_with(directory + "/");
-}
-
-bool ProcessHolds(const std::string& process, const std::string& mount_point) {
-  for (const char* link : {"/cwd", "/root", "/exe"}) {
-    if (IsAtOrBelow(LinkTarget(process + link), mount_point)) return true;
-  }
-  for (const std::string& fd : ListDirectory(process + "/fd")) {
-    if (IsAtOrBelow(LinkTarget(process + "/fd/" + fd), mount_point)) return true;
-  }
-  return false;
 }
 
 // As the kernel writes it now; "" when it can't be reached any more.
@@ -74,13 +59,19 @@ Result<MountPoint> OpenMountPoint(const std::string& path) {
 
 }  // namespace
 
-std::optional<OwnedRecord> FindRecord(const std::string& root, const std::string& mount_point) {
+std::optional<OwnedMount> FindOwned(const std::string& root, const std::string& path,
+                                    const std::vector<MountEntry>& table) {
+  std::optional<OwnedMount> recorded;
   for (const Instance& instance : Instance::List(root)) {
-    for (MountRecord& record : ListMountRecords(instance)) {
-      if (record.mount_point == mount_point) return OwnedRecord{instance, std::move(record)};
+    if (std::optional<OwnMount> mount = FindOwnMount(instance, path, table)) {
+      return OwnedMount{instance, std::move(*mount)};
     }
+    const std::optional<MountRecord> record = ReadMountRecord(MountRecordFile(instance, path));
+    if (!record || record->mount_point != path) continue;
+    OwnMount mount = LookUp(instance, *record, table);
+    if (!recorded || mount.state != MountState::kGone) recorded = {instance, std::move(mount)};
   }
-  return std::nullopt;
+  return recorded;
 }
 
 bool MountPoint::IsInPlace() const { return PathOf(directory) == path; }
@@ -89,34 +80,30 @@ Result<MountPoint> CheckMountPoint(const std::string& root, const std::string& p
                                    const std::vector<MountEntry>& table) {
   ASSIGN_OR_RETURN(MountPoint point, OpenMountPoint(path));
   const std::string& mount_point = point.path;
-  const std::optional<OwnedRecord> owned = FindRecord(root, mount_point);
-  if (owned && owned->record.IsAlive(table)) {
+  const std::optional<OwnedMount> owned = FindOwned(root, mount_point, table);
+  const MountState state = owned ? owned->mount.state : MountState::kGone;
+  const MountEntry* entry = FindMount(table, mount_point);
+  const bool is_there = owned && entry != nullptr && entry->id == owned->mount.entry.id;
+  const bool is_dead =
+      is_there && (state == MountState::kDead || IsConnectionDead(owned->instance));
+  if (is_dead) return point;
+  if (state == MountState::kMounting || (state == MountState::kMounted && is_there)) {
+    const MountRecord& record = owned->mount.record;
     return Status(EBUSY, "mount point " + mount_point + " already " +
-                             (owned->record.mounted ? "shows " : "is being mounted with ") +
-                             owned->record.url + "; unmount it first: holdfast umount " +
-                             mount_point);
+                             (record.mounted ? "shows " : "is being mounted with ") +
+                             (record.url.empty() ? record.device : record.url) +
+                             "; unmount it first: holdfast umount " + mount_point);
   }
-  if (const MountEntry* entry = FindMount(table, mount_point)) {
+  if (entry != nullptr) {
     return Status(EBUSY, "mount point " + mount_point + " is busy: " + entry->type + " from " +
                              entry->source + " is mounted there; use another directory or umount " +
                              mount_point);
   }
-  return point;
-}
-
-std::string DescribeHolders(const std::string& mount_point) {
-  std::string text;
-  size_t found = 0;
-  for (const std::string& pid : ListDirectory("/proc")) {
-    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
-    const std::string process = "/proc/" + pid;
-    if (!ProcessHolds(process, mount_point)) continue;
-    if (++found > kHoldersShownMax) return text + ", ...";
-    const Result<std::string> comm = ReadFile(process + "/comm");
-    const std::string name = comm.ok() ? comm->substr(0, comm->find('\n')) : "process";
-    text += (text.empty() ? "held by " : ", ") + name + " (" + pid + ")";
+  if (state == MountState::kMounted && owned->mount.entry.mount_point == mount_point) {
+    return Status(EBUSY, "mount point " + mount_point + " shows " + owned->mount.record.url +
+                             " in another mount namespace; unmount it there first");
   }
-  return text;
+  return point;
 }
 
 }  // namespace cli

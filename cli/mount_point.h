@@ -13,18 +13,19 @@
 #include "cachecore/status.h"
 #include "cachecore/unique_fd.h"
 #include "cli/instance.h"
-#include "cli/mount_record.h"
 #include "cli/mount_table.h"
+#include "cli/own_mounts.h"
 
 namespace cli {
 
-struct OwnedRecord {
+struct OwnedMount {
   Instance instance;
-  MountRecord record;
+  OwnMount mount;
 };
 
-// The record of a mount point among all instances beneath `root`.
-std::optional<OwnedRecord> FindRecord(const std::string& root, const std::string& mount_point);
+// Among all instances beneath `root` what is mounted at `path`, or is recorded for it.
+std::optional<OwnedMount> FindOwned(const std::string& root, const std::string& path,
+                                    const std::vector<MountEntry>& table);
 
 // A mount point: the directory that its path led to once, and that directory's real path.
 struct MountPoint {
@@ -38,9 +39,6 @@ struct MountPoint {
 // Opens it, once nothing speaks against mounting there.
 cachecore::Result<MountPoint> CheckMountPoint(const std::string& root, const std::string& path,
                                                const std::vector<MountEntry>& table);
-
-// "held by bash (12), vim (34)" for a mount that is busy, or "" when nobody is found.
-std::string DescribeHolders(const std::string& mount_point);
 
 }  // namespace cli
 

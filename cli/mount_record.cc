@@ -9,7 +9,6 @@
 #include <cstdio>
 
 #include "cli/files.h"
-#include "cli/process.h"
 
 namespace cli {
 namespace {
@@ -56,7 +55,10 @@ json MountRecord::ToJson() const {
           {"device", device},
           {"pid", claimed_by},
           {"pid_started", claimer_started},
-          {"time", since_unix_s}};
+          {"time", since_unix_s},
+          {"mount_id", mount_id},
+          {"superblock", superblock},
+          {"fuse_device", fuse_device}};
 }
 
 MountRecord MountRecord::FromJson(const json& value) {
@@ -72,12 +74,10 @@ MountRecord MountRecord::FromJson(const json& value) {
   record.claimed_by = static_cast<pid_t>(JsonInt(value, "pid"));
   record.claimer_started = static_cast<uint64_t>(JsonInt(value, "pid_started"));
   record.since_unix_s = JsonInt(value, "time");
+  record.mount_id = static_cast<int>(JsonInt(value, "mount_id"));
+  record.superblock = JsonString(value, "superblock");
+  record.fuse_device = JsonString(value, "fuse_device");
   return record;
-}
-
-bool MountRecord::IsAlive(const std::vector<MountEntry>& table) const {
-  if (mounted) return FindMount(table, mount_point) != nullptr;
-  return claimed_by > 0 && ProcessStart(claimed_by) == claimer_started;
 }
 
 std::string MountRecordFile(const Instance& instance, const std::string& mount_point) {
@@ -101,13 +101,33 @@ void RemoveMountRecord(const Instance& instance, const std::string& mount_point)
   unlink(MountRecordFile(instance, mount_point).c_str());
 }
 
+void RemoveMountRecord(const Instance& instance, const MountRecord& record) {
+  if (record.file.empty()) return RemoveMountRecord(instance, record.mount_point);
+  unlink(record.file.c_str());
+}
+
+std::vector<std::string> ListMountRecordFiles(const Instance& instance) {
+  std::vector<std::string> files;
+  for (const std::string& name : ListDirectory(instance.MountsDir())) {
+    if (name.ends_with(".json")) files.push_back(instance.MountsDir() + "/" + name);
+  }
+  return files;
+}
+
+std::optional<MountRecord> ReadMountRecord(const std::string& file) {
+  const Result<json> value = ReadJsonFile(file);
+  if (!value.ok() || JsonString(*value, "mount_point").empty()) return std::nullopt;
+  MountRecord record = MountRecord::FromJson(*value);
+  record.file = file;
+  return record;
+}
+
 std::vector<MountRecord> ListMountRecords(const Instance& instance) {
   std::vector<MountRecord> records;
-  for (const std::string& name : ListDirectory(instance.MountsDir())) {
-    if (!name.ends_with(".json")) continue;
-    const Result<json> value = ReadJsonFile(instance.MountsDir() + "/" + name);
-    if (!value.ok() || JsonString(*value, "mount_point").empty()) continue;
-    records.push_back(MountRecord::FromJson(*value));
+  for (const std::string& file : ListMountRecordFiles(instance)) {
+    if (std::optional<MountRecord> record = ReadMountRecord(file)) {
+      records.push_back(std::move(*record));
+    }
   }
   std::sort(records.begin(), records.end(),
             [](const auto& a, const auto& b) { return a.mount_point < b.mount_point; });

@@ -3,11 +3,10 @@
 // Model    A record is written with state "mounting" by the process that is about to mount; that
 // file
 //          is its claim to the mount point.  It becomes "mounted" when the mount is usable and goes
-//          with the mount.  A claim whose process is gone and a record whose mount is gone are
-//          stale.
+//          with the mount.  What has become of it says cli/own_mounts.h.
 // Errors   every Status names the file.
 // Threads  immutable value; two processes claiming one mount point: one gets EEXIST.
-// Crash    written whole or not at all; a stale one is taken away by whoever meets it.
+// Crash    written whole or not at all; a stale one goes with the next mount, umount or stop.
 
 #ifndef CLI_MOUNT_RECORD_H_
 #define CLI_MOUNT_RECORD_H_
@@ -16,12 +15,12 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cachecore/status.h"
 #include "cli/instance.h"
-#include "cli/mount_table.h"
 
 namespace cli {
 
@@ -37,18 +36,28 @@ struct MountRecord {
   pid_t claimed_by = 0;  // Who is mounting, since when: another process may get the same number.
   uint64_t claimer_started = 0;  // ProcessStart.
   int64_t since_unix_s = 0;
+  // What the mount is known by while it lasts; 0 and "" in records of earlier versions.
+  int mount_id = 0;
+  std::string superblock;   // "MAJOR:MINOR" of the file system that is mounted.
+  std::string fuse_device;  // The same of the FUSE mount that it shows or is on.
+  std::string file = "";    // What it was read from; not in the file itself.
 
   nlohmann::json ToJson() const;
   static MountRecord FromJson(const nlohmann::json& value);
-  // False once the claiming process is gone, or the mount is not in `table`.
-  bool IsAlive(const std::vector<MountEntry>& table) const;
 };
 
 std::string MountRecordFile(const Instance& instance, const std::string& mount_point);
-// EEXIST when the point has a record in this instance.  REQUIRES: LockInstance.
+// REQUIRES, for each of the next three: LockInstance.
+//
+// EEXIST when the point has a record in this instance.
 cachecore::Status ClaimMountPoint(const Instance& instance, const MountRecord& record);
 cachecore::Status UpdateMountRecord(const Instance& instance, const MountRecord& record);
 void RemoveMountRecord(const Instance& instance, const std::string& mount_point);
+void RemoveMountRecord(const Instance& instance, const MountRecord& record);
+// The files that may be records.
+std::vector<std::string> ListMountRecordFiles(const Instance& instance);
+// Nothing when the file is no record, or gone.
+std::optional<MountRecord> ReadMountRecord(const std::string& file);
 // By mount point; files that are no records are passed over.
 std::vector<MountRecord> ListMountRecords(const Instance& instance);
 

@@ -15,8 +15,8 @@
 #include "cli/files.h"
 #include "cli/image_reference.h"
 #include "cli/lock_file.h"
-#include "cli/mount_point.h"
 #include "cli/mount_table.h"
+#include "cli/own_mounts.h"
 #include "cli/resolved_image.h"
 #include "cli/rootfs_image.h"
 
@@ -89,7 +89,8 @@ Status UnmountIfMounted(const std::string& path) {
     if (FindMount(table, path) == nullptr) return {};
     if (umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) continue;
     const int error = errno;
-    const std::string holders = error == EBUSY ? DescribeHolders(path) : "";
+    const MountEntry* busy = error == EBUSY ? FindMount(table, path) : nullptr;
+    const std::string holders = busy != nullptr ? DescribeHolders({busy->device}) : "";
     if (error == EBUSY) {
       return Status(EBUSY, path + " is busy" + (holders.empty() ? "" : ", " + holders) +
                                "; end its users first");
@@ -210,12 +211,20 @@ Status MountOverlay(const Instance& instance, const RootfsRecord& record) {
   return Status::FromErrno(error, "mount the overlay on " + point);
 }
 
-Status MountHeld(const Instance& instance, const RootfsRecord& record, const Deadline& deadline) {
-  RETURN_IF_ERROR(MountSharedImage(instance, record, deadline));
+Status MountHeld(const Instance& instance, RootfsRecord* record, const Deadline& deadline) {
+  RETURN_IF_ERROR(MountSharedImage(instance, *record, deadline));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
-  if (FindMount(table, OverlayPoint(instance, record.name)) != nullptr) return {};
-  RETURN_IF_ERROR(MakeUpper(record, ImageMountPoint(instance, record.erofs_digest)));
-  return MountOverlay(instance, record);
+  const std::string point = OverlayPoint(instance, record->name);
+  const std::string fuse_device = FuseDevice(instance, table);
+  if (FindMount(table, point) != nullptr) {
+    if (record->fuse_device.empty() || record->fuse_device == fuse_device) return {};
+    // Its image was on an earlier FUSE connection, which nothing serves any more.
+    RETURN_IF_ERROR(UnmountIfMounted(point));
+  }
+  RETURN_IF_ERROR(MakeUpper(*record, ImageMountPoint(instance, record->erofs_digest)));
+  RETURN_IF_ERROR(MountOverlay(instance, *record));
+  record->fuse_device = fuse_device;
+  return WriteRootfsRecord(instance, *record);
 }
 
 Result<RootfsRecord> RecordFor(const RootfsRequest& request, const ImageReference& reference,
@@ -298,7 +307,7 @@ Result<HeldRootfs> Hold(const Instance& instance, const std::string& name,
 Status Fill(const RootfsRequest& request, RootfsRecord record, const ResolvedImage& image,
             const Deadline& deadline) {
   const Instance& instance = request.instance;
-  RETURN_IF_ERROR(MountHeld(instance, record, deadline));
+  RETURN_IF_ERROR(MountHeld(instance, &record, deadline));
   RETURN_IF_ERROR(WriteBundle(RootfsBundle(instance, record.name), record.name, image.config,
                               request.bundle, deadline.Remaining()));
   record.ready = true;
@@ -331,8 +340,8 @@ Status MountRootfs(const Instance& instance, const std::string& name,
                    std::chrono::milliseconds timeout) {
   RETURN_IF_ERROR(CheckRootfsName(name));
   const Deadline deadline(timeout);
-  ASSIGN_OR_RETURN(const HeldRootfs rootfs, Hold(instance, name, deadline));
-  return MountHeld(instance, rootfs.record, deadline);
+  ASSIGN_OR_RETURN(HeldRootfs rootfs, Hold(instance, name, deadline));
+  return MountHeld(instance, &rootfs.record, deadline);
 }
 
 Status RemoveRootfs(const Instance& instance, const std::string& name, bool force) {

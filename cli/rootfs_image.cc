@@ -13,9 +13,11 @@
 #include "cachecore/unique_fd.h"
 #include "cli/deadline.h"
 #include "cli/files.h"
+#include "cli/fuse_release.h"
 #include "cli/instance_control.h"
 #include "cli/mount_record.h"
 #include "cli/mount_table.h"
+#include "cli/own_mounts.h"
 #include "cli/process.h"
 
 namespace cli {
@@ -65,8 +67,13 @@ void DetachStrays(const Instance& instance, const std::vector<std::string>& know
   for (const MountEntry& entry : *table) {
     if (!entry.mount_point.starts_with(ImagesDirectory(instance) + "/")) continue;
     if (std::find(known.begin(), known.end(), entry.mount_point) != known.end()) continue;
-    umount2(entry.mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+    if (entry.type == "erofs" || IsHoldfastFuse(entry)) (void)Detach(entry);
   }
+}
+
+// Whether the mount itself is in use: the kernel answers this question without unmounting.
+bool IsBusy(const std::string& mount_point) {
+  return umount2(mount_point.c_str(), MNT_EXPIRE | UMOUNT_NOFOLLOW) != 0 && errno == EBUSY;
 }
 
 using IsWanted = std::function<bool(const std::string& mount_point)>;
@@ -96,7 +103,7 @@ Status MountLocked(const Instance& instance, const RootfsRecord& record, const s
                    ImageMounts(
                        instance, [&point](const std::string& one) { return one == point; },
                        deadline));
-  if (!mounts.empty() && AnswersPing(instance)) return {};
+  if (!mounts.empty() && AnswersPing(instance) && !IsConnectionDead(instance)) return {};
   RETURN_IF_ERROR(MakeImagesDirectory(instance));
   RETURN_IF_ERROR(MakeDirectories(point, 0755));
   std::vector<std::string> command = CommandFor("mount", instance);
@@ -150,6 +157,9 @@ Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>
   for (const MountRecord& mount : mounts) {
     known.push_back(mount.mount_point);
     std::vector<std::string> command = CommandFor("umount", instance);
+    // A copy that another mount namespace got is no user that it could wait for: the file system
+    // and the instance stay for it.  One that is used here is refused.
+    if (!IsBusy(mount.mount_point)) command.push_back("--lazy");
     command.push_back(mount.mount_point);
     Status status = RunHoldfast(command, kUmountCommandTimeout);
     if (first.ok()) first = std::move(status);

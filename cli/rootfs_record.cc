@@ -34,7 +34,8 @@ json RootfsRecord::ToJson() const {
           {"tmpfs", tmpfs},
           {"own_upper", own_upper},
           {"goes_with_run", goes_with_run},
-          {"time", since_unix_s}};
+          {"time", since_unix_s},
+          {"fuse_device", fuse_device}};
 }
 
 RootfsRecord RootfsRecord::FromJson(const json& value) {
@@ -50,6 +51,7 @@ RootfsRecord RootfsRecord::FromJson(const json& value) {
   record.goes_with_run = JsonBool(value, "goes_with_run");
   record.ready = JsonString(value, "state") == "ready";
   record.since_unix_s = JsonInt(value, "time");
+  record.fuse_device = JsonString(value, "fuse_device");
   return record;
 }
 

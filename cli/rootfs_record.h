@@ -34,6 +34,7 @@ struct RootfsRecord {
   bool goes_with_run = false;            // Made by `holdfast run`.
   bool ready = false;
   int64_t since_unix_s = 0;
+  std::string fuse_device;  // Of the FUSE mount that its overlay is on; "" when that isn't known.
 
   nlohmann::json ToJson() const;
   static RootfsRecord FromJson(const nlohmann::json& value);

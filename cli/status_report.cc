@@ -5,6 +5,8 @@
 #include "cli/control_client.h"
 #include "cli/files.h"
 #include "cli/instance_control.h"
+#include "cli/instance_processes.h"
+#include "cli/own_mounts.h"
 #include "cli/process.h"
 #include "cli/systemd_unit.h"
 
@@ -32,6 +34,12 @@ StatusReport GatherStatus(const Instance& instance) {
   if (report.supervisor_pid == 0 && SystemdRuns(instance)) {
     report.systemd_unit = DaemonUnit(instance);
   }
+  // Its files may be gone while it lives.
+  if (report.supervisor_pid == 0 && report.systemd_unit.empty() && !AnswersPing(instance)) {
+    for (const InstanceProcess& process : FindInstanceProcesses(instance)) {
+      if (report.supervisor_pid == 0) report.supervisor_pid = process.pid;
+    }
+  }
   report.supervise = ReadSuperviseStatus(instance);
   report.daemon = json::object();
   Result<json> daemon =
@@ -41,9 +49,12 @@ StatusReport GatherStatus(const Instance& instance) {
   } else {
     report.daemon_error = daemon.status().message();
   }
-  const Result<std::vector<MountEntry>> table = ReadMountTable();
-  for (const MountRecord& record : ListMountRecords(instance)) {
-    report.mounts.push_back({record, table.ok() && record.IsAlive(*table)});
+  const Result<std::vector<OwnMount>> mounts = ListMounts(instance);
+  for (const OwnMount& mount : mounts.ok() ? *mounts : std::vector<OwnMount>()) {
+    const bool is_alive =
+        mount.state == MountState::kMounted || mount.state == MountState::kMounting;
+    report.mounts.push_back({mount.record, is_alive});
+    if (mount.is_here) report.mounts.back().record.mount_point = mount.entry.mount_point;
   }
   return report;
 }

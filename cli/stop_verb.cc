@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "cli/instance_control.h"
+#include "cli/instance_processes.h"
 
 namespace cli {
 namespace {
@@ -18,7 +19,9 @@ using cachecore::UniqueFd;
 Status Stop(const Instance& instance) {
   RETURN_IF_ERROR(RequireRoot("stopping an instance"));
   struct stat info;
-  if (stat(instance.RunDir().c_str(), &info) != 0) return {};  // Not running: nothing to do.
+  if (stat(instance.RunDir().c_str(), &info) != 0 && FindInstanceProcesses(instance).empty()) {
+    return {};  // Not running: nothing to do.
+  }
   ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance));
   ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts, LiveMounts(instance));
   if (mounts.empty()) return StopInstance(instance);

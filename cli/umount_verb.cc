@@ -11,10 +11,10 @@
 #include "cli/bounded_call.h"
 #include "cli/command.h"
 #include "cli/forced_umount.h"
-#include "cli/image_mount.h"
 #include "cli/instance_control.h"
 #include "cli/mount_point.h"
 #include "cli/object_lease.h"
+#include "cli/own_mounts.h"
 
 namespace cli {
 namespace {
@@ -37,11 +37,16 @@ constexpr std::chrono::milliseconds kRealPathTimeout{1000};
 constexpr std::chrono::milliseconds kForcedLockTimeout{500};
 
 // The real path is asked last: realpath(3) may wait on, or fail at, a file system that is dead.
-std::optional<OwnedRecord> FindByPath(const std::string& root, const std::string& path) {
-  std::optional<OwnedRecord> owned = FindRecord(root, path);
+// Sets `*found_at` to the path that led to it.
+std::optional<OwnedMount> FindByPath(const std::string& root, const std::string& path,
+                                     std::string* found_at) {
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  if (!table.ok()) return std::nullopt;
+  *found_at = path;
+  std::optional<OwnedMount> owned = FindOwned(root, path, *table);
   if (owned) return owned;
   const Result<std::string> outside = PathWithoutEntering(path);
-  if (outside.ok()) owned = FindRecord(root, *outside);
+  if (outside.ok()) owned = FindOwned(root, *found_at = *outside, *table);
   if (owned) return owned;
   const auto real_path = [&path]() -> Result<std::string> {
     const std::unique_ptr<char, void (*)(void*)> real(realpath(path.c_str(), nullptr), std::free);
@@ -49,7 +54,8 @@ std::optional<OwnedRecord> FindByPath(const std::string& root, const std::string
     return std::string(real.get());
   };
   const Result<std::string> real = CallInChild(real_path, Deadline(kRealPathTimeout));
-  return real.ok() ? FindRecord(root, *real) : std::nullopt;
+  if (!real.ok()) return std::nullopt;
+  return FindOwned(root, *found_at = *real, *table);
 }
 
 Status NotOurs(const UmountOptions& options) {
@@ -67,53 +73,72 @@ Status NotOurs(const UmountOptions& options) {
                             " (holdfast status lists the mounts)");
 }
 
-// Takes the mount away; *still_used tells of a lazy one that others hold.
-Status Unmount(const MountRecord& record, bool lazy, bool* still_used) {
-  const char* path = record.mount_point.c_str();
-  if (umount2(path, UMOUNT_NOFOLLOW) == 0) return {};
-  if (errno != EBUSY) return Status::FromErrno(errno, "unmount " + record.mount_point);
-  const std::string holders = DescribeHolders(record.mount_point);
+// A mount that something else uses is not the user's to end without a word.
+Status Unmount(const Instance& instance, const OwnMount& mount, bool lazy) {
+  const std::string& path = mount.entry.mount_point;
+  const bool is_alive = mount.state == MountState::kMounted;
+  const std::string others = lazy || !is_alive ? "" : DescribeOtherUsers(instance, mount);
+  if (!others.empty()) {
+    return Status(EBUSY, path + " is still in use: " + others +
+                             "; end that first, or detach it here with --lazy, which leaves its "
+                             "file system to the last of its users");
+  }
+  if (umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) return {};
+  if (errno != EBUSY) return Status::FromErrno(errno, "unmount " + path);
   if (!lazy) {
-    return Status(EBUSY, record.mount_point + " is busy" + (holders.empty() ? "" : ", " + holders) +
+    const std::string holders = DescribeHolders({mount.entry.device});
+    return Status(EBUSY, path + " is busy" + (holders.empty() ? "" : ", " + holders) +
                              "; end its users, or detach it at once with --lazy");
   }
-  if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) != 0) {
-    return Status::FromErrno(errno, "detach " + record.mount_point);
+  if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return {};
+  return Status::FromErrno(errno, "detach " + path);
+}
+
+// Why the mount can't be unmounted at `path`, the one that was found for it.
+Status CheckReachable(const OwnMount& mount, const std::string& path) {
+  if (mount.state == MountState::kMounting) {
+    return Status(EBUSY, path + " is being mounted by process " +
+                             std::to_string(mount.record.claimed_by) + "; wait for it or end it");
   }
-  *still_used = true;
+  if (mount.state == MountState::kGone) return {};
+  if (!mount.is_here) {
+    return Status(EBUSY, path + " is mounted in another mount namespace only, on " +
+                             mount.entry.mount_point + "; unmount it there");
+  }
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  const MountEntry* top = FindMount(table, mount.entry.mount_point);
+  if (top != nullptr && top->id != mount.entry.id) {
+    return Status(EBUSY, top->type + " from " + top->source + " is mounted over " +
+                             mount.entry.mount_point + "; umount that first");
+  }
+  if (mount.record.mount_point == path && mount.entry.mount_point != path) {
+    return Status(EINVAL, path + " has moved; it is mounted on " + mount.entry.mount_point +
+                              " now: holdfast umount " + mount.entry.mount_point);
+  }
   return {};
 }
 
-Status RunUmountLocked(const UmountOptions& options, const OwnedRecord& owned) {
+Status RunUmountLocked(const UmountOptions& options, const OwnedMount& owned,
+                       const std::string& path) {
   const Instance& instance = owned.instance;
-  const MountRecord& record = owned.record;
-  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
-  const MountEntry* entry = FindMount(table, record.mount_point);
-  bool still_used = false;
-  if (!record.mounted && record.IsAlive(table)) {
-    return Status(EBUSY, record.mount_point + " is being mounted by process " +
-                             std::to_string(record.claimed_by) + "; wait for it or end it");
-  }
-  if (entry == nullptr) {
+  const MountRecord& record = owned.mount.record;
+  RETURN_IF_ERROR(CheckReachable(owned.mount, path));
+  if (owned.mount.state == MountState::kGone) {
     std::cerr << "holdfast: " << record.mount_point << " was no longer mounted\n";
-  } else if (!IsOwnMount(*entry)) {
-    return Status(EBUSY, entry->type + " from " + entry->source + " is mounted over " +
-                             record.mount_point + "; umount that first");
   } else if (!options.force) {
-    RETURN_IF_ERROR(Unmount(record, options.lazy, &still_used));
+    RETURN_IF_ERROR(Unmount(instance, owned.mount, options.lazy));
   }
   if (options.force) return ForceUmount(owned);
-  RemoveMountRecord(instance, record.mount_point);
+  RemoveMountRecord(instance, record);
   ASSIGN_OR_RETURN(const std::vector<MountRecord> others, LiveMounts(instance));
   ReleaseObject(instance, record, others);
   if (options.keep || !others.empty() || IsRunElsewhere(instance)) return {};
-  if (still_used) {
-    std::cerr << "holdfast: " << record.mount_point << " is detached but still in use; instance "
-              << instance.name() << " goes on (holdfast stop --instance " << instance.name()
-              << " ends it)\n";
-    return {};
-  }
-  return StopInstance(instance);
+  const Status stopped = StopInstance(instance);
+  if (stopped.error() != EBUSY) return stopped;
+  std::cerr << "holdfast: " << record.mount_point << " is detached but still in use; instance "
+            << instance.name() << " goes on (holdfast stop --instance " << instance.name()
+            << " ends it after its last user): " << stopped.message() << "\n";
+  return {};
 }
 
 int RunUmount(const UmountOptions& options) {
@@ -122,7 +147,8 @@ int RunUmount(const UmountOptions& options) {
   if (!named.ok()) return Fail(named.status(), kExitUsage);
   const Status allowed = RequireRoot("unmounting");
   if (!allowed.ok()) return Fail(allowed);
-  const std::optional<OwnedRecord> found = FindByPath(options.root, options.mount_point);
+  std::string path;
+  const std::optional<OwnedMount> found = FindByPath(options.root, options.mount_point, &path);
   if (!found || (!options.instance.empty() && found->instance.name() != options.instance)) {
     return Fail(NotOurs(options));
   }
@@ -134,9 +160,11 @@ int RunUmount(const UmountOptions& options) {
     return Fail(lock.status());
   }
   // Somebody else may have unmounted it while we waited for the lock.
-  const std::optional<OwnedRecord> owned = FindRecord(options.root, found->record.mount_point);
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  if (!table.ok()) return Fail(table.status());
+  const std::optional<OwnedMount> owned = FindOwned(options.root, path, *table);
   if (!owned || owned->instance.name() != found->instance.name()) return Fail(NotOurs(options));
-  const Status status = RunUmountLocked(options, *owned);
+  const Status status = RunUmountLocked(options, *owned, path);
   return status.ok() ? kExitOk : Fail(status);
 }
 

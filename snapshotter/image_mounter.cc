@@ -14,7 +14,8 @@
 #include <optional>
 
 #include "cachecore/unique_fd.h"
-#include "snapshotter/mount_table.h"
+#include "cli/instance.h"
+#include "cli/own_mounts.h"
 
 namespace snapshotter {
 namespace {
@@ -81,8 +82,10 @@ std::string LastLine(std::string said) {
 }  // namespace
 
 Result<bool> HoldfastMounter::IsMounted(const std::string& path) {
-  ASSIGN_OR_RETURN(const MountTable table, MountTable::Read());
-  return table.HasMountAt(path);
+  ASSIGN_OR_RETURN(const cli::Instance instance,
+                   cli::Instance::Make(options_.root.empty() ? cli::DefaultRoot() : options_.root,
+                                       options_.instance.empty() ? "default" : options_.instance));
+  return cli::IsMountedAt(instance, path);
 }
 
 std::vector<std::string> HoldfastMounter::Command(const char* verb) const {

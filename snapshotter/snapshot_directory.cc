@@ -13,7 +13,7 @@
 #include <set>
 #include <system_error>
 
-#include "snapshotter/mount_table.h"
+#include "cli/mount_table.h"
 
 namespace snapshotter {
 namespace {
@@ -167,8 +167,12 @@ Status SnapshotDirectory::EraseRecord(uint64_t id) const {
 
 Status SnapshotDirectory::Remove(uint64_t id) const {
   const std::string path = PathOf(id);
-  ASSIGN_OR_RETURN(const MountTable table, MountTable::Read());
-  if (table.HasMountAtOrBelow(path)) return Status(EBUSY, "something is mounted in " + path);
+  ASSIGN_OR_RETURN(const std::vector<cli::MountEntry> table, cli::ReadMountTable());
+  for (const cli::MountEntry& entry : table) {
+    if (entry.mount_point == path || entry.mount_point.starts_with(path + "/")) {
+      return Status(EBUSY, entry.mount_point + " is mounted");
+    }
+  }
   std::error_code error;
   std::filesystem::remove_all(path, error);
   return error ? Status::FromErrno(error.value(), "remove " + path) : Status();

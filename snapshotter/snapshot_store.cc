@@ -179,7 +179,11 @@ Status SnapshotStore::Discard(uint64_t id, bool is_image) {
   const std::string path = directory_->FsPath(id);
   const Result<bool> is_mounted = is_image ? mounter_->IsMounted(path) : Result<bool>(false);
   if (!is_mounted.ok() || *is_mounted) status = mounter_->Unmount(path);
-  return status.ok() ? directory_->Remove(id) : status;
+  if (!status.ok()) return status;
+  status = directory_->Remove(id);
+  if (!is_image || status.error() != EBUSY) return status;
+  RETURN_IF_ERROR(mounter_->Unmount(path));  // It is mounted all the same, and dead.
+  return directory_->Remove(id);
 }
 
 Result<std::vector<MountSpec>> SnapshotStore::Prepare(const std::string& key,

@@ -13,6 +13,8 @@ BASE = re.compile(
     r"cachecore/(block_hasher|byte_range|clock|fault_point|ids|metrics|mutex|parse_text|pinned_file|"
     r"process_limits|program_help|secret_environment|secret_file|service_environment|status|tree_cache|"
     r"unique_fd|verity_tree|wire)\.(h|def)$")
+# What is mounted, which holdfast-snapshotter asks too.
+MOUNTS = re.compile(r"cli/(instance|mount_record|mount_table|own_mounts)\.h$")
 # What protoc makes of containerd's interface.
 CONTAINERD_API = re.compile(r"github\.com/containerd/containerd/api/[\w/.]+\.pb\.h$")
 MAY_INCLUDE = {
@@ -20,7 +22,8 @@ MAY_INCLUDE = {
     "fusefs": lambda path: path.startswith(("cachecore/", "fusefs/")),
     "fetcher": lambda path: path.startswith("fetcher/") or BASE.match(path),
     "cli": lambda path: path.startswith(("cachecore/", "cli/")),
-    "snapshotter": lambda path: path.startswith("snapshotter/") or BASE.match(path) or CONTAINERD_API.match(path),
+    "snapshotter": lambda path: (path.startswith("snapshotter/") or BASE.match(path) or MOUNTS.match(path)
+                                 or CONTAINERD_API.match(path)),
 }
 # Which files may include an outside library.
 ONLY_IN = (

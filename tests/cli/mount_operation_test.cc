@@ -44,8 +44,8 @@ class MountOperationTest : public testing::Test {
     SetAcquireAnswer(Acquired(image_));
   }
   void TearDown() override {
-    DetachAll(point_);
-    DetachAll(box_ / "other");
+    umount2(point_.c_str(), MNT_DETACH);
+    umount2((box_ / "other").c_str(), MNT_DETACH);
   }
 
   json Acquired(const std::string& path) {

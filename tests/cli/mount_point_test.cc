@@ -34,7 +34,7 @@ class MountPointTest : public testing::Test {
     record.volume = "h-1";
     record.object = "image";
     record.kind = "erofs";
-    record.device = "/fuse/h-1/image";
+    record.device = instance_.FuseDir() + "/h-1/image";
     record.mounted = mounted;
     record.claimed_by = claimed_by;
     record.claimer_started = ProcessStart(claimed_by).value_or(0);
@@ -97,7 +97,7 @@ TEST_F(MountPointTest, OneThatSomethingElseIsMountedOnIsRefused) {
 TEST_F(MountPointTest, OneThatHoldfastMountedIsRefusedWithItsUrl) {
   ASSERT_TRUE(ClaimMountPoint(instance_, Record(true, DeadPid())).ok());
   const cachecore::Status status =
-      Check(point_, {{"0:1", point_, "/", "erofs", "/fuse/h-1/image"}});
+      Check(point_, {{"0:1", point_, "/", "erofs", instance_.FuseDir() + "/h-1/image"}});
   EXPECT_EQ(status.error(), EBUSY);
   EXPECT_EQ(status.message(), "mount point " + point_ +
                                   " already shows http://h/image; unmount it first: holdfast "
@@ -128,7 +128,7 @@ TEST_F(MountPointTest, ARecordComesBackAsItWasWritten) {
   const std::vector<MountRecord> read = ListMountRecords(instance_);
   ASSERT_EQ(read.size(), 1u);
   EXPECT_EQ(read[0].ToJson(), written.ToJson());
-  const auto owned = FindRecord(box_.path(), point_);
+  const auto owned = FindOwned(box_.path(), point_, {});
   ASSERT_TRUE(owned.has_value());
   EXPECT_EQ(owned->instance.name(), "one");
   RemoveMountRecord(instance_, point_);
@@ -166,13 +166,33 @@ TEST_F(MountPointTest, FilesThatAreNoRecordsArePassedOver) {
   }
 }
 
-TEST_F(MountPointTest, WhoHoldsADirectoryIsNamed) {
-  ASSERT_TRUE(CreateFileExclusively(point_ + "/held", "", 0644).ok());
-  const auto held = ReadFile("/proc/self/comm");
-  const cachecore::UniqueFd file(open((point_ + "/held").c_str(), O_RDONLY | O_CLOEXEC));
-  EXPECT_EQ(DescribeHolders(point_),
-            "held by " + held->substr(0, held->size() - 1) + " (" + std::to_string(getpid()) + ")");
-  EXPECT_EQ(DescribeHolders(box_ / "poin"), "");
+TEST_F(MountPointTest, AMountIsFoundByIdAndDeviceWhereverItIsNow) {
+  MountRecord record = Record(true, DeadPid());
+  record.mount_id = 40;
+  record.superblock = "0:46";
+  record.fuse_device = "0:45";
+  const std::string source = instance_.FuseDir() + "/h-1/image";
+  std::vector<MountEntry> table = {
+      {"0:45", instance_.FuseDir(), "/", "fuse.holdfast", "holdfast", "", 39},
+      {"0:46", "/elsewhere", "/", "erofs", source, "", 40}};
+  OwnMount mount = LookUp(instance_, record, table);
+  EXPECT_EQ(mount.state, MountState::kMounted);
+  EXPECT_EQ(mount.entry.mount_point, "/elsewhere");
+  table[0].device = "0:50";
+  EXPECT_EQ(LookUp(instance_, record, table).state, MountState::kDead);
+  table[1].device = "0:51";  // The id is another mount's now.
+  EXPECT_EQ(LookUp(instance_, record, table).state, MountState::kGone);
+}
+
+TEST_F(MountPointTest, OnlyWhatIsOnItsOwnFuseMountIsAnInstances) {
+  const std::string source = instance_.FuseDir() + "/h-1/image";
+  EXPECT_TRUE(IsOf(instance_, {"0:9", "/m", "/", "erofs", source}, "0:45"));
+  EXPECT_FALSE(IsOf(instance_, {"0:9", "/m", "/", "erofs", "/other/image"}, "0:45"));
+  EXPECT_FALSE(IsOf(instance_, {"0:9", "/m", "/", "ext4", source}, "0:45"));
+  EXPECT_TRUE(IsOf(instance_, {"0:45", "/m", "/v", "fuse.holdfast", "holdfast"}, "0:45"));
+  EXPECT_FALSE(IsOf(instance_, {"0:44", "/m", "/v", "fuse.holdfast", "holdfast"}, "0:45"));
+  EXPECT_FALSE(IsOf(instance_, {"0:45", "/m", "/", "fuse.sshfs", "host:"}, "0:45"));
+  EXPECT_FALSE(IsOf(instance_, {"0:45", "/m", "/v", "fuse.holdfast", "holdfast"}, ""));
 }
 
 TEST(MountTableTest, ReadsMountinfoWithEscapesAndOptionalFields) {

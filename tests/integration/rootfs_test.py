@@ -165,9 +165,15 @@ class RootfsTest(ContainerCase):
     def test_who_has_only_got_a_copy_of_its_mounts_does_not_use_it(self):
         done = self.command("rootfs", "create", "a", "--image", self.image("one"))
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.in_other_namespace()  # As a service of systemd's has one.
+        other = self.in_other_namespace("--propagation", "private")
         done = self.command("rootfs", "rm", "a")
         self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.names(), [])
+        self.assertEqual(self.mounts("overlay") + self.mounts("erofs"), [])
+        self.assertTrue(self.holdfast_.processes(), "the copy is still served")
+        other.kill()
+        other.wait()
+        self.holdfast_.stop()
         self.assert_nothing_left()
 
 

@@ -6,7 +6,6 @@
 #include "snapshotter/flags.h"
 #include "snapshotter/image_mounter.h"
 #include "snapshotter/layer_labels.h"
-#include "snapshotter/mount_table.h"
 #include "snapshotter/snapshot_record.h"
 
 namespace snapshotter {
@@ -125,17 +124,6 @@ TEST(LayerLabelsTest, TheRepositoryIsTakenFromTheReference) {
     EXPECT_EQ(image(bad).status().error(), EINVAL) << bad;
   }
   EXPECT_FALSE(ImageLayerOf({{kReferenceLabel, digest}})->has_value());
-}
-
-TEST(MountTableTest, PointsAreUnescapedAndLookedUpWhole) {
-  const MountTable table = MountTable::Parse(
-      "22 1 0:20 / / rw - ext4 /dev/a rw\n"
-      "23 22 0:21 / /a\\040b/fs ro shared:1 - erofs x ro\n"
-      "nonsense\n");
-  EXPECT_TRUE(table.HasMountAt("/a b/fs"));
-  EXPECT_FALSE(table.HasMountAt("/a b"));
-  EXPECT_TRUE(table.HasMountAtOrBelow("/a b"));
-  EXPECT_FALSE(table.HasMountAtOrBelow("/a"));
 }
 
 TEST(FlagsTest, MirrorsArePairs) {

@@ -2,15 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import time
 
-from harness.sandbox import Timeout, wait_gone, wait_until
+from harness.sandbox import Timeout, processes_of, wait_gone, wait_until
 
 BIN = os.environ.get("HOLDFAST_BIN") or os.path.join(
     os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "build", "dev", "bin")
 
+
+# The instances are where they are without --root.  Only in a mount namespace of one's own.
+DEFAULT_ROOT = os.environ.get("HOLDFAST_TEST_DEFAULT_ROOT") == "1"
 
 # For tests where what was not read is to be absent, or each read is to have a request of its own.
 NO_READ_AHEAD = "--daemon-flag=--readahead_max=0"
@@ -23,6 +28,9 @@ class Holdfast:
         self.box = box
         self.name = name
         self.root = box.make_directory("h-" + name)
+        if DEFAULT_ROOT:
+            self.root = "/"
+            _remove_default(name)
         self._mount_count = 0
 
     # Files.
@@ -43,12 +51,19 @@ class Holdfast:
             return ""
 
     # Commands.
+    def root_flags(self):
+        return [] if DEFAULT_ROOT else ["--root", self.root]
+
+    @staticmethod
+    def command_line(*arguments):
+        return [os.path.join(BIN, "holdfast"), *arguments]
+
     def run(self, *arguments, timeout=60):
         """`holdfast ARGUMENTS`, whatever it says."""
-        return self.box.run([os.path.join(BIN, "holdfast"), *arguments], timeout=timeout)
+        return self.box.run(self.command_line(*arguments), timeout=timeout)
 
     def mount_arguments(self, url, mount_point, *flags):
-        return ["mount", "--root", self.root, "--instance", self.name, *flags, url, mount_point]
+        return ["mount", *self.root_flags(), "--instance", self.name, *flags, url, mount_point]
 
     def try_mount(self, url, mount_point, *flags, timeout=60):
         return self.run(*self.mount_arguments(url, mount_point, *flags), timeout=timeout)
@@ -68,11 +83,11 @@ class Holdfast:
         return os.path.join(point, url.rsplit("/", 1)[1])
 
     def umount(self, mount_point):
-        done = self.run("umount", "--root", self.root, mount_point)
+        done = self.run("umount", *self.root_flags(), mount_point)
         assert done.returncode == 0, f"umount {mount_point}: exit {done.returncode}: {done.stderr}"
 
     def stop(self):
-        done = self.run("stop", "--root", self.root, "--instance", self.name)
+        done = self.run("stop", *self.root_flags(), "--instance", self.name)
         assert done.returncode == 0, f"stop: exit {done.returncode}: {done.stderr}"
 
     def dump(self):
@@ -133,6 +148,18 @@ class Holdfast:
         """The daemon has not been replaced, and lives."""
         assert self.daemon_pid() == pid and not _is_zombie(pid), f"holdfastd {pid} has died"
 
+    def processes(self):
+        """(pid, program) of what runs in this sandbox and is a program of ours."""
+        found = []
+        for pid in processes_of(self.box.directory):
+            try:
+                program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+            except OSError:
+                continue
+            if program.startswith("holdfast") and not _is_zombie(pid):
+                found.append((pid, program))
+        return found
+
     # Deaths.
     def kill_fetcher(self):
         """SIGKILLs the fetcher that is attached, and sees it gone; returns when it was sent, or None."""
@@ -169,6 +196,13 @@ class Holdfast:
 
     def release_supervisor(self):
         os.kill(self.supervisor_pid(), signal.SIGCONT)
+
+
+def _remove_default(name):
+    """What another test has left of the instance; its processes are gone."""
+    subprocess.run(["umount", "--lazy", "--quiet", f"/run/holdfast/{name}/fuse"], stderr=subprocess.DEVNULL)
+    for place in ("run", "var/lib", "var/log"):
+        shutil.rmtree(f"/{place}/holdfast/{name}", ignore_errors=True)
 
 
 def _is_zombie(pid):
