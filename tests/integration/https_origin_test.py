@@ -4,7 +4,9 @@ import errno
 import os
 import re
 import resource
+import shutil
 import signal
+import ssl
 import subprocess
 
 import _path  # noqa: F401
@@ -15,6 +17,7 @@ from harness.holdfast import BIN, NO_READ_AHEAD
 from harness.nginx import Nginx
 from harness.readers import RIGHT, Reader, pread, wait_all
 from harness.sandbox import wait_until
+from harness.strict_tls import StrictServer
 from harness.secrets import assert_no_secrets
 
 OLD_TOKEN = "old-token-5b1c88e2f0"
@@ -103,6 +106,29 @@ class HttpsOriginTest(Case):
         with open(client.key) as f:
             key_text = f.read().splitlines()[1]
         assert_no_secrets(self, self.instance, [key_text])
+
+    def test_a_client_certificate_that_is_refused_inside_the_handshake_is_read_again(self):
+        client = self.authority.issue("client")
+        stranger = Authority(self.box, "other-ca").issue("stranger")
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            with self.subTest(version), StrictServer(self.truth, self.server, self.authority.certificate, version) as server:
+                folder = self.box.make_directory(f"rotated-{version.name}")
+                pair = [os.path.join(folder, name) for name in ("cert.pem", "key.pem")]
+                shutil.copy(client.certificate, pair[0])
+                shutil.copy(client.key, pair[1])
+                path = self.instance.mount_file(server.url(self.name), self.ca, "--client-cert=" + pair[0],
+                                                "--client-key=" + pair[1], NO_READ_AHEAD)
+                self.assert_reads(path, 0)
+                for source, target in zip((stranger.certificate, stranger.key), pair):
+                    shutil.copy(source, target)
+                self.instance.kill_fetcher()
+                reader = self.reader(path, 1 << 20)
+                self.says(r"TLS: .*alert.*\(with the client certificate\)")
+                for source, target in zip((client.certificate, client.key), pair):
+                    shutil.copy(source, target)
+                self.assertTrue(reader.wait(30), "still waiting")
+                self.assertEqual(reader.result, RIGHT)
+                self.instance.umount(os.path.dirname(path))
 
     # Headers.
     def test_a_rotated_headers_file_is_taken_in_mid_read_and_its_text_is_nowhere(self):
