@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "cachecore/limits.h"
 #include "cachecore/secret_file.h"
 #include "cli/image_identity.h"
 #include "cli/source_files.h"
@@ -37,6 +38,9 @@ bool ConsistsOf(const std::string& text, const std::string& allowed) {
 // `text` up to anything that may be secret, for messages.
 std::string Quoted(const std::string& text) {
   std::string shown = text.substr(0, text.find('?'));
+  if (shown.size() > cachecore::kShownUrlBytesMax) {
+    shown.replace(cachecore::kShownUrlBytesMax, std::string::npos, "...");
+  }
   const size_t authority = shown.find("://");
   const size_t at = shown.find('@');
   if (authority != std::string::npos && at != std::string::npos) {
@@ -111,6 +115,17 @@ Result<ImageUrl> ParseImageUrl(const std::string& text) {
   const auto is_bad = [](unsigned char c) { return c <= ' ' || c >= 0x7f; };
   if (std::any_of(text.begin(), text.end(), is_bad)) {
     return Status(EINVAL, shown + " has a space or another character that must be percent-encoded");
+  }
+  const size_t url_bytes = std::min(text.find('?'), text.size());
+  const auto too_long = [&shown](const std::string& what, size_t bytes, size_t most) {
+    return Status(EINVAL, shown + " " + what + " of " + std::to_string(bytes) + " bytes; at most " +
+                              std::to_string(most) + " fit");
+  };
+  if (url_bytes > cachecore::kUrlBytesMax) {
+    return too_long("is a URL", url_bytes, cachecore::kUrlBytesMax);
+  }
+  if (text.size() - url_bytes > cachecore::kQueryBytesMax) {
+    return too_long("has a query", text.size() - url_bytes, cachecore::kQueryBytesMax);
   }
   const size_t colon = text.find("://");
   const std::string scheme = colon == std::string::npos ? "" : ToLower(text.substr(0, colon));

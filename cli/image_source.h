@@ -21,11 +21,12 @@
 #include <vector>
 
 #include "cachecore/status.h"
+#include "cachecore/wire.h"
 #include "cli/origin_access.h"
 
 namespace cli {
 
-inline constexpr size_t kObjectNameBytesMax = 252;
+inline constexpr size_t kObjectNameBytesMax = cachecore::wire::kMaxCookieKeySize;
 
 struct ImageUrl {
   std::string base;    // "http://host:port/dir/": scheme and host in lower case, no default port.

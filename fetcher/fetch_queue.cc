@@ -62,8 +62,10 @@ ByteRange FetchQueue::Take(uint64_t max_bytes, uint32_t connections) {
   in_line_.erase(in_line_.begin(), in_line_.find(*order));  // Theirs is all in flight.
   const uint64_t begin = wanted_.Within(reads_.at(*order).range).front().begin;
   ByteRange piece = wanted_.Within({begin, begin + max_bytes}).front();
-  if (connections > 1 && piece.size() == wanted_.byte_count()) {
-    uint64_t part = piece.size() / connections;
+  if (connections > 1) {
+    // Of what is in flight too: else the first connection that is free takes for itself what those
+    // that are free a moment later could share.
+    uint64_t part = (wanted_.byte_count() + in_flight_.byte_count()) / connections;
     part = std::max(kMinSplit, (part + kMinSplit - 1) / kMinSplit * kMinSplit);
     // A last part that would be a stump goes with the one before it.
     if (piece.size() >= part + kMinSplit) piece.end = piece.begin + part;

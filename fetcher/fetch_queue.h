@@ -30,7 +30,8 @@ using cachecore::MsgId;
 
 class FetchQueue {
  public:
-  // Splitting a piece for several connections makes no part smaller than this, and aligns it so.
+  // Sharing what is wanted among several connections makes no part smaller than this, and aligns it
+  // so.
   static constexpr uint64_t kMinSplit = 1 << 20;
   // The daemon counts whole blocks only, so pieces are cut at them.
   static constexpr uint64_t kBlock = 4096;
@@ -41,8 +42,8 @@ class FetchQueue {
   std::optional<uint64_t> NextOrder() const;
   // Where the next piece would begin.  REQUIRES: NextOrder().
   uint64_t NextBegin() const;
-  // The next piece, at most `max_bytes`.  When it is all that is wanted and `connections` are idle,
-  // it is only the first of that many parts.  REQUIRES: NextOrder().
+  // The next piece, at most `max_bytes`, and no more than one of `connections`, busy ones included,
+  // has to bring if all that is asked for is shared among them.  REQUIRES: NextOrder().
   ByteRange Take(uint64_t max_bytes, uint32_t connections);
   // Bytes in flight have arrived.  Returns the READs that now miss nothing; they are forgotten.
   std::vector<MsgId> Arrived(ByteRange range);

@@ -27,6 +27,9 @@ HttpEngine::HttpEngine(const HttpOptions& options)
       multi_((curl_global_init(CURL_GLOBAL_DEFAULT), curl_multi_init())),
       calls_([this] { Wake(); }) {
   CHECK(multi_ != nullptr) << "libcurl does not start";
+  // A connection for each transfer, with HTTP/2 too: where a connection is what is capped, by the
+  // origin or by its window, several streams in one are worth no more than one.
+  curl_multi_setopt(multi_, CURLMOPT_MAX_CONCURRENT_STREAMS, 1L);
 }
 
 HttpEngine::~HttpEngine() {

@@ -38,7 +38,7 @@ std::string HttpSite::Url(const std::string& key) const {
 }
 
 std::string HttpSite::ShownUrl(const std::string& key) const {
-  return RedactUrl((shown_base_url.empty() ? base_url : shown_base_url) + key);
+  return ShortUrl(RedactUrl((shown_base_url.empty() ? base_url : shown_base_url) + key));
 }
 
 HttpTransfer::HttpTransfer(HttpEngine* engine, const HttpSite& site, const std::string& key,

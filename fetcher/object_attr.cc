@@ -1,9 +1,12 @@
 #include "fetcher/object_attr.h"
 
+#include <openssl/sha.h>
+
 #include <cerrno>
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "cachecore/limits.h"
 #include "cachecore/wire.h"
 
 namespace fetcher {
@@ -11,6 +14,16 @@ namespace fetcher {
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
+
+std::string PinName(const std::string& url) {
+  if (url.size() <= cachecore::kPinNameBytesMax) return url;
+  unsigned char digest[SHA256_DIGEST_LENGTH];
+  SHA256(reinterpret_cast<const unsigned char*>(url.data()), url.size(), digest);
+  std::string name = "sha256:";
+  constexpr char kHex[] = "0123456789abcdef";
+  for (const unsigned char byte : digest) name += {kHex[byte >> 4], kHex[byte & 15]};
+  return name;
+}
 
 Result<std::string> EncodeAttr(const ObjectAttr& attr) {
   json pins = json::object();
@@ -42,7 +55,7 @@ Result<ObjectAttr> DecodeAttr(std::string_view text) {
   if (attr.size_bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return bad;
   for (const auto& [origin, entry] : pins->items()) {
     if (!entry.is_object() || entry.size() > 1) return bad;
-    Pin& pin = attr.pins[origin];
+    Pin& pin = attr.pins[PinName(origin)];  // Attrs of old have long names too.
     if (entry.empty()) continue;
     // A validator without a kind would be written back as none at all.
     if (entry.begin().key().empty() || !entry.begin()->is_string()) return bad;

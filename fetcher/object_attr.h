@@ -24,6 +24,8 @@ struct ObjectAttr {
   std::map<std::string, Pin> pins;  // By origin.
 };
 
+// How pins know the origin of that redacted URL: by it, or by its digest if it is long.
+std::string PinName(const std::string& url);
 cachecore::Result<std::string> EncodeAttr(const ObjectAttr& attr);
 cachecore::Result<ObjectAttr> DecodeAttr(std::string_view text);
 

@@ -228,7 +228,7 @@ std::optional<Failure> ObjectFetcher::PinOrigin(size_t index, const ObjectVersio
 void ObjectFetcher::StartPiece(size_t index, bool alone) {
   OriginState& state = origins_[index];
   const ByteRange range =
-      queue_.Take(context_->options.max_range, alone ? state.origin->idle() : 1);
+      queue_.Take(context_->options.max_range, alone ? state.origin->max_transfers : 1);
   pieces_.push_back(std::make_unique<Piece>(this, index, range));
   pieces_.back()->Start(state.origin->backend.get(), {key_, range, VersionAt(state),
                                                       data_fd_.get(), state.doubt.has_value()});

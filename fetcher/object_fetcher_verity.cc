@@ -181,9 +181,9 @@ bool ObjectFetcher::StartVerified(bool alone) {
   // A sequential reader need not wait for the next part of the tree if it is asked for early.
   // Behind the data it would find no connection while there is a lot of that.
   if (origins_[*index].origin->idle() > 1 || !pieces_.empty()) StartTreeAhead(end);
-  const uint32_t idle = origins_[*index].origin->idle();
-  if (idle == 0) return false;
-  StartVerifiedPiece(*index, queue_.Take(end - begin, alone ? idle : 1));
+  const Origin& origin = *origins_[*index].origin;
+  if (origin.idle() == 0) return false;
+  StartVerifiedPiece(*index, queue_.Take(end - begin, alone ? origin.max_transfers : 1));
   return true;
 }
 

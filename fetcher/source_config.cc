@@ -11,6 +11,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "cachecore/limits.h"
 #include "cachecore/parse_text.h"
 #include "cachecore/unique_fd.h"
 
@@ -21,9 +22,6 @@ using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
 
-constexpr size_t kMaxFileSize = 64 << 10;
-constexpr size_t kMaxOrigins = 16;
-constexpr size_t kMaxUrlSize = 2048;
 
 Status Bad(const std::string& what) { return Status(EINVAL, what); }
 
@@ -39,7 +37,7 @@ Status CheckOrigin(const std::string& url) {
   if (!http && !s3 && !registry && !url.starts_with("file:///")) {
     return Bad("an origin is not http://, https://, s3://, oci:// or file:///");
   }
-  if (url.size() > kMaxUrlSize) return Bad("an origin is longer than 2048 bytes");
+  if (url.size() > cachecore::kUrlBytesMax) return Bad("an origin is longer than 16384 bytes");
   if (!IsUrlText(url)) return Bad("an origin has a byte that no URL may have");
   if (url.find_first_of("?#") != std::string::npos) {
     return Bad("an origin has a query or a fragment (a query goes into \"query\")");
@@ -173,7 +171,7 @@ Status TakeFiles(const json& root, std::vector<LocalFile>* files) {
 }
 
 Result<std::string> ReadSmallFile(const cachecore::UniqueFd& fd, const std::string& path) {
-  std::string text(kMaxFileSize + 1, '\0');
+  std::string text(cachecore::kSourceFileBytesMax + 1, '\0');
   size_t used = 0;
   while (used < text.size()) {
     const ssize_t got = read(fd.get(), text.data() + used, text.size() - used);
@@ -182,7 +180,7 @@ Result<std::string> ReadSmallFile(const cachecore::UniqueFd& fd, const std::stri
     if (got == 0) break;
     used += static_cast<size_t>(got);
   }
-  if (used > kMaxFileSize) return Bad(path + ": larger than 64 KiB");
+  if (used > cachecore::kSourceFileBytesMax) return Bad(path + ": larger than 1 MiB");
   text.resize(used);
   return text;
 }
@@ -201,7 +199,7 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   config.stamp = std::to_string(std::hash<std::string_view>{}(text));
   const auto origins = root.find("origins");
   if (origins == root.end() || !origins->is_array() || origins->empty() ||
-      origins->size() > kMaxOrigins) {
+      origins->size() > cachecore::kOriginsMax) {
     return Bad("\"origins\" is not a list of 1 to 16 URLs");
   }
   for (const json& origin : *origins) {
@@ -220,7 +218,9 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
                                 config.query.find('#') != std::string::npos)) {
     return Bad("\"query\" is not a '?' and URL text");
   }
-  if (config.query.size() > kMaxUrlSize) return Bad("\"query\" is longer than 2048 bytes");
+  if (config.query.size() > cachecore::kQueryBytesMax) {
+    return Bad("\"query\" is longer than 16384 bytes");
+  }
   return config;
 }
 
@@ -284,6 +284,13 @@ std::string RedactUrl(std::string_view url) {
   const size_t at = url.substr(0, path).rfind('@');
   if (at == std::string_view::npos || at < host) return std::string(url);
   return std::string(url.substr(0, host)) + std::string(url.substr(at + 1));
+}
+
+std::string ShortUrl(std::string url) {
+  constexpr size_t kTail = cachecore::kShownUrlBytesMax / 4;
+  if (url.size() <= cachecore::kShownUrlBytesMax) return url;
+  const std::string tail = url.substr(url.size() - kTail);
+  return url.substr(0, cachecore::kShownUrlBytesMax - kTail - 3) + "..." + tail;
 }
 
 }  // namespace fetcher

@@ -64,6 +64,8 @@ cachecore::Result<SourceConfig> LoadSourceConfig(const std::string& dir, const s
 cachecore::Status CheckObjectKey(std::string_view key);
 // Without user, password, query and fragment.
 std::string RedactUrl(std::string_view url);
+// With its middle left out if it is longer than kShownUrlBytesMax.
+std::string ShortUrl(std::string url);
 
 }  // namespace fetcher
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "fetcher/object_attr.h"
 #include "fetcher/registry_site.h"
 #include "fetcher/s3_backend.h"
 
@@ -68,7 +69,7 @@ std::shared_ptr<Origin> SourceTable::OpenOrigin(const std::string& volume, const
   std::weak_ptr<Origin>& known = origins_[OriginIdentity(volume, url, config)];
   if (auto origin = known.lock()) return origin;
   auto origin = std::make_shared<Origin>();
-  origin->name = RedactUrl(url);
+  origin->name = PinName(RedactUrl(url));
   origin->max_transfers = connections_;
   origin->backend = MakeBackend(volume, url, config);
   known = origin;

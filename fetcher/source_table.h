@@ -28,7 +28,7 @@
 namespace fetcher {
 
 struct Origin {
-  std::string name;  // Its URL, redacted: how pins know it.
+  std::string name;  // PinName of its URL, redacted.
   std::unique_ptr<Backend> backend;
   uint32_t max_transfers = 0;
   uint32_t transfers = 0;  // Under way.

@@ -48,8 +48,9 @@ def read_all(path, size):
 
 
 class Bench:
-    def __init__(self, box, source, delay_ms):
+    def __init__(self, box, source, delay_ms, pace=0, connections=0):
         self._box = box
+        self._flags = (f"--fetcher-flag=--connections={connections}",) if connections else ()
         self._size = os.path.getsize(source)
         self._source = source
         root = box.make_directory("origin")
@@ -57,7 +58,8 @@ class Bench:
             link = os.path.join(box.make_directory("origin", folder), FILE)
             if not os.path.exists(link):
                 os.symlink(source, link)
-        self._origin = Nginx(box, root, delay_ms, autoindex=True, locations=BUCKET, name=f"nginx-{delay_ms}").start()
+        self._origin = Nginx(box, root, delay_ms, autoindex=True, locations=BUCKET,
+                             name=f"nginx-{delay_ms}-{pace}", pace=pace).start()
         self._runs = 0
 
     def close(self):
@@ -84,7 +86,7 @@ class Bench:
 
     def _holdfast(self, scratch):
         holdfast = Holdfast(self._box, f"run{self._runs}")
-        path = holdfast.mount_file(self._origin.url("plain/" + FILE))
+        path = holdfast.mount_file(self._origin.url("plain/" + FILE), *self._flags)
         try:
             return read_all(path, self._size)
         finally:
@@ -122,8 +124,8 @@ class Bench:
                 process.wait(10)
 
 
-def measure(box, source, delay_ms, runs):
-    bench = Bench(box, source, delay_ms)
+def measure(box, source, delay_ms, runs, pace=0, connections=0):
+    bench = Bench(box, source, delay_ms, pace, connections)
     contenders = ["curl", "holdfast"]
     for peer in ("s3fs", "rclone"):
         if shutil.which(peer):
@@ -142,10 +144,12 @@ def measure(box, source, delay_ms, runs):
                 contenders.remove(name)
     bench.close()
     medians = {name: statistics.median(speeds[name]) for name in contenders}
-    print(f"{'':<10} {'MB/s':>6} {'lowest':>7} {'highest':>8} {'holdfast is':>12}")
+    worth = "connections' worth" if pace else ""
+    print(f"{'':<10} {'MB/s':>6} {'lowest':>7} {'highest':>8} {'holdfast is':>12} {worth}")
     for name in contenders:
         ratio = f"{medians['holdfast'] / medians[name]:.2f} x" if name != "holdfast" else ""
-        print(f"{name:<10} {medians[name]:>6.0f} {min(speeds[name]):>7.0f} {max(speeds[name]):>8.0f} {ratio:>12}")
+        worth = f"{medians[name] * 1e6 / pace:.1f}" if pace else ""
+        print(f"{name:<10} {medians[name]:>6.0f} {min(speeds[name]):>7.0f} {max(speeds[name]):>8.0f} {ratio:>12} {worth}")
 
 
 def main():
@@ -153,17 +157,26 @@ def main():
     parser.add_argument("--delay-ms", type=int, action="append", help="time to the first byte; may be repeated (0, 10)")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--size-mib", type=int, default=1024)
+    parser.add_argument("--pace", type=int, default=50, help="MB/s of each connection in the capped case; 0: leave it out (50)")
+    parser.add_argument("--connections", type=int, default=16, help="of Holdfast in the capped case (16)")
+    parser.add_argument("--capped-size-mib", type=int, default=256)
+    parser.add_argument("--capped-only", action="store_true")
     flags = parser.parse_args()
     reasons = unmet(("curl",))
     if reasons:
         sys.exit("cold: cannot run here: " + ", ".join(reasons))
     with Sandbox("cold") as box:
         images.CACHE = box.make_directory("images")
-        source = images.random_file(flags.size_mib << 20)
-        for delay_ms in flags.delay_ms or (0, 10):
+        source = None if flags.capped_only else images.random_file(flags.size_mib << 20)
+        for delay_ms in () if flags.capped_only else flags.delay_ms or (0, 10):
             print(f"\n{flags.size_mib} MiB, cold, sequential, nginx on loopback, {delay_ms} ms to the first byte, "
                   f"medians of {flags.runs}", flush=True)
             measure(box, source, delay_ms, flags.runs)
+        if flags.pace:
+            print(f"\n{flags.capped_size_mib} MiB, cold, sequential, {flags.pace} MB/s a connection, 10 ms to the first byte, "
+                  f"{flags.connections} connections for Holdfast, medians of {flags.runs}", flush=True)
+            measure(box, images.random_file(flags.capped_size_mib << 20), 10, flags.runs, flags.pace * 1_000_000,
+                    flags.connections)
 
 
 if __name__ == "__main__":

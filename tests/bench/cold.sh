@@ -1,9 +1,9 @@
 #!/bin/sh
 # A cold sequential read of a 1 GiB file: Holdfast beside curl -o, s3fs and rclone mount, in one run, from one
-# nginx on loopback.  Prints medians of five and their ratios.  Root; installs the Debian packages it compares
-# with.
+# nginx on loopback.  Prints medians of five and their ratios.  Then the same of 256 MiB from an origin that caps
+# each connection, and how many connections' worth each reaches.  Root; installs the Debian packages it compares with.
 #
-# usage: tests/bench/cold.sh [--delay-ms N]... [--runs N] [--size-mib N]
+# usage: tests/bench/cold.sh [--delay-ms N]... [--runs N] [--size-mib N] [--pace MB/S] [--connections N] [--capped-only]
 # HOLDFAST_BIN: where the programs are; by default build/release/bin, which it builds.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)

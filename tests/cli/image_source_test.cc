@@ -4,6 +4,8 @@
 
 #include <cerrno>
 
+#include "cachecore/limits.h"
+
 namespace cli {
 namespace {
 
@@ -26,6 +28,18 @@ TEST(ParseImageUrlTest, SplitsBaseObjectAndQuery) {
   EXPECT_EQ(url->object, "image.erofs");
   EXPECT_EQ(url->query, "?sig=1&x=/y");
   EXPECT_EQ(url->Public(), "http://example.com:8080/a/b/image.erofs");
+}
+
+TEST(ParseImageUrlTest, LengthsUpToTheFetchersLimitsAreTakenAndMoreIsRefusedWithTheLimit) {
+  const std::string head = "http://[::1]:8080/";
+  const std::string longest = head + std::string(cachecore::kUrlBytesMax - head.size() - 2, 'p') + "/x";
+  const std::string query = "?" + std::string(cachecore::kQueryBytesMax - 1, 'q');
+  EXPECT_TRUE(ParseImageUrl(longest + query).ok());
+  const std::string url_error = ParseImageUrl(longest + "x").status().message();
+  EXPECT_TRUE(url_error.ends_with("is a URL of 16385 bytes; at most 16384 fit")) << url_error;
+  EXPECT_LE(url_error.size(), 600u);
+  const std::string query_error = ParseImageUrl("http://h/x" + query + "q").status().message();
+  EXPECT_EQ(query_error, "'http://h/x' has a query of 16385 bytes; at most 16384 fit");
 }
 
 TEST(ParseImageUrlTest, WritesSchemeHostAndPortInOneWay) {

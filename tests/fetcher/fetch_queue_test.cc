@@ -49,10 +49,21 @@ TEST_F(FetchQueueTest, AdjacentReadsAreOnePieceUpToTheLimit) {
   EXPECT_TRUE(queue_.empty());
 }
 
-TEST_F(FetchQueueTest, OneBigPieceIsSplitOverIdleConnectionsWhenItIsAllThereIs) {
+TEST_F(FetchQueueTest, WhatIsAskedForIsSharedAmongAllConnections) {
   Add(1, {0, 8 * kMiB});
-  EXPECT_EQ(Take(16 * kMiB, 4), (ByteRange{0, 2 * kMiB}));
-  EXPECT_EQ(Take(16 * kMiB, 3), (ByteRange{2 * kMiB, 4 * kMiB}));
+  for (uint64_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(Take(16 * kMiB, 4), ByteRange::At(2 * i * kMiB, 2 * kMiB));
+  }
+  // A reader's window moves on while three of them are still busy.
+  queue_.Arrived({0, 2 * kMiB});
+  Add(2, {8 * kMiB, 24 * kMiB});
+  EXPECT_EQ(Take(16 * kMiB, 4), (ByteRange{8 * kMiB, 14 * kMiB}));
+}
+
+TEST_F(FetchQueueTest, NoneTakesMoreThanItsShareOfWhatIsLongerThanAPiece) {
+  Add(1, {0, 20 * kMiB});
+  Add(2, {100 * kMiB, 112 * kMiB});
+  EXPECT_EQ(Take(16 * kMiB, 16), (ByteRange{0, 2 * kMiB}));
 }
 
 TEST_F(FetchQueueTest, SmallPiecesAreNotSplit) {
@@ -60,10 +71,10 @@ TEST_F(FetchQueueTest, SmallPiecesAreNotSplit) {
   EXPECT_EQ(Take(16 * kMiB, 4), (ByteRange{0, kMiB + kBlock}));
 }
 
-TEST_F(FetchQueueTest, NothingIsSplitWhileOtherPiecesWait) {
+TEST_F(FetchQueueTest, ForOneConnectionNothingIsSplit) {
   Add(1, {0, 8 * kMiB});
   Add(2, {20 * kMiB, 28 * kMiB});
-  EXPECT_EQ(Take(16 * kMiB, 4), (ByteRange{0, 8 * kMiB}));
+  EXPECT_EQ(Take(16 * kMiB, 1), (ByteRange{0, 8 * kMiB}));
 }
 
 TEST_F(FetchQueueTest, PiecesAreCutAtBlocks) {

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <fstream>
 
+#include "cachecore/limits.h"
 #include "fetcher/object_attr.h"
 #include "tests/fetcher/fetcher_fixture.h"
 
@@ -37,6 +38,23 @@ class FetcherHttpTest : public FetcherTest {
   std::string attr_ = R"({"pins":{")" + origin_.url() + R"(":{"etag":"\"one\""}},"size":)" +
                       std::to_string(body_.size()) + "}";
 };
+
+// ---- Long names
+
+TEST_F(FetcherHttpTest, AUrlOf16KiBIsFetchedAndItsFailureIsSaid) {
+  const std::string long_path(cachecore::kUrlBytesMax - origin_.url().size() - 1, 'p');
+  const std::string query = "?" + std::string(cachecore::kQueryBytesMax - 1, 'q');
+  SetSource({origin_.url() + long_path + "/"}, R"(,"query":")" + query + "\"");
+  Start();
+  OpenObject();
+  EXPECT_EQ(origin_.requests().back().target, "/" + long_path + "/x" + query);
+  origin_.Always(Misbehaviour{.status = 502});
+  daemon_.Read(1, 1, 0, kPage);
+  const std::string cause = daemon_.NextLine();
+  EXPECT_LE(cause.size(), cachecore::wire::kMaxCauseSize);
+  EXPECT_THAT(cause, StartsWith("cause 1," + origin_.url() + "ppp"));
+  EXPECT_THAT(cause, HasSubstr("ppp/x: 502 Bad Gateway"));
+}
 
 // ---- The good path
 // -------------------------------------------------------------------------------

@@ -18,6 +18,16 @@ TEST(ObjectAttrTest, SurvivesARoundTrip) {
   EXPECT_EQ(decoded->pins, attr.pins);
 }
 
+TEST(ObjectAttrTest, LongOriginsArePinnedByTheirDigestAndOldAttrsAreRead) {
+  const std::string url = "http://h/" + std::string(2000, 'x') + "/";
+  EXPECT_EQ(PinName("http://h/x/"), "http://h/x/");
+  EXPECT_EQ(PinName(url).size(), 71u);
+  EXPECT_NE(PinName(url), PinName(url + "y/"));
+  const auto old = DecodeAttr(R"({"size":1,"pins":{")" + url + R"(":{"etag":"e"}}})");
+  ASSERT_TRUE(old.ok());
+  EXPECT_EQ(old->pins.at(PinName(url)).value, "e");
+}
+
 TEST(ObjectAttrTest, WhatDoesNotFitIsAnErrorAndNotCut) {
   ObjectAttr attr{1, {}};
   for (int i = 0; i < 5; ++i) {

@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <string>
 
+#include "cachecore/limits.h"
+
 namespace fetcher {
 namespace {
 
@@ -43,6 +45,33 @@ TEST(SourceConfigTest, WhatIsWrongIsSaid) {
             "\"query\" is not a '?' and URL text");
   EXPECT_EQ(Error(R"({"version":1,"origins":["http://h/"],"ca_file":7})"),
             "\"ca_file\" is not a string");
+}
+
+TEST(SourceConfigTest, LongUrlsAreTakenUpToTheCommonLimits) {
+  const auto parse = [](size_t url_bytes, size_t query_bytes, size_t origins) {
+    std::string list;
+    for (size_t i = 0; i < origins; ++i) {
+      std::string url = "http://[::1]:8080/" + std::to_string(i);
+      url += std::string(url_bytes - url.size() - 1, 'u') + "/";
+      list += (i > 0 ? ",\"" : "\"") + url + "\"";
+    }
+    return ParseSourceConfig(R"({"version":1,"origins":[)" + list + R"(],"query":"?)" +
+                             std::string(query_bytes - 1, 'q') + "\"}");
+  };
+  const size_t most = cachecore::kUrlBytesMax;
+  const auto all = parse(most, cachecore::kQueryBytesMax, cachecore::kOriginsMax);
+  ASSERT_TRUE(all.ok()) << all.status().message();
+  EXPECT_EQ(all->origins.back().size(), most);
+  EXPECT_EQ(parse(most + 1, 2, 1).status().message(), "an origin is longer than 16384 bytes");
+  EXPECT_EQ(parse(100, cachecore::kQueryBytesMax + 1, 1).status().message(),
+            "\"query\" is longer than 16384 bytes");
+}
+
+TEST(ShortUrlTest, KeepsBeginningAndEnd) {
+  EXPECT_EQ(ShortUrl("http://h/x"), "http://h/x");
+  const std::string shown = ShortUrl("http://h/" + std::string(16'000, 'x') + "/the-end");
+  EXPECT_EQ(shown.size(), cachecore::kShownUrlBytesMax);
+  EXPECT_TRUE(shown.starts_with("http://h/xxx") && shown.ends_with("/the-end")) << shown;
 }
 
 TEST(SourceConfigTest, CertificatesHeadersAndS3AreRead) {

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 from harness.sandbox import wait_gone, wait_until
 
+SO_MAX_PACING_RATE = 47
 ECHO_MODULE = "/usr/lib/nginx/modules/ngx_http_echo_module.so"
 
 _CONFIG = """
 daemon off;
-master_process off;
+master_process {master};
+worker_processes 1;
 pid nginx.pid;
 error_log error.log warn;
 worker_rlimit_nofile 8192;
@@ -103,10 +105,11 @@ def union_size(ranges):
 
 class Nginx:
     """`locations`: further directives of the server.  `tls`: a harness.certificates.Identity, for https with HTTP/2.
-    `seen`: nginx's variables whose values each request is logged with, for seen()."""
+    `seen`: nginx's variables whose values each request is logged with, for seen().  `pace`: bytes a second that no
+    connection exceeds, kept by the kernel (limit_rate lets a second's worth of each answer through at once)."""
 
     def __init__(self, box, root, delay_ms=0, limit_rate="0", autoindex=False, locations="", name="nginx", tls=None,
-                 seen=("server_protocol",)):
+                 seen=("server_protocol",), pace=0):
         self._box = box
         self._prefix = box.make_directory(name)
         os.makedirs(os.path.join(self._prefix, "tmp"), exist_ok=True)
@@ -116,6 +119,7 @@ class Nginx:
         self.locations = locations
         self._tls = tls
         self._seen = seen
+        self._pace = pace
         self.port = free_port()
         self.configure(delay_ms, limit_rate)
 
@@ -126,16 +130,24 @@ class Nginx:
             if self._tls:
                 location += f"ssl_certificate {self._tls.certificate}; ssl_certificate_key {self._tls.key};"
             seen = json.dumps({name: f"${name}" for name in self._seen})
-            f.write(_CONFIG.format(echo_module=ECHO_MODULE, tls=" ssl http2" if self._tls else "", seen=seen, port=self.port, root=self._root, limit_rate=limit_rate,
+            f.write(_CONFIG.format(echo_module=ECHO_MODULE, tls=" ssl http2" if self._tls else "", seen=seen, port=self.port,
+                                   # Without a master nginx crashes with a socket that it inherits.
+                                   master="on" if self._pace else "off", root=self._root, limit_rate=limit_rate,
                                    # A limited rate is kept by pauses between chunks; small ones make a slow link.
                                    chunk="512k" if limit_rate == "0" else "64k",
                                    autoindex="on" if self._autoindex else "off", location=location))
 
     def start(self):
-        with open(os.path.join(self._prefix, "nginx.err"), "ab") as err:
-            self._process = self._box.start(
-                ["/usr/sbin/nginx", "-p", self._prefix, "-c", "nginx.conf", "-e", "error.log"],
-                stdout=err, stderr=err)
+        argv = ["/usr/sbin/nginx", "-p", self._prefix, "-c", "nginx.conf", "-e", "error.log"]
+        with open(os.path.join(self._prefix, "nginx.err"), "ab") as err, socket.socket() as listener:
+            if self._pace:  # What is accepted inherits the option; nginx inherits the socket.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, self._pace)
+                listener.bind(("127.0.0.1", self.port))
+                listener.listen(511)
+                argv = ["/usr/bin/env", f"NGINX={listener.fileno()};"] + argv
+            self._process = self._box.start(argv, stdout=err, stderr=err,
+                                            pass_fds=(listener.fileno(),) if self._pace else ())
         wait_until(self._listening, 10, f"nginx listening on port {self.port}")
         return self
 
@@ -147,7 +159,7 @@ class Nginx:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self, sig=signal.SIGKILL):
-        self._process.send_signal(sig)
+        self._process.send_signal(signal.SIGTERM if self._pace else sig)  # A master ends its worker.
         assert wait_gone(self._process.pid, 10), "nginx does not end"
         self._process.wait()
 
