@@ -10,7 +10,7 @@ FOLDERS = ("cachecore", "fusefs", "fetcher", "cli", "snapshotter")
 
 # The part of cachecore/ that has neither engine nor disk in it, for every program.
 BASE = re.compile(
-    r"cachecore/(block_hasher|byte_range|clock|fault_point|ids|metrics|mutex|parse_text|pinned_file|"
+    r"cachecore/(block_hasher|byte_range|clock|fault_point|ids|limits|metrics|mutex|parse_text|pinned_file|"
     r"process_limits|program_help|secret_environment|secret_file|service_environment|status|tree_cache|"
     r"unique_fd|verity_tree|wire)\.(h|def)$")
 # What is mounted, which holdfast-snapshotter asks too.
