@@ -108,7 +108,7 @@ Result<UniqueFd> OpenPinnedFile(const FilePin& pin) {
 }
 
 Result<UniqueFd> OpenRegularBeneath(const std::string& directory, const std::string& name) {
-  const std::string path = directory + "/" + name;
+  const std::string path = directory + (directory.ends_with('/') ? "" : "/") + name;
   const UniqueFd at(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!at.valid()) return Status::FromErrno(errno, path);
   ASSIGN_OR_RETURN(const UniqueFd found, ResolveWithoutLinks(at.get(), name.c_str(), path));

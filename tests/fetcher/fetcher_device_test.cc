@@ -134,7 +134,9 @@ TEST_F(FetcherFileTest, AFileIsServedInPieces) {
 TEST_F(FetcherFileTest, AMissingFileIsENOENT) {
   Start();
   daemon_.Open(0, 1, "v", "absent");
-  EXPECT_EQ(daemon_.NextLine(), "cause 0,file://" + dir_ + "/absent: No such file or directory");
+  const std::string path = dir_ + "/absent";
+  EXPECT_EQ(daemon_.NextLine(),
+            "cause 0,file://" + path + ": " + path + ": No such file or directory");
   daemon_.LinesUntil("copen");
 }
 
@@ -156,13 +158,15 @@ TEST_F(FetcherFileTest, AFileThatWasReplacedIsAnErrorThatNamesIt) {
   EXPECT_EQ(daemon_.DataSize(1), 0u);
 }
 
-TEST_F(FetcherFileTest, ADataFileThatTakesNothingFailsTheRead) {
+TEST_F(FetcherFileTest, ADataFileThatCannotBeWrittenFailsTheRead) {
   Start();
-  const cachecore::UniqueFd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
-  daemon_.Send(cachecore::wire::OpenMessage{{0}, {1}, "v", "an%20image", -1, ""}, full.get());
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const cachecore::UniqueFd reader(ends[0]), writer(ends[1]);  // Takes no offset.
+  daemon_.Send(cachecore::wire::OpenMessage{{0}, {1}, "v", "an%20image", -1, ""}, writer.get());
   daemon_.LinesUntil("copen");
   daemon_.Read(1, 1, 0, 4096);
-  EXPECT_EQ(daemon_.LinesUntil("cread").back(), "cread 1,1,28");
+  EXPECT_EQ(daemon_.LinesUntil("cread").back(), "cread 1,1," + std::to_string(ESPIPE));
 }
 
 // ---- Attaching

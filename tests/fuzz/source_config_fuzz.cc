@@ -1,5 +1,6 @@
 #include <glog/logging.h>
 
+#include "cachecore/parse_text.h"
 #include "fetcher/source_config.h"
 #include "tests/fuzz/fuzz_target.h"
 
