@@ -63,10 +63,8 @@ class Instance {
   std::string run_dir_;
 };
 
-// Of an instance's run and state directories: the fetcher's user must get to the device socket and the
-// sources in them, and nobody else to
-// anything.
-inline constexpr mode_t kInstanceDirMode = 0711;
+// Of an instance's state directory.
+inline constexpr mode_t kInstanceDirMode = 0700;
 
 // The directory that holds all instances' run directories.
 std::string RunRoot(const std::string& root);

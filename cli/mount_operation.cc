@@ -301,7 +301,9 @@ Status MountOperation::Acquire() {
                                request_.source.verity + ", but the daemon has " +
                                (digest.empty() ? "no digest" : digest) + " for it");
   }
-  if (object_path_.empty() || object_directory_.empty()) return Status(EPROTO, "the daemon's answer to acquire has no path");
+  if (object_path_.empty() || object_directory_.empty()) {
+    return Status(EPROTO, "the daemon's answer to acquire has no path");
+  }
   return {};
 }
 

@@ -123,6 +123,10 @@ Status RunUmountLocked(const UmountOptions& options, const OwnedMount& owned,
   const Instance& instance = owned.instance;
   const MountRecord& record = owned.mount.record;
   RETURN_IF_ERROR(CheckReachable(owned.mount, path));
+  // Who goes on using it after a lazy unmount looks names up in it.
+  const bool keeps_name = options.lazy && owned.mount.state == MountState::kMounted &&
+                          (!DescribeOtherUsers(instance, owned.mount).empty() ||
+                           !DescribeHolders({owned.mount.entry.device}).empty());
   if (owned.mount.state == MountState::kGone) {
     std::cerr << "holdfast: " << record.mount_point << " was no longer mounted\n";
   } else if (!options.force) {
@@ -131,7 +135,7 @@ Status RunUmountLocked(const UmountOptions& options, const OwnedMount& owned,
   if (options.force) return ForceUmount(owned);
   RemoveMountRecord(instance, record);
   ASSIGN_OR_RETURN(const std::vector<MountRecord> others, LiveMounts(instance));
-  ReleaseObject(instance, record, others);
+  if (!keeps_name) ReleaseObject(instance, record, others);
   if (options.keep || !others.empty() || IsRunElsewhere(instance)) return {};
   const Status stopped = StopInstance(instance);
   if (stopped.error() != EBUSY) return stopped;

@@ -30,7 +30,7 @@ class LocalFiles {
   static constexpr std::chrono::seconds kPatience{5};
   static constexpr std::chrono::seconds kCertificatesAge{10};
 
-  LocalFiles() = default;
+  LocalFiles() : registered_(), broker_() {}
   // `broker`: invalid where our own rights must do.
   LocalFiles(RegisteredFiles registered, cachecore::UniqueFd broker)
       : registered_(std::move(registered)), broker_(std::move(broker)) {}

@@ -33,8 +33,11 @@ using cachecore::UniqueFd;
 namespace {
 
 constexpr char kFuseName[] = "fuse";
-// The fetcher's user must get to its socket, and nobody else to anything.
-constexpr mode_t kRunDirMode = 0711;
+// Root's alone; the fetcher is given its socket by a process of root.
+constexpr mode_t kRunDirMode = 0700;
+// What an older version or systemd may have given to other users.  Passing through is left to the operator: a fetcher
+// that another user starts by hand needs that.
+constexpr mode_t kOthersMayLookOrWrite = 066;
 constexpr char kRequestsName[] = "fuse.requests";
 
 // At least so many objects are kept in memory, each with a descriptor.
@@ -70,8 +73,9 @@ Status Daemon::Open() {
 
   RETURN_IF_ERROR(MakeDirectory(config_.cache_dir, 0700));
   RETURN_IF_ERROR(MakeDirectory(config_.run_dir, kRunDirMode));
-  // systemd, or an older version, may have made it for everybody to look into.
-  if (chmod(config_.run_dir.c_str(), kRunDirMode) != 0) {
+  struct stat run_dir;
+  if (stat(config_.run_dir.c_str(), &run_dir) != 0 ||
+      chmod(config_.run_dir.c_str(), run_dir.st_mode & 07777 & ~kOthersMayLookOrWrite) != 0) {
     LOG(WARNING) << Status::FromErrno(errno, "closing " + config_.run_dir).message();
   }
   std::string boot_id = config_.boot_id;

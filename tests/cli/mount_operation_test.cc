@@ -201,7 +201,9 @@ TEST_F(MountOperationTest, AnImageTheKernelRefusesIsUndoneWithTheReason) {
 
 TEST_F(MountOperationTest, BytesThatNeverComeAreGivenUpAtTheTimeout) {
   ASSERT_EQ(mkfifo((fuse_ + "/fifo").c_str(), 0600), 0);  // Opening it waits for a writer.
-  SetAcquireAnswer({{"ok", true}, {"path", fuse_ + "/fifo"}, {"size", 4096}, {"stale", false}});
+  json answer = Acquired(fuse_ + "/fifo");
+  answer["size"] = 4096;
+  SetAcquireAnswer(answer);
   MountRequest request = Request();
   request.timeout = std::chrono::milliseconds(2000);
   const Status status = MountOperation(request).Run();

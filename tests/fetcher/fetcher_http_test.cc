@@ -174,7 +174,7 @@ TEST_F(FetcherHttpTest, ARefusedOpenSaysWhy) {
       {{.status = 403}, "copen 0,-13", "403 Forbidden"},
       {{.status = 401}, "copen 0,-13", "401 Unauthorized"},
       {{.status = 418}, "copen 0,-5", "HTTP status 418"},
-      {{.status = 503}, "copen 0,-5", "503 Service Unavailable"},
+      {{.status = 503}, "copen 0,-110", "503 Service Unavailable"},
       {{.whole = true}, "copen 0,-95", "origin does not serve ranges"},
       {{.content_range = "bytes 5-5/10"},
        "copen 0,-5",
@@ -182,7 +182,7 @@ TEST_F(FetcherHttpTest, ARefusedOpenSaysWhy) {
       {{.headers = "Content-Encoding: gzip\r\n"},
        "copen 0,-95",
        "origin encodes the object's content (Content-Encoding: gzip)"},
-      {{.hang_up = true}, "copen 0,-5", "connection closed early"},
+      {{.hang_up = true}, "copen 0,-110", "connection closed early"},
   };
   SetSource({origin_.url()});
   Start();

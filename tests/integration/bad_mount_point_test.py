@@ -63,7 +63,7 @@ class BadMountPointTest(Case):
         cache = other.state_path("cache")
         os.makedirs(cache)
         # Root writes where the mode forbids it; a read-only mount is what stops root.
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", cache], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=0755", "none", cache], check=True)
         point = self.box.make_directory("point")
         self.assert_one_line(other.try_mount(self.url, point, "--timeout=10s"), rf"{cache}.*(?i:read-only)")
         self.assertFalse(os.path.ismount(point))

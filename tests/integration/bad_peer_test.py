@@ -14,7 +14,7 @@ from harness.neighbour import Neighbour
 from harness.sandbox import die_with_parent, wait_until
 
 HELLO, REPLY = 0x80000000, 0x80000001
-NOBODY = 65534
+NOBODY = 65533  # 65534 may be the fetcher's user.
 
 
 class Peer:
