@@ -98,6 +98,8 @@ Failure Encoded(const HttpAnswer& answer, const std::string& url) {
 // A 200 to a request with If-Range says that the pin does not hold, unless its own validator says
 // otherwise: then the origin has merely stopped to serve ranges.
 Failure JudgeWhole(const HttpAnswer& answer, const ObjectVersion& version, const std::string& url) {
+  // A page that says that something is wrong, or asks for a login, says nothing of the object.
+  if (IsPage(answer)) return Fail(Kind::kRetry, EIO, url, "answered with an HTML page");
   if (!answer.content_encoding.empty()) return Encoded(answer, url);
   if (answer.content_length == 0u && version.size_bytes > 0) {
     return Fail(Kind::kRetry, EIO, url, "answered with nothing");
@@ -110,14 +112,6 @@ Failure JudgeWhole(const HttpAnswer& answer, const ObjectVersion& version, const
   // The object in place of a range of it: this origin has stopped to serve ranges.
   if (IsWholeOf(answer, version) || IfRangeValue(version.pin).empty()) return NoRanges(answer, url);
   return Changed(url, NameOf(version.pin), version.pin.value, "");
-}
-
-// A page that says that something is wrong, or asks for a login, says nothing of the object.
-std::optional<Failure> NoPage(std::optional<Failure> failure, const HttpAnswer& answer,
-                              const std::string& url) {
-  if (!failure || !IsPage(answer)) return failure;
-  if (failure->kind != Kind::kChanged && answer.status != 200) return failure;
-  return Fail(Kind::kRetry, EIO, url, "answered with an HTML page");
 }
 
 std::optional<Failure> JudgePart(const HttpAnswer& answer, ByteRange range,
@@ -199,8 +193,8 @@ ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url, ByteRan
 
 std::optional<Failure> JudgeFetch(const HttpAnswer& answer, ByteRange range,
                                   const ObjectVersion& version, const std::string& url) {
-  if (answer.status == 200) return NoPage(JudgeWhole(answer, version, url), answer, url);
-  return NoPage(JudgePart(answer, range, version, url), answer, url);
+  if (answer.status == 200) return JudgeWhole(answer, version, url);
+  return JudgePart(answer, range, version, url);
 }
 
 Pin DigestPin(const std::string& digest) { return {kDigest, digest}; }

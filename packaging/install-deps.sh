@@ -19,8 +19,8 @@ build='build-essential ccache cmake libarchive-dev libcli11-dev libcurl4-openssl
 snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-dev protobuf-compiler
   protobuf-compiler-grpc'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
-test="$demo $snapshotter acl apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
-  fsverity git libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev openssl runc skopeo systemd tcc umoci zstd"
+test="$demo $snapshotter acl apache2-bin apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
+  fsverity git libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev lighttpd openssl runc skopeo systemd tcc umoci zstd"
 demo_container="$demo docker-registry fsverity mmdebstrap runc skopeo"
 # For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
 command -v npm >/dev/null || test="$test npm"

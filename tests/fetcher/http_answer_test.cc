@@ -154,6 +154,12 @@ TEST(HttpAnswerTest, WhatIsNoAnswerToARangeIsTriedAgain) {
   page.content_type = "text/html; charset=utf-8";
   EXPECT_EQ(Fetch(page)->kind, Kind::kRetry);
   EXPECT_EQ(Fetch(page)->cause, "http://h/x: answered with an HTML page");
+  // The httpd of busybox calls everything that it does not know so.
+  HttpAnswer part = Partial();
+  part.content_type = "text/html";
+  EXPECT_FALSE(Fetch(part));
+  part.etag = "\"b\"";
+  EXPECT_EQ(Fetch(part)->kind, Kind::kChanged);
   HttpAnswer nothing;
   nothing.status = 200;
   nothing.content_length = 0;

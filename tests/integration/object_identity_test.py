@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import unittest
 import urllib.parse
 
 import _path  # noqa: F401
