@@ -67,7 +67,7 @@ class BadMountPointTest(Case):
         point = self.box.make_directory("point")
         self.assert_one_line(other.try_mount(self.url, point, "--timeout=10s"), rf"{cache}.*(?i:read-only)")
         self.assertFalse(os.path.ismount(point))
-        left = [pid for pid in processes_of(self.box.directory) if other.root in command_line(pid)]
+        left = [pid for pid in processes_of(self.box.directory) if f"/holdfast/{other.name}" in command_line(pid)]
         self.assertEqual(left, [], "processes of an instance that could not start")
 
 
