@@ -32,19 +32,21 @@ class FetcherDeadForLongTest(Case):
         wait_until(lambda: holdfast.pending() == 0, 10, "read-ahead done")
         self.outlast(holdfast, [(os.path.join(point, n), os.path.join(tree, n), 1 << 20) for n in names])
 
-    def test_a_look_up_that_waits_can_be_killed(self):
+    def test_a_mount_that_waits_can_be_killed(self):
         served = images.random_file(1 << 20)
         holdfast, path = self.mount(served, lambda h, url: h.mount_file(url, NO_READ_AHEAD))
+        other = images.random_file(1 << 20, seed=7)
+        url = self.serve(os.path.dirname(other)).url(os.path.basename(other))
         holdfast.hold_supervisor()
         self.assertIsNotNone(holdfast.kill_fetcher())
-        unknown = os.path.join(os.path.dirname(path), "nobody-knows")
-        looking = self.box.start(["stat", unknown])
+        mounting = self.box.start(holdfast.command_line(*holdfast.mount_arguments(
+            url, self.box.make_directory("other"), "--as=file", "--timeout=300s")))
         opening = lambda: [r for r in holdfast.status()["requests"]["list"] if r["op"] == "OPEN"]
-        wait_until(opening, 10, "the look-up waits")
-        self.assertIsNone(looking.poll())
+        wait_until(opening, 10, "the mount waits")
+        self.assertIsNone(mounting.poll())
         began = time.monotonic()
-        looking.kill()
-        looking.wait(10)
+        mounting.kill()
+        mounting.wait(10)
         self.assertLess(time.monotonic() - began, GONE_S)
         holdfast.release_supervisor()
 
