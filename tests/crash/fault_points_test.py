@@ -90,11 +90,14 @@ class Instance:
             pass  # It is dying by itself.
 
     def kill_until_armed(self, program):
-        """A life that was begun before the point was armed, and could not be found to be killed, knows nothing of it."""
+        """A life that was begun before the point was armed, and could not be found to be killed, knows nothing of it.
+
+        Lives that die before they are ready are begun again after up to 5 s.
+        """
         for _ in range(5):
             self.kill(program)
             try:
-                return wait_until(lambda: not os.path.exists(self.fault_file(program)), 4, f"a {program} that is armed")
+                return wait_until(lambda: not os.path.exists(self.fault_file(program)), 8, f"a {program} that is armed")
             except Timeout:
                 pass
         raise Failed(f"no {program} is armed")

@@ -114,7 +114,7 @@ class PowerCutTest(Case):
 
     def assert_reads_right_as_on_a_new_boot(self, machine, claimed):
         """Every durable range, through a mount, with no fetcher to ask."""
-        ranges = [(machine.path_of(*name), self.truth_of(name), begin, end)
+        ranges = [(machine.acquire(*name), self.truth_of(name), begin, end)
                   for name, spans in claimed.items() for begin, end in spans]
         reader = self.keep(Child("the durable ranges", lambda: read_ranges(ranges)))
         self.assertTrue(reader.wait(60), "a read of durable bytes waits")

@@ -96,9 +96,6 @@ class Machine:
         assert answer["ok"], answer
         return answer["path"]
 
-    def path_of(self, volume, cookie):
-        return os.path.join(self.run, "fuse", volume, cookie)
-
     def all_words(self):
         with open(self.log, errors="replace") as f:
             return f.read()
