@@ -214,6 +214,13 @@ class MountedTest(Case):
         subprocess.run(["mount", "-t", "fusectl", "c", fusectl], check=True)
         with open(os.path.join(fusectl, str(os.minor(first)), "abort"), "w") as f:
             f.write("1")
+
+        def is_anew():
+            try:
+                return os.stat(self.instance.run_path("fuse")).st_dev != first
+            except OSError:
+                return False  # Dead, or just between the two.
+        wait_until(is_anew, 20, "a FUSE mount of another connection")
         self.mount()
         self.assert_right(point)
         self.assertEqual([m["alive"] for m in self.status()["mounts"]], [True])
