@@ -7,7 +7,7 @@
 //          which is an open directory: whatever its path has come to mean gets no mount.
 // Errors   what the kernel says, with the cure where there is one; nothing stays mounted after an
 //          error.
-// Threads  thread-safe: no state.  Each call returns at its deadline, whoever holds the kernel up.
+// Threads  thread-safe: no state.  Each call returns at its deadline, even when the kernel blocks.
 
 #ifndef CLI_IMAGE_MOUNT_H_
 #define CLI_IMAGE_MOUNT_H_

@@ -201,7 +201,7 @@ void Fetcher::OnOpen(OpenRequest open) {
   auto source = sources_.Open(open.volume_key);
   if (!source.ok()) {
     const Status& status = source.status();
-    // We end before anything else is asked for, and whoever comes next is asked again.
+    // We end before anything else is asked for, and the next one is asked again.
     if (status.error() == ECONNRESET && BrokerGone()) return;
     LOG_EVERY_N(WARNING, 100) << status.message() << " (" << google::COUNTER << " times)";
     client_->CopenError(open.msg_id, status.error(), status.message());

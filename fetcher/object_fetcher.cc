@@ -367,7 +367,7 @@ std::optional<uint64_t> ObjectFetcher::RefusedThrough() const {
   return order;
 }
 
-// A later READ asks them again: whoever looks after them may have put things right.
+// A later READ asks them again: their operator may have mended them.
 void ObjectFetcher::GiveUp() {
   const std::optional<uint64_t> refused = RefusedThrough();
   if (!refused || failed_) return;

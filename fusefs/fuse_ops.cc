@@ -137,7 +137,7 @@ struct FuseOps {
                volume.ok() && volume->has_value()) {
       volume_key = (*volume)->key;
     }
-    // Before anything else is done for it: whoever asks, what was not acquired is not there.
+    // First of all: what was not acquired is not there, for any process.
     if (volume_key.empty() || !server->grants_->Has({volume_key, name})) {
       fuse_reply_err(req, ENOENT);
       return;
