@@ -1,10 +1,10 @@
 // The `holdfast` command: its verbs, and what all of them share.
 //
 // Model    one Verb for each word after `holdfast`, one file for each Verb.  add() declares a
-// verb's
-//          options and what runs once they are parsed, which leaves its exit code in *exit_code.
+//          verb's options and what runs once they are parsed, which leaves its exit code in
+//          *exit_code.
 // Errors   every message goes to stderr as "holdfast: ...".  Exit codes: 0 done, 1 the operation
-//          failed, 2 the command line is wrong.
+//          failed, 2 the command line is wrong, 128 and the signal's number interrupted.
 // Threads  one thread only.
 // See      holdfast(1); tests/cli/docs_test.cc compares options, man page and completion.
 
@@ -16,12 +16,21 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cli/instance.h"
+#include "cachecore/base/status.h"
+#include "host/instance/instance_options.h"
 
 namespace cli {
 
-enum ExitCode : int { kExitOk = 0, kExitFailed = 1, kExitUsage = 2 };
+enum ExitCode : int {
+  kExitOk = 0,
+  kExitFailed = 1,
+  kExitUsage = 2,
+  // Of a program that was to be started, as env(1) has them.
+  kExitCannotRun = 126,
+  kExitNotFound = 127,
+};
+// And the signal's number, as a shell has it.
+inline constexpr int kExitSignalled = 128;
 
 struct Verb {
   const char* name;
@@ -35,8 +44,11 @@ std::unique_ptr<CLI::App> MakeCommandLine(int* exit_code);
 int RunCommand(int argc, const char* const* argv);
 
 void AddMount(CLI::App* app, int* exit_code);
+void AddMountErofs(CLI::App* app, int* exit_code);
 void AddUmount(CLI::App* app, int* exit_code);
 void AddStatus(CLI::App* app, int* exit_code);
+void AddMetrics(CLI::App* app, int* exit_code);
+void AddStart(CLI::App* app, int* exit_code);
 void AddStop(CLI::App* app, int* exit_code);
 void AddDump(CLI::App* app, int* exit_code);
 void AddVerify(CLI::App* app, int* exit_code);
@@ -45,21 +57,17 @@ void AddUpgrade(CLI::App* app, int* exit_code);
 void AddImage(CLI::App* app, int* exit_code);
 void AddRootfs(CLI::App* app, int* exit_code);
 void AddRun(CLI::App* app, int* exit_code);
+void AddCachefilesRun(CLI::App* app, int* exit_code);
 void AddVersion(CLI::App* app, int* exit_code);
 
-// --instance and --root, for the verbs that have them.
-struct InstanceOptions {
-  std::string name = "default";
-  std::string root = DefaultRoot();
-
-  void AddTo(CLI::App* app);
-  cachecore::Result<Instance> Make() const { return Instance::Make(root, name); }
-};
+// As mount(8) calls it: mount.erofs.holdfast SOURCE DIRECTORY [-fnsv] [-N NS] [-o OPTIONS] [-t TYPE].
+int RunMountHelper(int argc, const char* const* argv);
 
 // Prints a message as this command's and returns `code`.
 int Fail(const cachecore::Status& status, ExitCode code = kExitFailed);
-// EPERM, saying what needs it, unless we are root.
-cachecore::Status RequireRoot(const std::string& what);
+// What --json of a verb without output of its own prints, on stdout: {"errno":N,"error":NAME,
+// "message":TEXT}, N 0 and the others empty when all went well.  Fails as Fail() does.
+int PrintEnd(const cachecore::Status& status, ExitCode code_of_failure, bool as_json);
 
 }  // namespace cli
 

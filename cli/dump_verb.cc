@@ -3,15 +3,19 @@
 #include <memory>
 #include <string>
 
-#include "cachecore/rocksdb_metadata_store.h"
-#include "cli/cache_dir.h"
+#include "cachecore/store/rocksdb_metadata_store.h"
 #include "cli/command.h"
+#include "host/instance/cache_dir.h"
 
 namespace cli {
 namespace {
 
 using cachecore::Result;
 using cachecore::Status;
+using host::CacheDirOf;
+using host::CheckIsCache;
+using host::Instance;
+using host::InstanceOptions;
 
 struct DumpOptions {
   InstanceOptions instance;
@@ -36,6 +40,7 @@ int RunDump(const DumpOptions& options) {
 void AddDump(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<DumpOptions>();
   app->add_option("--cache-dir", options->cache_dir, "The cache directory (default: --instance's)")
+      ->check(host::NotEmpty())
       ->type_name("DIR");
   options->instance.AddTo(app);
   app->callback([options, exit_code] { *exit_code = RunDump(*options); });

@@ -5,21 +5,46 @@
 #include <memory>
 #include <string>
 
-#include "cachecore/parse_text.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/base/parse_text.h"
 #include "cli/command.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/image_build.h"
-#include "cli/image_inspect.h"
-#include "cli/image_push.h"
-#include "cli/registry_options.h"
+#include "host/build/image_build.h"
+#include "host/build/image_push.h"
+#include "host/images/image_inspect.h"
+#include "host/mount/answering_paths.h"
+#include "host/registries/registry_options.h"
 
 namespace cli {
 namespace {
 
+using cachecore::BytesText;
+using cachecore::CatchStopSignals;
+using cachecore::Deadline;
+using cachecore::JsonText;
+using cachecore::Progress;
 using cachecore::Result;
 using cachecore::Status;
+using host::BuildImage;
+using host::BuildInput;
+using host::BuiltImage;
+using host::CheckArgumentsAnswer;
+using host::ImageBuildRequest;
+using host::ImageReference;
+using host::InspectImage;
+using host::InspectText;
+using host::Instance;
+using host::InstanceOptions;
+using host::LayoutBlob;
+using host::ParseBuildInput;
+using host::ParseImageReference;
+using host::PushImage;
+using host::RegistryAccess;
+using host::RegistryOptions;
 using nlohmann::json;
+
+// Of what has no --timeout.
+constexpr std::chrono::hours kNoLimit{24 * 365};
 
 // How a registry is reached, as every verb that talks to one has it.
 struct AccessOptions {
@@ -99,6 +124,9 @@ std::string AbsolutePath(const std::string& path) {
 
 int RunBuild(const BuildOptions& options) {
   CatchStopSignals();
+  const Status answers = CheckArgumentsAnswer(
+      {options.input, options.output, options.config, options.tmp_directory}, Deadline(kNoLimit));
+  if (!answers.ok()) return Fail(answers);
   ImageBuildRequest request;
   Result<BuildInput> input = ParseBuildInput(options.input);
   if (!input.ok()) return Fail(input.status());
@@ -129,6 +157,8 @@ int RunBuild(const BuildOptions& options) {
 
 int RunPush(const PushOptions& options) {
   CatchStopSignals();
+  const Status answers = CheckArgumentsAnswer({options.layout}, Deadline(kNoLimit));
+  if (!answers.ok()) return Fail(answers);
   Result<ImageReference> target = ParseImageReference(options.target);
   if (target.ok() && (target->kind != ImageReference::Kind::kRegistry || target->tag.empty())) {
     return Fail(
@@ -161,8 +191,10 @@ int RunInspect(const InspectOptions& options) {
   if (!access.ok()) return Fail(access.status(), kExitUsage);
   const Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.timeout);
   if (!timeout.ok()) return Fail(Status(timeout.status()).WithContext("--timeout"), kExitUsage);
-  const Result<json> found = InspectImage(options.image, *access, *instance,
-                                          std::chrono::ceil<std::chrono::milliseconds>(*timeout));
+  const auto limit = std::chrono::ceil<std::chrono::milliseconds>(*timeout);
+  const Status answers = CheckArgumentsAnswer({options.image}, Deadline(limit));
+  if (!answers.ok()) return Fail(answers);
+  const Result<json> found = InspectImage(options.image, *access, *instance, limit);
   if (!found.ok()) return Fail(found.status());
   std::cout << (options.json ? JsonText(*found, 2) + "\n" : InspectText(*found));
   return EndOutput();
@@ -170,7 +202,8 @@ int RunInspect(const InspectOptions& options) {
 
 void AddBuild(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<BuildOptions>();
-  app->add_option("SRC", options->input, "A directory, OCI layout, archive of one or of docker's, or docker://...")
+  app->add_option("SRC", options->input,
+                  "A directory, OCI layout, archive of one or of docker's, or docker://...")
       ->required();
   app->add_option("OUT", options->output, "The directory to make: an OCI layout")->required();
   app->add_flag("--force", options->force, "Replace an OCI layout that is there");

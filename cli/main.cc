@@ -1,9 +1,15 @@
 #include <csignal>
+#include <string_view>
 
 #include "cli/command.h"
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // `ulimit -f` makes an error of a write, not an end of the command.
+  std::signal(SIGXFSZ,
+              SIG_IGN);  // `ulimit -f` makes an error of a write, not an end of the command.
   std::signal(SIGCHLD, SIG_DFL);  // Ignored, it would let children's pids pass to others.
+  const std::string_view path = argc > 0 ? argv[0] : "";
+  if (path.substr(path.rfind('/') + 1).starts_with("mount.erofs")) {
+    return cli::RunMountHelper(argc, argv);
+  }
   return cli::RunCommand(argc, argv);
 }

@@ -9,29 +9,29 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 #include "cli/command.h"
-#include "cli/registry_options.h"
-#include "cli/rootfs.h"
+#include "host/containers/rootfs.h"
+#include "host/registries/registry_options.h"
 
 namespace cli {
 
 struct RootfsOptions {
-  InstanceOptions instance;
-  RegistryOptions registry;
+  host::InstanceOptions instance;
+  host::RegistryOptions registry;
   std::string ca_file;
   std::string name;
   std::string reference;
   std::string upper;
   std::string timeout = "30s";
   bool tmpfs = false;
-  BundleOptions bundle;
+  host::BundleOptions bundle;
 
   void AddTo(CLI::App* app);
-  cachecore::Result<RootfsRequest> Make() const;
+  cachecore::Result<host::RootfsRequest> Make() const;
+  // After CatchStopSignals: whether the file systems of what they name answer.
+  cachecore::Status CheckAnswers(const host::RootfsRequest& request) const;
 };
-
-cachecore::Result<std::chrono::milliseconds> ParseTimeout(const std::string& text);
 
 }  // namespace cli
 

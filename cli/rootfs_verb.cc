@@ -1,22 +1,49 @@
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <string>
 
-#include "cachecore/parse_text.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/system/mount_table.h"
 #include "cli/command.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/image_reference.h"
-#include "cli/mount_table.h"
-#include "cli/rootfs.h"
 #include "cli/rootfs_options.h"
+#include "host/containers/rootfs.h"
+#include "host/instance/privileges.h"
+#include "host/mount/answering_paths.h"
+#include "host/registries/image_reference.h"
 
 namespace cli {
 
+using cachecore::CatchStopSignals;
+using cachecore::Deadline;
+using cachecore::FindMount;
+using cachecore::MountEntry;
+using cachecore::ReadMountTable;
+using cachecore::RecordText;
 using cachecore::Result;
 using cachecore::Status;
+using host::CheckBundleOptions;
+using host::CheckRootfsName;
+using host::CreateRootfs;
+using host::Instance;
+using host::InstanceOptions;
+using host::kLockTimeoutText;
+using host::ListRootfsRecords;
+using host::MountRootfs;
+using host::ParseImageReference;
+using host::ParseTimeout;
+using host::RegistryAccess;
+using host::RemoveRootfs;
+using host::RequireMountRights;
+using host::RequireRoot;
+using host::RootfsBundle;
+using host::RootfsRecord;
+using host::RootfsRequest;
+using host::SweepRootfs;
 using nlohmann::json;
 
 // Repeated options take one value each: else one takes the image after it, and the command's "--".
@@ -46,14 +73,6 @@ void RootfsOptions::AddTo(CLI::App* app) {
   instance.AddTo(app);
 }
 
-Result<std::chrono::milliseconds> ParseTimeout(const std::string& text) {
-  const Result<cachecore::Duration> timeout = cachecore::ParseDuration(text);
-  if (!timeout.ok()) return Status(timeout.status()).WithContext("--timeout");
-  const auto parsed = std::chrono::ceil<std::chrono::milliseconds>(*timeout);
-  if (parsed.count() <= 0) return Status(EINVAL, "--timeout must be at least 1ms");
-  return parsed;
-}
-
 Result<RootfsRequest> RootfsOptions::Make() const {
   ASSIGN_OR_RETURN(Instance made, instance.Make());
   ASSIGN_OR_RETURN(RegistryAccess access, registry.Make());
@@ -66,14 +85,20 @@ Result<RootfsRequest> RootfsOptions::Make() const {
                        false,           waits, bundle};
 }
 
+Status RootfsOptions::CheckAnswers(const RootfsRequest& request) const {
+  return host::CheckArgumentsAnswer({reference, upper, ca_file}, Deadline(request.timeout));
+}
+
 namespace {
 
 int RunRootfsCreate(const RootfsOptions& options) {
   const Result<RootfsRequest> request = options.Make();
   if (!request.ok()) return Fail(request.status(), kExitUsage);
-  const Status allowed = RequireRoot("making a root file system");
+  const Status allowed = RequireMountRights("making a root file system");
   if (!allowed.ok()) return Fail(allowed);
   CatchStopSignals();
+  const Status answers = options.CheckAnswers(*request);
+  if (!answers.ok()) return Fail(answers);
   const auto held = CreateRootfs(*request);
   if (!held.ok()) return Fail(held.status());
   std::cout << RootfsBundle(request->instance, request->name) << std::endl;
@@ -88,19 +113,22 @@ struct NamedRootfs {
   bool json = false;
 };
 
-int RunOnRootfs(const NamedRootfs& options, const char* what,
-                const std::function<Status(const Instance&)>& operation) {
+using OnRootfs = std::function<Status(const Instance&, std::chrono::milliseconds timeout)>;
+
+int RunOnRootfs(const NamedRootfs& options, const char* what, const OnRootfs& operation) {
   const Result<Instance> instance = options.instance.Make();
   if (!instance.ok()) return Fail(instance.status(), kExitUsage);
+  const Result<std::chrono::milliseconds> timeout = ParseTimeout(options.timeout);
+  if (!timeout.ok()) return Fail(timeout.status(), kExitUsage);
   const Status allowed = RequireRoot(what);
   if (!allowed.ok()) return Fail(allowed);
   CatchStopSignals();
-  const Status status = operation(*instance);
+  const Status status = operation(*instance, *timeout);
   return status.ok() ? kExitOk : Fail(status);
 }
 
-Status PrintRootfs(const Instance& instance, bool as_json) {
-  RETURN_IF_ERROR(SweepRootfs(instance));
+Status PrintRootfs(const Instance& instance, bool as_json, std::chrono::milliseconds timeout) {
+  RETURN_IF_ERROR(SweepRootfs(instance, timeout));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   json all = json::array();
   for (const RootfsRecord& record : ListRootfsRecords(instance)) {
@@ -123,6 +151,13 @@ Status PrintRootfs(const Instance& instance, bool as_json) {
   return {};
 }
 
+void AddLockTimeout(CLI::App* verb, NamedRootfs* options) {
+  options->timeout = kLockTimeoutText;
+  verb->add_option("--timeout", options->timeout,
+                   "How long to wait for another command on these (default: 60s)")
+      ->type_name("TIME");
+}
+
 }  // namespace
 
 void AddRootfs(CLI::App* app, int* exit_code) {
@@ -143,13 +178,8 @@ void AddRootfs(CLI::App* app, int* exit_code) {
       ->type_name("TIME");
   mount->instance.AddTo(verb);
   verb->callback([mount, exit_code] {
-    const Result<std::chrono::milliseconds> timeout = ParseTimeout(mount->timeout);
-    if (!timeout.ok()) {
-      *exit_code = Fail(timeout.status(), kExitUsage);
-      return;
-    }
-    *exit_code = RunOnRootfs(*mount, "mounting", [&](const Instance& instance) {
-      return MountRootfs(instance, mount->name, *timeout);
+    *exit_code = RunOnRootfs(*mount, "mounting", [&](const Instance& instance, auto timeout) {
+      return MountRootfs(instance, mount->name, timeout);
     });
   });
 
@@ -157,20 +187,23 @@ void AddRootfs(CLI::App* app, int* exit_code) {
   verb = app->add_subcommand("rm", "Remove one, and what was written into it");
   verb->add_option("NAME", remove->name, "What it is called")->required()->type_name("");
   verb->add_flag("--force", remove->force, "End its container first");
+  AddLockTimeout(verb, remove.get());
   remove->instance.AddTo(verb);
   verb->callback([remove, exit_code] {
-    *exit_code = RunOnRootfs(*remove, "removing", [&](const Instance& instance) {
-      return RemoveRootfs(instance, remove->name, remove->force);
+    *exit_code = RunOnRootfs(*remove, "removing", [&](const Instance& instance, auto timeout) {
+      return RemoveRootfs(instance, remove->name, remove->force, timeout);
     });
   });
 
   const auto list = std::make_shared<NamedRootfs>();
   verb = app->add_subcommand("list", "List those that there are");
   verb->add_flag("--json", list->json, "Print JSON");
+  AddLockTimeout(verb, list.get());
   list->instance.AddTo(verb);
   verb->callback([list, exit_code] {
-    *exit_code = RunOnRootfs(*list, "looking at root file systems", [&](const Instance& instance) {
-      return PrintRootfs(instance, list->json);
+    const char* const what = "looking at root file systems";
+    *exit_code = RunOnRootfs(*list, what, [&](const Instance& instance, auto timeout) {
+      return PrintRootfs(instance, list->json, timeout);
     });
   });
 }

@@ -9,20 +9,30 @@
 #include <string>
 #include <vector>
 
+#include "cachecore/base/deadline.h"
+#include "cachecore/system/spawn.h"
+#include "cachecore/system/subprocess.h"
 #include "cli/command.h"
-#include "cli/deadline.h"
-#include "cli/process.h"
-#include "cli/rootfs.h"
 #include "cli/rootfs_options.h"
+#include "host/containers/rootfs.h"
+#include "host/instance/privileges.h"
 
 namespace cli {
 namespace {
 
+using cachecore::CatchStopSignals;
+using cachecore::FindTool;
 using cachecore::Result;
+using cachecore::SpawnOptions;
 using cachecore::Status;
+using cachecore::StopSignal;
+using cachecore::StopSignalled;
 using cachecore::UniqueFd;
-
-constexpr int kExitSignalled = 128;
+using host::CreateRootfs;
+using host::RemoveOwnRootfs;
+using host::RequireMountRights;
+using host::RootfsBundle;
+using host::RootfsRequest;
 
 sigset_t ForwardedSignals() {
   sigset_t set;
@@ -33,26 +43,31 @@ sigset_t ForwardedSignals() {
   return set;
 }
 
+// On this terminal, in its foreground process group.
+Result<pid_t> Start(const std::vector<std::string>& argv) {
+  SpawnOptions options;
+  options.argv = argv;
+  options.input = STDIN_FILENO;
+  options.output = STDOUT_FILENO;
+  options.errors = STDERR_FILENO;
+  options.in_child = []() -> const char* {
+    std::signal(SIGXFSZ, SIG_DFL);  // Ignored by `holdfast`.
+    return nullptr;
+  };
+  return cachecore::Spawn(options);
+}
+
 // Starts it and waits for its end; signals that we are sent are sent on.
 Result<int> RunForeground(const std::vector<std::string>& argv) {
-  std::vector<char*> arguments;
-  for (const std::string& one : argv) arguments.push_back(const_cast<char*>(one.c_str()));
-  arguments.push_back(nullptr);
   const sigset_t forwarded = ForwardedSignals();
   sigset_t before;
   sigprocmask(SIG_BLOCK, &forwarded, &before);
-  const pid_t pid = fork();
-  if (pid < 0) {
-    const Status failed = Status::FromErrno(errno, "fork");
+  const Result<pid_t> started = Start(argv);
+  if (!started.ok()) {
     sigprocmask(SIG_SETMASK, &before, nullptr);
-    return failed;
+    return started.status();
   }
-  if (pid == 0) {
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGXFSZ}) std::signal(signal, SIG_DFL);
-    sigprocmask(SIG_SETMASK, &before, nullptr);
-    execv(arguments[0], arguments.data());
-    _exit(127);
-  }
+  const pid_t pid = *started;
   for (;;) {
     siginfo_t info;
     if (sigwaitinfo(&forwarded, &info) < 0) continue;
@@ -71,11 +86,13 @@ Result<int> RunForeground(const std::vector<std::string>& argv) {
 int RunRun(const RootfsOptions& options) {
   Result<RootfsRequest> request = options.Make();
   if (!request.ok()) return Fail(request.status(), kExitUsage);
-  const Status allowed = RequireRoot("running a container");
+  const Status allowed = RequireMountRights("running a container");
   if (!allowed.ok()) return Fail(allowed);
   const Result<std::string> runc = FindTool("runc", "runc");
   if (!runc.ok()) return Fail(runc.status());
   CatchStopSignals();
+  const Status answers = options.CheckAnswers(*request);
+  if (!answers.ok()) return Fail(answers);
   request->goes_with_run = true;
   request->bundle.terminal = isatty(STDIN_FILENO) == 1;
   if (request->name.empty()) {
@@ -84,12 +101,13 @@ int RunRun(const RootfsOptions& options) {
   Result<UniqueFd> held = CreateRootfs(*request);
   if (!held.ok()) return Fail(held.status());
   const std::string bundle = RootfsBundle(request->instance, request->name);
-  Result<int> code = kExitFailed;
+  Result<int> code = kExitSignalled + StopSignal();
   if (!StopSignalled()) {
     code = RunForeground(
         {*runc, "--root", bundle + "/runc", "run", "--bundle", bundle, request->name});
   }
-  const Status removed = RemoveOwnRootfs(request->instance, request->name, std::move(held).value());
+  const Status removed =
+      RemoveOwnRootfs(request->instance, request->name, std::move(held).value(), request->timeout);
   if (!code.ok()) return Fail(code.status());
   // The container's own code is what was asked for.
   if (!removed.ok()) std::cerr << "holdfast: left behind: " << removed.message() << "\n";

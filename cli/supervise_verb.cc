@@ -1,50 +1,94 @@
+#include <sys/prctl.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <memory>
 #include <string>
+#include <utility>
 
-#include "cachecore/process_limits.h"
-#include "cachecore/secret_environment.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/environment/secret_environment.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/process_limits.h"
+#include "cachecore/system/subprocess.h"
 #include "cli/command.h"
-#include "cli/fetcher_user.h"
-#include "cli/files.h"
-#include "cli/instance_control.h"
-#include "cli/process.h"
-#include "cli/settings.h"
-#include "cli/supervisor.h"
-#include "cli/systemd_unit.h"
-#include "cli/trusted_directory.h"
+#include "host/instance/fetcher_user.h"
+#include "host/instance/privileges.h"
+#include "host/instance/settings.h"
+#include "host/instance/supervisor_process.h"
+#include "host/instance/systemd_unit.h"
+#include "host/instance/trusted_directory.h"
+#include "host/service/instance_control.h"
+#include "host/supervisor/supervisor.h"
 
 namespace cli {
 namespace {
 
+using cachecore::FindProgram;
+using cachecore::MakePrivateDirectory;
+using cachecore::ReadJsonFile;
 using cachecore::Result;
 using cachecore::SecretEnvironment;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using host::DaemonUnit;
+using host::DetachLostDevice;
+using host::DetachLostMounts;
+using host::FetcherUser;
+using host::FindFetcherUser;
+using host::Instance;
+using host::InstanceOptions;
+using host::IsRunElsewhere;
+using host::kCachefilesFlag;
+using host::kDaemon;
+using host::kFetcher;
+using host::kFetcherProgram;
+using host::kInstanceDirMode;
+using host::kSupervisor;
+using host::MakeTrustedDirectory;
+using host::RequireMountRights;
+using host::RunSupervisor;
+using host::ServiceSpec;
+using host::Settings;
+using host::SupervisorOptions;
+using host::SupervisorPidFile;
 
 // The FUSE connection, the device's listening socket and connection, and room for what comes.
 constexpr size_t kDaemonFdStoreMax = 64;
 // The fetcher's connection to the daemon, for a moment the next one beside it, and its environment.
 constexpr size_t kFetcherFdStoreMax = 5;
 
+struct SuperviseOptions {
+  InstanceOptions instance;
+  std::string fetcher_user;
+  std::string cachefiles_device;
+  bool keep_standby = true;
+};
+
 // `environment`: the memory file with the fetcher's secrets, if there are any.
 Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& environment,
-                                     const std::string& fetcher_user) {
+                                     const SuperviseOptions& given) {
   Settings settings;  // Without a settings file: the default ones.
   const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
   if (file.ok()) settings = Settings::FromJson(*file);
-  ASSIGN_OR_RETURN(const FetcherUser user, FindFetcherUser(fetcher_user.empty()
-                                                               ? settings.fetcher_user
-                                                               : fetcher_user));
+  if (!given.cachefiles_device.empty()) {
+    if (given.cachefiles_device[0] != '/') {
+      return Status(EINVAL,
+                    "--cachefiles-device " + given.cachefiles_device + " must be an absolute path");
+    }
+    settings.daemon_flags.push_back(kCachefilesFlag + given.cachefiles_device);
+  }
+  ASSIGN_OR_RETURN(
+      const FetcherUser user,
+      FindFetcherUser(given.fetcher_user.empty() ? settings.fetcher_user : given.fetcher_user));
   ASSIGN_OR_RETURN(const std::string daemon, FindProgram(kDaemon));
   ASSIGN_OR_RETURN(const std::string fetcher, FindProgram(kFetcherProgram));
 
   ServiceSpec daemon_service;
   daemon_service.name = kDaemon;
-  daemon_service.argv = {daemon, "--cache_dir=" + settings.CacheDirFor(instance),
-                         "--run_dir=" + instance.RunDir(),
-                         "--fetcher_uid=" + std::to_string(user.uid)};
+  daemon_service.argv = {daemon, "--cache-dir=" + settings.CacheDirFor(instance),
+                         "--run-dir=" + instance.RunDir(),
+                         "--fetcher-uid=" + std::to_string(user.uid)};
   daemon_service.argv.insert(daemon_service.argv.end(), settings.daemon_flags.begin(),
                              settings.daemon_flags.end());
   daemon_service.fd_store_max = kDaemonFdStoreMax;
@@ -54,7 +98,7 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& e
   ServiceSpec fetcher_service;
   fetcher_service.name = kFetcher;
   fetcher_service.argv = {fetcher, "--device=" + instance.DeviceSocket(),
-                          "--sources_dir=" + instance.SourcesDir(), "--user=" + user.name};
+                          "--sources-dir=" + instance.SourcesDir(), "--user=" + user.name};
   fetcher_service.uid = user.uid;
   fetcher_service.brings = true;
   fetcher_service.argv.insert(fetcher_service.argv.end(), settings.fetcher_flags.begin(),
@@ -68,7 +112,10 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& e
   SupervisorOptions options;
   options.run_dir = instance.RunDir();
   options.status_path = instance.SuperviseStatus();
-  options.services = {daemon_service, fetcher_service};
+  options.log_path = instance.LogFile(kSupervisor);
+  options.services = {daemon_service};
+  // A client of the cachefiles device is in the fetcher's place.
+  if (!settings.HasCachefilesDevice()) options.services.push_back(fetcher_service);
   for (ServiceSpec& service : options.services) {
     service.log_path = instance.LogFile(service.name);
     service.pid_path = instance.PidFile(service.name);
@@ -84,10 +131,17 @@ Result<UniqueFd> TakeSecrets() {
   return secrets.Store();
 }
 
-Result<int> Supervise(const Instance& instance, const std::string& fetcher_user) {
+// One that its parent's death is to end, or with which its PID namespace ends, has no use for a standby.
+bool MayOutliveItsParent() {
+  int signal = 0;
+  prctl(PR_GET_PDEATHSIG, &signal);
+  return signal == 0 && getpid() != 1;
+}
+
+Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
   ASSIGN_OR_RETURN(const UniqueFd environment, TakeSecrets());
   RETURN_IF_ERROR(cachecore::RaiseProcessLimits());  // The daemons get what it has.
-  RETURN_IF_ERROR(RequireRoot("supervising an instance"));
+  RETURN_IF_ERROR(RequireMountRights("supervising an instance"));
   if (IsRunElsewhere(instance)) {
     return Status(EBUSY, "instance " + instance.name() +
                              " runs and was not started by holdfast; stop it where it was started "
@@ -96,34 +150,44 @@ Result<int> Supervise(const Instance& instance, const std::string& fetcher_user)
   }
   RETURN_IF_ERROR(MakeTrustedDirectory(instance.RunDir(), 0700));
   RETURN_IF_ERROR(MakePrivateDirectory(instance.RunDir()));  // An earlier version's was open.
+  RETURN_IF_ERROR(MakeTrustedDirectory(instance.StateDir(), kInstanceDirMode));
   RETURN_IF_ERROR(MakeTrustedDirectory(instance.LogDir(), 0750));
   RETURN_IF_ERROR(MakePrivateDirectory(instance.SourcesDir()));
-  ASSIGN_OR_RETURN(const UniqueFd pid_file, HoldSupervisorPidFile(instance));
-  ASSIGN_OR_RETURN(const SupervisorOptions options,
-                   ServicesOf(instance, environment, fetcher_user));
+  ASSIGN_OR_RETURN(SupervisorPidFile held, SupervisorPidFile::Hold(instance));
+  // Never closed: to others the supervisor runs until its process is gone.
+  const SupervisorPidFile& pid_file = *new SupervisorPidFile(std::move(held));
+  ASSIGN_OR_RETURN(SupervisorOptions options, ServicesOf(instance, environment, given));
+  options.keep_standby = given.keep_standby && MayOutliveItsParent();
+  options.standby = {.on_wait = [&pid_file] { pid_file.HoldAsStandby(); },
+                     .on_take_over = [&pid_file] { pid_file.TakeOver(); }};
   DetachLostMounts(instance);  // Their daemon is gone, or is about to be ended by its pid file.
-  return RunSupervisor(options);
+  const Result<int> code = RunSupervisor(options);
+  // Nothing has its descriptors any more.
+  DetachLostDevice(instance, given.cachefiles_device);
+  return code;
 }
 
-int RunSupervise(const InstanceOptions& options, const std::string& fetcher_user) {
-  const Result<Instance> instance = options.Make();
+int RunSupervise(const SuperviseOptions& options) {
+  const Result<Instance> instance = options.instance.Make();
   if (!instance.ok()) return Fail(instance.status(), kExitUsage);
-  const Result<int> code = Supervise(*instance, fetcher_user);
+  const Result<int> code = Supervise(*instance, options);
   return code.ok() ? *code : Fail(code.status());
 }
 
 }  // namespace
 
 void AddSupervise(CLI::App* app, int* exit_code) {
-  const auto options = std::make_shared<InstanceOptions>();
-  const auto fetcher_user = std::make_shared<std::string>();
-  options->AddTo(app);
-  app->add_option("--fetcher-user", *fetcher_user,
+  const auto options = std::make_shared<SuperviseOptions>();
+  options->instance.AddTo(app);
+  app->add_option("--fetcher-user", options->fetcher_user,
                   "Run the fetcher as this user (default: holdfast-fetcher, else nobody)")
       ->type_name("USER");
-  app->callback([options, fetcher_user, exit_code] {
-    *exit_code = RunSupervise(*options, *fetcher_user);
-  });
+  app->add_option("--cachefiles-device", options->cachefiles_device,
+                  "Serve programs of /dev/cachefiles by a device at this path, without a fetcher")
+      ->type_name("PATH");
+  app->add_flag("--no-standby{false}", options->keep_standby,
+                "Keep no process that goes on when this one is killed");
+  app->callback([options, exit_code] { *exit_code = RunSupervise(*options); });
 }
 
 }  // namespace cli

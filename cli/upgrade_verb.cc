@@ -4,37 +4,44 @@
 #include <memory>
 #include <string>
 
-#include "cachecore/parse_text.h"
+#include "cachecore/base/deadline.h"
 #include "cli/command.h"
-#include "cli/deadline.h"
-#include "cli/instance_control.h"
-#include "cli/upgrade.h"
+#include "host/instance/privileges.h"
+#include "host/service/instance_control.h"
+#include "host/service/upgrade.h"
 
 namespace cli {
 namespace {
 
+using cachecore::Deadline;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using host::Instance;
+using host::InstanceOptions;
+using host::LockInstance;
+using host::ParseTimeout;
+using host::RequireRoot;
+using host::Upgrade;
+using host::UpgradeReport;
 
 struct UpgradeOptions {
   InstanceOptions instance;
   std::string timeout = "30s";
 };
 
-Result<UpgradeReport> UpgradeLocked(const Instance& instance, std::chrono::milliseconds timeout) {
+Result<UpgradeReport> UpgradeLocked(const Instance& instance, const Deadline& deadline) {
   RETURN_IF_ERROR(RequireRoot("upgrading an instance"));
-  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance, Deadline(timeout)));
-  return Upgrade(instance, timeout);
+  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance, deadline));
+  return Upgrade(instance, deadline);
 }
 
 int RunUpgrade(const UpgradeOptions& options) {
   const Result<Instance> instance = options.instance.Make();
   if (!instance.ok()) return Fail(instance.status(), kExitUsage);
-  Result<cachecore::Duration> timeout = cachecore::ParseDuration(options.timeout);
-  if (!timeout.ok()) return Fail(std::move(timeout).status().WithContext("--timeout"), kExitUsage);
-  const Result<UpgradeReport> report =
-      UpgradeLocked(*instance, std::chrono::duration_cast<std::chrono::milliseconds>(*timeout));
+  const Result<std::chrono::milliseconds> timeout = ParseTimeout(options.timeout);
+  if (!timeout.ok()) return Fail(timeout.status(), kExitUsage);
+  const Result<UpgradeReport> report = UpgradeLocked(*instance, Deadline(*timeout));
   if (!report.ok()) return Fail(report.status());
   std::cout << "holdfastd: pid " << report->old_daemon.pid << " version "
             << report->old_daemon.version << " -> pid " << report->new_daemon.pid << " version "
@@ -50,8 +57,9 @@ int RunUpgrade(const UpgradeOptions& options) {
 
 void AddUpgrade(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<UpgradeOptions>();
-  app->add_option("--timeout", options->timeout,
-                  "How long the new programs may take to serve (default: 30s)")
+  app->add_option(
+         "--timeout", options->timeout,
+         "How long it may take as a whole, waits for other commands included (default: 30s)")
       ->type_name("TIME");
   options->instance.AddTo(app);
   app->callback([options, exit_code] { *exit_code = RunUpgrade(*options); });

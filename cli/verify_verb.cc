@@ -7,22 +7,29 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/boot_id.h"
-#include "cachecore/parse_text.h"
-#include "cachecore/rocksdb_metadata_store.h"
-#include "cachecore/verify.h"
-#include "cli/cache_dir.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/offline/verify.h"
+#include "cachecore/store/boot_id.h"
+#include "cachecore/store/rocksdb_metadata_store.h"
 #include "cli/command.h"
-#include "cli/files.h"
-#include "cli/live_verify.h"
+#include "host/instance/cache_dir.h"
+#include "host/service/live_verify.h"
 
 namespace cli {
 namespace {
 
 using cachecore::Finding;
+using cachecore::JsonText;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::VerifyReport;
+using host::CacheDirOf;
+using host::CheckIsCache;
+using host::Instance;
+using host::InstanceOptions;
+using host::LiveVerify;
+using host::LiveVerifyReport;
 
 struct VerifyVerbOptions {
   InstanceOptions instance;
@@ -90,8 +97,9 @@ void ShowProgress(const LiveVerifyReport& report, uint64_t done) {
 int RunLive(const Instance& instance, const VerifyVerbOptions& given) {
   if (!given.cache_dir.empty() || !given.contents.empty() || given.as_new_boot ||
       !given.boot_id.empty()) {
-    return Fail(Status(EINVAL, "with NAME a running daemon is asked; the other options are for "
-                               "checking a cache directory, without NAME"),
+    return Fail(Status(EINVAL,
+                       "with NAME a running daemon is asked; the other options are for "
+                       "checking a cache directory, without NAME"),
                 kExitUsage);
   }
   const Result<cachecore::Duration> timeout = cachecore::ParseDuration(given.timeout);
@@ -130,8 +138,8 @@ int RunVerify(const VerifyVerbOptions& given) {
     if (!content.ok()) return Fail(content.status(), kExitUsage);
     options.contents.push_back(std::move(content).value());
   }
-  Result<std::string> boot_id =
-      given.boot_id.empty() ? cachecore::ReadBootId() : Result<std::string>(given.boot_id);
+  Result<std::string> boot_id = given.boot_id.empty() ? cachecore::ReadBootId(options.cache_dir)
+                                                      : Result<std::string>(given.boot_id);
   if (!boot_id.ok()) return Fail(boot_id.status());
   options.boot_id = std::move(boot_id).value();
   if (const Status status = CheckIsCache(options.cache_dir); !status.ok()) return Fail(status);
@@ -160,6 +168,7 @@ void AddVerify(CLI::App* app, int* exit_code) {
                   "With NAME: how long to wait for what is fetched again (default: 30s)")
       ->type_name("TIME");
   app->add_option("--cache-dir", options->cache_dir, "The cache directory (default: --instance's)")
+      ->check(host::NotEmpty())
       ->type_name("DIR");
   app->add_option("--content", options->contents,
                   "Compare what is present of an object with a file; may be given again")

@@ -18,22 +18,23 @@
 #include <string_view>
 #include <utility>
 
-#include "cachecore/fault_point.h"
-#include "cachecore/parse_text.h"
-#include "cachecore/process_limits.h"
-#include "cachecore/program_help.h"
-#include "cachecore/secret_environment.h"
-#include "cachecore/unique_fd.h"
-#include "fetcher/fetcher.h"
-#include "fetcher/file_broker.h"
-#include "fetcher/local_files.h"
+#include "cachecore/base/fault_point.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/environment/secret_environment.h"
+#include "cachecore/system/process_limits.h"
+#include "cachecore/system/program_help.h"
+#include "fetcher/engine/fetcher.h"
+#include "fetcher/source/file_broker.h"
+#include "fetcher/source/local_files.h"
 
 DEFINE_string(device, "", "holdfastd's device socket (required)");
 DEFINE_string(sources_dir, "", "directory of the VOLUME.json files (required)");
 DEFINE_string(user, "",
               "user to run as, by name or number; a process that stays root opens for it what the "
               "sources name and it can't read");
-DEFINE_uint32(connections, 4, "transfers at once per origin");
+DEFINE_uint32(connections, 16,
+              "most transfers at once per origin; of those, as many as make it faster");
 DEFINE_string(max_range, "16M", "largest range of one request");
 DEFINE_string(retry_budget, "0", "give a read up when it has failed for so long; 0 is never");
 DEFINE_string(confirm_change, "4s",
@@ -42,8 +43,9 @@ DEFINE_string(open_retry_budget, "0", "the same for the first OPEN of an object"
 DEFINE_string(low_speed_limit, "1K",
               "a transfer whose bytes flow at less a second has stalled; 0: never ...");
 DEFINE_string(low_speed_time, "10s", "... if it goes on for so long");
-DEFINE_string(connect_timeout, "10s",
-              "give a connection up that takes longer; each further try gets twice as long, up to 5m");
+DEFINE_string(
+    connect_timeout, "10s",
+    "give a connection up that takes longer; each further try gets twice as long, up to 5m");
 DEFINE_string(first_byte_timeout, "10s",
               "the same for an answer's first byte, from when the request was sent");
 DEFINE_int32(max_redirects, 5, "redirects followed per request");
@@ -69,33 +71,47 @@ int Usage(const Status& status) {
   return 2;
 }
 
+template <typename T>
+Status Take(const char* flag, cachecore::Result<T> value, T* option) {
+  if (!value.ok()) return std::move(value).status().WithContext(flag);
+  *option = std::move(value).value();
+  return Status();
+}
+
 Status ReadFlags(fetcher::FetcherOptions* options) {
   if (FLAGS_device.empty()) return Status(EINVAL, "--device is missing");
-  if (FLAGS_sources_dir.empty()) return Status(EINVAL, "--sources_dir is missing");
+  if (FLAGS_sources_dir.empty()) return Status(EINVAL, "--sources-dir is missing");
   if (FLAGS_connections < 1 || FLAGS_connections > 64) {
     return Status(EINVAL, "--connections is not 1 to 64");
   }
   if (FLAGS_credits < 1 || FLAGS_credits > cachecore::wire::kMaxCredits) {
     return Status(EINVAL, "--credits is not 1 to 4096");
   }
-  if (FLAGS_max_redirects < 0) return Status(EINVAL, "--max_redirects is negative");
+  if (FLAGS_max_redirects < 0) return Status(EINVAL, "--max-redirects is negative");
   options->device = FLAGS_device;
   options->sources_dir = FLAGS_sources_dir;
   options->connections = FLAGS_connections;
   options->credits = FLAGS_credits;
   options->http.max_redirects = FLAGS_max_redirects;
-  ASSIGN_OR_RETURN(options->fetch.max_range, ParseSize(FLAGS_max_range));
-  if (options->fetch.max_range < 4096) return Status(EINVAL, "--max_range is below 4096");
-  ASSIGN_OR_RETURN(options->fetch.retry_budget, ParseDuration(FLAGS_retry_budget));
-  ASSIGN_OR_RETURN(options->fetch.confirm_change, ParseDuration(FLAGS_confirm_change));
-  ASSIGN_OR_RETURN(options->fetch.open_retry_budget, ParseDuration(FLAGS_open_retry_budget));
-  ASSIGN_OR_RETURN(options->http.low_speed_limit, ParseSize(FLAGS_low_speed_limit));
-  ASSIGN_OR_RETURN(options->http.low_speed_time, ParseDuration(FLAGS_low_speed_time));
-  ASSIGN_OR_RETURN(options->http.connect_timeout, ParseDuration(FLAGS_connect_timeout));
-  ASSIGN_OR_RETURN(options->http.first_byte_timeout, ParseDuration(FLAGS_first_byte_timeout));
+  RETURN_IF_ERROR(Take("--max-range", ParseSize(FLAGS_max_range), &options->fetch.max_range));
+  if (options->fetch.max_range < 4096) return Status(EINVAL, "--max-range is below 4096");
+  RETURN_IF_ERROR(
+      Take("--retry-budget", ParseDuration(FLAGS_retry_budget), &options->fetch.retry_budget));
+  RETURN_IF_ERROR(Take("--confirm-change", ParseDuration(FLAGS_confirm_change),
+                       &options->fetch.confirm_change));
+  RETURN_IF_ERROR(Take("--open-retry-budget", ParseDuration(FLAGS_open_retry_budget),
+                       &options->fetch.open_retry_budget));
+  RETURN_IF_ERROR(
+      Take("--low-speed-limit", ParseSize(FLAGS_low_speed_limit), &options->http.low_speed_limit));
+  RETURN_IF_ERROR(
+      Take("--low-speed-time", ParseDuration(FLAGS_low_speed_time), &options->http.low_speed_time));
+  RETURN_IF_ERROR(Take("--connect-timeout", ParseDuration(FLAGS_connect_timeout),
+                       &options->http.connect_timeout));
+  RETURN_IF_ERROR(Take("--first-byte-timeout", ParseDuration(FLAGS_first_byte_timeout),
+                       &options->http.first_byte_timeout));
   for (const auto time : {options->http.connect_timeout, options->http.first_byte_timeout}) {
     if (time < std::chrono::milliseconds(1)) {
-      return Status(EINVAL, "--connect_timeout and --first_byte_timeout are at least 1ms");
+      return Status(EINVAL, "--connect-timeout and --first-byte-timeout are at least 1ms");
     }
   }
   return Status();
@@ -117,8 +133,11 @@ Inheritance TakeInheritance() {
     const std::string name = names != nullptr ? names[i] : "";
     if (names != nullptr) std::free(names[i]);
     pollfd peer = {fd.get(), 0, 0};
-    if (name == kKeptName && poll(&peer, 1, 0) == 0) kept.connection = std::move(fd);
-    if (name == SecretEnvironment::kStoredName) kept.environment = std::move(fd);
+    if (name == kKeptName && poll(&peer, 1, 0) == 0) {
+      kept.connection = std::move(fd);
+    } else if (name == SecretEnvironment::kStoredName) {
+      kept.environment = std::move(fd);
+    }
   }
   std::free(names);
   return kept;
@@ -130,11 +149,12 @@ Status TakeSecrets(const UniqueFd& stored, fetcher::FetcherOptions* options) {
   if (stored.valid()) {
     ASSIGN_OR_RETURN(environment, SecretEnvironment::Load(stored.get()));
   }
+  environment.SetProxies();
   options->environment = std::make_shared<const SecretEnvironment>(std::move(environment));
   return Status();
 }
 
-// A connection is polled by its keeper, who so lets go of those that have lost their daemon.
+// The supervisor polls a kept connection, and closes it when the daemon has closed its end.
 void KeepConnection(int connection) {
   sd_notify(0, (std::string("FDSTOREREMOVE=1\nFDNAME=") + kKeptName).c_str());
   sd_pid_notify_with_fds(0, 0, (std::string("FDSTORE=1\nFDNAME=") + kKeptName).c_str(), &connection,
@@ -194,7 +214,7 @@ int main(int argc, char** argv) {
   google::InitGoogleLogging(argv[0]);
   FLAGS_logtostderr = true;
   gflags::SetUsageMessage(
-      "holdfast-fetcherd --device=PATH --sources_dir=DIR\n"
+      "holdfast-fetcherd --device=PATH --sources-dir=DIR\n"
       "Brings what holdfastd asks for from the origins that the sources name.");
   gflags::SetVersionString(HOLDFAST_VERSION);
   gflags::ParseCommandLineNonHelpFlags(&argc, &argv, true);

@@ -18,24 +18,28 @@
 #include <string>
 #include <utility>
 
-#include "cachecore/cache.h"
-#include "cachecore/status.h"
-#include "fusefs/control_ops.h"
-#include "fusefs/control_server.h"
-#include "fusefs/device_server.h"
-#include "fusefs/fd_store.h"
-#include "fusefs/fuse_server.h"
-#include "fusefs/grants.h"
+#include "cachecore/base/status.h"
+#include "cachecore/cache/cache.h"
+#include "fusefs/cachefiles/cachefiles_server.h"
+#include "fusefs/control/control_ops.h"
+#include "fusefs/control/control_server.h"
+#include "fusefs/device/device_server.h"
 #include "fusefs/housekeeper.h"
-#include "fusefs/watchdog.h"
+#include "fusefs/server/fuse_server.h"
+#include "fusefs/server/grants.h"
+#include "fusefs/server/mounted_objects.h"
+#include "fusefs/service/fd_store.h"
+#include "fusefs/service/watchdog.h"
 
 namespace fusefs {
 
 struct DaemonConfig {
-  std::string cache_dir;  // Holds db/ and data/.
-  std::string run_dir;    // Holds device.sock and control.sock.
-  std::string fuse_dir;   // Where the tree is mounted.
-  std::string boot_id;    // "" is the machine's own.
+  std::string cache_dir;          // Holds db/ and data/.
+  std::string run_dir;            // Holds device.sock and control.sock.
+  std::string fuse_dir;           // Where the tree is mounted.
+  std::string cachefiles_device;  // Where the kernel-style device is mounted; "" is nowhere.
+  std::string boot_id;            // "" is the machine's own.
+  std::string fault_file;         // What holdfast-injectd's is named after; "" is none.
   uid_t fetcher_uid = 0;
   int kernel_read_ahead_kb = 2048;
   cachecore::CacheOptions cache;
@@ -55,12 +59,19 @@ class Daemon {
   Daemon(const DaemonConfig& config, FdStore stored)
       : config_(config), fd_store_(std::move(stored)) {}
   cachecore::Status Open();
+  cachecore::Status OpenCache();
+  // Goes on with, or begins, what says which objects are used.
+  cachecore::Status OpenUses(bool resumed);
+  // ENOENT when a mount goes on and its cache is gone, as on a file system that is not mounted now.
+  cachecore::Status CheckCacheIsThere() const;
   // The listening socket of the daemon before us, or a new one, stored for the next: a peer that
   // connects while there is no daemon is served by the next one, and needs no retry.
   cachecore::Result<cachecore::UniqueFd> ObtainListener(const std::string& name, int type,
                                                         uid_t uid);
-  // The connection of the daemon before us, or a new mount.
-  cachecore::Result<cachecore::UniqueFd> ObtainFuse(bool* resumed);
+  // The connection of the daemon before us; not valid where there is none that lives.
+  cachecore::UniqueFd TakeFuse();
+  // A new mount.
+  cachecore::Result<cachecore::UniqueFd> MakeFuse();
   // The requests that the daemon before us has not answered, or an empty log.
   cachecore::Result<std::unique_ptr<RequestLog>> ObtainRequestLog(bool resumed);
   // Pings the service manager, if it wants that.
@@ -75,9 +86,11 @@ class Daemon {
   cachecore::UniqueFd stop_;     // An eventfd.
   // Torn down from the last to the first.
   std::unique_ptr<DeviceServer> device_;
+  std::unique_ptr<CachefilesServer> cachefiles_;  // Or null.
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<cachecore::Cache> cache_;
   std::unique_ptr<Grants> grants_;
+  std::unique_ptr<MountedObjects> mounted_;  // Or null.
   std::unique_ptr<Housekeeper> housekeeper_;
   std::unique_ptr<FuseServer> fuse_;
   std::unique_ptr<ControlOps> operations_;

@@ -5,15 +5,19 @@
 #ifndef FUSEFS_FLAGS_H_
 #define FUSEFS_FLAGS_H_
 
-#include "cachecore/status.h"
+#include <sys/types.h>
+
+#include "cachecore/base/status.h"
 #include "fusefs/daemon.h"
 
 namespace fusefs {
 
 // REQUIRES: gflags has parsed the command line.
 cachecore::Result<DaemonConfig> ConfigFromFlags();
-// --check_state: not to serve, but to say whether we could.
+// --check-state: not to serve, but to say whether we could.
 bool IsStateCheckAsked();
+// --check-pid; 0: none.
+pid_t RunningDaemon();
 
 }  // namespace fusefs
 

@@ -2,7 +2,7 @@
 
 #include <glog/logging.h>
 
-#include "fusefs/interrupts.h"
+#include "fusefs/server/interrupts.h"
 
 namespace fusefs {
 namespace {
@@ -12,14 +12,16 @@ constexpr std::chrono::milliseconds kTick(50);
 // How long a disk that takes writes again may go unnoticed.
 constexpr std::chrono::seconds kHealInterval(1);
 
-// How late what nobody has mounted any more is noticed.
+// How often it is kept on disk what was used.
+constexpr std::chrono::minutes kKeepUses(1);
+
+// The delay until an object without a mount is noticed.
 constexpr std::chrono::seconds kSlowTick(1);
 
 }  // namespace
 
 void Housekeeper::EndUnwanted() {
-  const cachecore::Status expired = grants_->Expire();
-  LOG_IF_EVERY_N(ERROR, !expired.ok(), 60) << expired.message();
+  grants_->Expire();
   cache_->EndUnwanted(
       [this](const std::string& volume, const std::string& object) {
         return grants_->Has({volume, object});
@@ -27,9 +29,11 @@ void Housekeeper::EndUnwanted() {
       IsBeingKilled);
 }
 
-// Two threads, since an fdatasync of many megabytes must not hold up the end of an overdue read.
-Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Grants* grants)
-    : options_(options), cache_(cache), grants_(grants) {
+// Threads of their own, since neither an fdatasync of many megabytes nor a cull that waits for
+// replies must hold up the end of an overdue read.
+Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Grants* grants,
+                         MountedObjects* mounted)
+    : options_(options), cache_(cache), grants_(grants), mounted_(mounted) {
   const auto every_tick = [this](auto&& work) {
     cachecore::MutexLock lock(&mu_);
     while (!stopping_) {
@@ -43,6 +47,7 @@ Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Gr
     every_tick([this, last = cachecore::Duration(0)]() mutable {
       ticks_.Begin();
       cache_->Expire();
+      if (mounted_ != nullptr) mounted_->Sweep();
       const cachecore::Duration now = cachecore::Clock::Monotonic().Now();
       if (now - last >= kSlowTick) {
         last = now;
@@ -67,6 +72,20 @@ Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Gr
       last = now;
     });
   });
+  cull_ = std::thread([this, every_tick] {
+    CacheLimits limits(options_.limits, cachecore::Clock::Monotonic(), cache_,
+                       [this](const std::string& volume, const std::string& object) {
+                         return grants_->Has({volume, object});
+                       });
+    cachecore::Duration kept = cachecore::Clock::Monotonic().Now();
+    every_tick([this, &limits, &kept] {
+      limits.Keep();
+      const cachecore::Duration now = cachecore::Clock::Monotonic().Now();
+      if (now - kept < kKeepUses) return;
+      cache_->culler().KeepUses();
+      kept = now;
+    });
+  });
 }
 
 Housekeeper::~Housekeeper() {
@@ -77,6 +96,8 @@ Housekeeper::~Housekeeper() {
   stopped_.NotifyAll();
   expiry_.join();
   sync_.join();
+  cull_.join();
+  cache_->culler().KeepUses();
   cache_->Sync();
 }
 

@@ -9,13 +9,13 @@
 #include <string>
 #include <utility>
 
-#include "cachecore/fault_point.h"
-#include "cachecore/process_limits.h"
-#include "cachecore/program_help.h"
-#include "cachecore/rocksdb_metadata_store.h"
+#include "cachecore/base/fault_point.h"
+#include "cachecore/store/rocksdb_metadata_store.h"
+#include "cachecore/system/process_limits.h"
+#include "cachecore/system/program_help.h"
 #include "fusefs/daemon.h"
-#include "fusefs/fd_store.h"
 #include "fusefs/flags.h"
+#include "fusefs/service/fd_store.h"
 #include "fusefs/state_check.h"
 
 DECLARE_bool(list_fault_points);
@@ -23,7 +23,7 @@ DECLARE_string(fault_file);
 
 int main(int argc, char** argv) {
   gflags::SetUsageMessage(
-      "holdfastd --cache_dir=DIR --run_dir=DIR [options]\n"
+      "holdfastd --cache-dir=DIR --run-dir=DIR [options]\n"
       "Serves cached objects of remote images by FUSE; missing ranges wait for a fetcher.\n"
       "Most people start it with `holdfast mount`.");
   gflags::SetVersionString(HOLDFAST_VERSION);
@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (fusefs::IsStateCheckAsked()) {
-    const auto checked = fusefs::CheckState(*config);
+    const auto checked = fusefs::CheckState(*config, fusefs::RunningDaemon());
     std::FILE* const out = checked.ok() ? stdout : stderr;
     const std::string& text = checked.ok() ? *checked : checked.status().message();
     std::fprintf(out, "holdfastd %s: %s\n", HOLDFAST_VERSION, text.c_str());

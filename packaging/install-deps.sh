@@ -12,7 +12,7 @@
 set -eu
 
 build='build-essential ccache cmake libarchive-dev libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
-  libgoogle-glog-dev libmount-dev librocksdb-dev libssl-dev libsystemd-dev libxxhash-dev mold ninja-build nlohmann-json3-dev
+  libgoogle-glog-dev libmount-dev librocksdb-dev libseccomp-dev libssl-dev libsystemd-dev libtomlplusplus-dev libxxhash-dev mold ninja-build nlohmann-json3-dev prometheus-cpp-dev
   perl pkg-config fuse3'
 # Debian has it for this architecture alone; the build goes without it too.
 [ "$(dpkg --print-architecture)" != amd64 ] || build="$build libipsec-mb-dev"
@@ -20,7 +20,7 @@ snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-d
   protobuf-compiler-grpc'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo $snapshotter acl apache2-bin apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
-  fsverity git libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev lighttpd openssl runc skopeo systemd tcc umoci zstd"
+  fsverity git golang-go libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev lighttpd openssl runc skopeo strace systemd tcc umoci zstd"
 demo_container="$demo docker-registry fsverity mmdebstrap runc skopeo"
 # For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
 command -v npm >/dev/null || test="$test npm"

@@ -8,12 +8,13 @@
 #   release configures what is installed: the dev build without the tests, by the same flags
 #   clang   the programs with clang's thread-safety analysis; the fuzz targets, 10 s each
 #
-# Of the long crash tests a run takes a third, chosen by the seed, which it prints; --full takes all of them, and builds in
-# a chroot of Debian 13 too (test-debian.sh).
+# Of the long crash tests a run takes a quarter, chosen by the seed, which it prints; --full takes all of them.  Of the
+# source files a run compiles a fiftieth, each by itself, and looks at them with clang-tidy (tidy.sh); --full takes all.
+# --full also builds in a chroot of Debian 13 (test-debian.sh).
 #
 # One line for each slice and a summary at the end; the full output is in build/test-logs, and that of a failed test
-# is shown too.  A failing slice does not stop the others, and fails the whole.  Tests that could not run here are
-# listed with their reason.
+# is shown too.  The last lines name the failed tests and their assertions again (failed-lines.awk).  A failing slice
+# does not stop the others, and fails the whole.  Tests that could not run here are listed with their reason.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -59,7 +60,9 @@ failures() {
 }
 
 # ctest's own closing count, where there is one.
-outcome() { grep -Eo '[0-9]+% tests passed, [0-9]+ tests failed out of [0-9]+' "$1" | tail -n 1; }
+outcome() {
+  grep -Eo '[0-9]+% tests passed, [0-9]+ tests failed out of [0-9]+|^[0-9]+ files compile .*' "$1" | tail -n 1
+}
 
 # build PRESET [TARGET...]
 build() {
@@ -75,40 +78,65 @@ tests() {
   ctest --test-dir "build/$preset" -L "^$label\$" --no-tests=error --output-on-failure "$@"
 }
 
-# The long tests of this run, one a line: all, or a third of them by the seed.
+# The long tests of this run, one a line: all, or a quarter of them by the seed.
 long_tests() {
   ctest --test-dir build/dev -N -L '^long$' | sed -nE 's/^ +Test +#[0-9]+: (.*)/\1/p' | sort |
-    awk -v full="$full" -v seed="$seed" 'full || NR % 3 == seed % 3'
+    awk -v full="$full" -v seed="$seed" 'full || NR % 4 == seed % 4'
 }
 
 # any NAME...: a regular expression for the tests of these binaries.
 any() { echo "^($(IFS='|' && echo "$*"))\\."; }
 
 # Where threads meet; and, for memory, also where bytes from outside are taken apart.
-threaded=(cache_test device_server_test engine_model_test engine_test fetcher_client_test
-  fetcher_device_test fuse_connection_test interrupts_test request_log_test
-  rocksdb_metadata_store_test snapshot_store_test watchdog_test)
-decoding=(data_store_test fd_store_test fetcher_parts_test metadata_schema_test notify_message_test
-  presence_leaf_test presence_map_test request_table_test snapshotter_parts_test wire_test)
-programs=(holdfast holdfastd holdfast-fetcherd)
+threaded=(cache_test control_ops_test control_server_test device_model_test device_server_test engine_model_test
+  engine_test fetcher_client_test fetcher_device_test fuse_connection_test fuse_server_test fuse_takeover_test interrupts_test
+  request_log_test rocksdb_metadata_store_test sanitizer_test snapshot_store_test watchdog_test)
+decoding=(data_store_test fetcher_parts_test metadata_schema_test notify_message_test
+  presence_leaf_test presence_map_test request_table_test snapshotter_parts_test stored_descriptors_test wire_test)
+programs=(holdfast holdfastd holdfast-fetcherd holdfast-injectd)
 fuzzers=(command_fuzz content_range_fuzz message_fuzz metadata_fuzz object_attr_fuzz presence_fuzz
   source_config_fuzz)
 
+
+# What the sanitizers and clang want, one after the other, with the processor time that the tests leave: these wait
+# more than they compute.  built NAME ends as the build of that name did, with its output.
+builds() {
+  renice -n 19 "$BASHPID"
+  build asan "${threaded[@]}" "${decoding[@]}" >"$logs/asan.out" 2>&1 && touch "$logs/asan.ok"
+  build tsan "${threaded[@]}" >"$logs/tsan.out" 2>&1 && touch "$logs/tsan.ok"
+  build clang "${programs[@]}" "${fuzzers[@]}" >"$logs/clang.out" 2>&1 && touch "$logs/clang.ok"
+  local part=$((seed % 50))/50
+  [ -z "$full" ] || part=0/1
+  packaging/tidy.sh --part "$part" >"$logs/tidy.out" 2>&1 && touch "$logs/tidy.ok"
+}
+built() {
+  wait "$builder"
+  cat "$logs/$1.out"
+  [ -e "$logs/$1.ok" ]
+}
+
 slice install packaging/install-deps.sh build test || exit 1
 
-if slice dev-build build dev; then
+slice dev-build build dev || dev=failed
+set -m  # In a process group of their own, which ends with this script.
+builds >/dev/null &
+builder=$!
+set +m
+trap 'kill -- "-$builder" 2>/dev/null' EXIT
+if [ -z "${dev:-}" ]; then
   slice dev-unit tests dev unit -j2
-  slice dev-integration tests dev integration
+  slice dev-integration tests dev integration -j3  # They mostly wait.
   slice dev-crash tests dev crash -LE '^long$'
   mapfile -t long < <(long_tests)
   echo "long tests (${full:+all of them, }--seed $seed): ${long[*]}"
   slice dev-long tests dev long -R "^($(IFS='|' && echo "${long[*]}"))\$"
 fi
-slice asan-build build asan "${threaded[@]}" "${decoding[@]}" && ASAN_OPTIONS=detect_leaks=1 \
+slice asan-build built asan && ASAN_OPTIONS=detect_leaks=1 \
   slice asan-unit tests asan unit -j2 -R "$(any "${threaded[@]}" "${decoding[@]}")"
-slice tsan-build build tsan "${threaded[@]}" && TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1' \
+slice tsan-build built tsan && TSAN_OPTIONS='ignore_noninstrumented_modules=1 halt_on_error=1' \
   slice tsan-unit tests tsan unit -j2 -R "$(any "${threaded[@]}")"
-slice clang-build build clang "${programs[@]}" "${fuzzers[@]}" && slice clang-fuzz tests clang fuzz -j2
+slice clang-build built clang && slice clang-fuzz tests clang fuzz -j2
+slice tidy built tidy
 slice release-configure cmake --preset release
 [ -z "$full" ] || slice debian-13 packaging/test-debian.sh trixie
 
@@ -117,6 +145,12 @@ grep -h '\*\*\*Skipped' "$logs"/*.log | sed -E 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]
 grep -h '^SKIP: ' "$logs"/*.log | sort -u
 if [ ${#failed[@]} -gt 0 ]; then
   echo "FAILED after $((SECONDS - began)) s: ${failed[*]} (full output: $logs)"
+  # At most 40 lines, since a reader may have only the end of this output.
+  share=$((40 / ${#failed[@]}))
+  for name in "${failed[@]}"; do
+    echo "$name:"
+    awk -v max=$((share > 3 ? share - 1 : 2)) -f packaging/failed-lines.awk "$logs/$name.log" | sed 's/^/  /'
+  done
   exit 1
 fi
 echo "All passed in $((SECONDS - began)) s."

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 #include "snapshotter/snapshot_record.h"
 
 namespace snapshotter {

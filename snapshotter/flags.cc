@@ -11,7 +11,7 @@
 #include <system_error>
 #include <utility>
 
-#include "cachecore/parse_text.h"
+#include "cachecore/base/parse_text.h"
 
 DEFINE_string(socket, "/run/holdfast-snapshotter/snapshotter.sock",
               "listen on this Unix socket; the address in containerd's proxy_plugins");
@@ -90,7 +90,7 @@ Result<Options> OptionsFromFlags() {
   RETURN_IF_ERROR(CheckAbsolute("--socket", FLAGS_socket));
   RETURN_IF_ERROR(CheckAbsolute("--root", FLAGS_root));
   if (!FLAGS_auth_file.empty()) {
-    RETURN_IF_ERROR(CheckAbsolute("--auth_file", FLAGS_auth_file));
+    RETURN_IF_ERROR(CheckAbsolute("--auth-file", FLAGS_auth_file));
   }
   Options options;
   options.socket = FLAGS_socket;

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 #include "snapshotter/image_mounter.h"
 
 namespace snapshotter {

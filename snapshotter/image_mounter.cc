@@ -1,58 +1,44 @@
 #include "snapshotter/image_mounter.h"
 
-#include <fcntl.h>
 #include <glog/logging.h>
 #include <poll.h>
-#include <spawn.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <optional>
 
-#include "cachecore/unique_fd.h"
-#include "cli/instance.h"
-#include "cli/own_mounts.h"
+#include "cachecore/system/process.h"
+#include "cachecore/system/spawn.h"
+#include "host/instance/instance.h"
+#include "host/mounts/own_mounts.h"
 
 namespace snapshotter {
 namespace {
 
+using cachecore::Pipe;
 using cachecore::Result;
+using cachecore::SpawnOptions;
 using cachecore::Status;
-using cachecore::UniqueFd;
 using Clock = std::chrono::steady_clock;
 
-// What the command gets beyond its own time limit before it is taken for one that hangs.
+// The time that the command gets beyond its own limit before it is killed.
 constexpr std::chrono::seconds kGrace{30};
 constexpr size_t kOutputBytesMax = 64 << 10;
 
-// No descriptor, mask or standard input of ours goes to the child; its output goes to `output`.
-Result<pid_t> Spawn(const std::vector<std::string>& argv, int output) {
-  std::vector<char*> arguments;
-  for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&files, output, 1);
-  posix_spawn_file_actions_adddup2(&files, output, 2);
-  posix_spawn_file_actions_addclosefrom_np(&files, 3);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  sigset_t none;
-  sigemptyset(&none);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
-  pid_t pid = 0;
-  const int error =
-      posix_spawn(&pid, argv[0].c_str(), &files, &attributes, arguments.data(), environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&files);
-  if (error != 0) return Status::FromErrno(error, "run " + argv[0]);
-  return pid;
+// Its standard error is ours: its messages go to this program's log.
+Result<pid_t> Start(const std::vector<std::string>& argv, int output) {
+  SpawnOptions options;
+  options.argv = argv;
+  options.output = output;
+  options.errors = STDERR_FILENO;
+  options.group = SpawnOptions::Group::kOwnSession;
+  return cachecore::Spawn(options);
 }
 
 // What the child said by its end; nullopt when that did not come in time.  Daemons it starts have
@@ -73,25 +59,43 @@ std::optional<std::string> ReadUntilEnd(int output, Clock::time_point deadline) 
   }
 }
 
-std::string LastLine(std::string said) {
-  said.erase(said.find_last_not_of('\n') + 1);
-  const size_t newline = said.rfind('\n');
-  return newline == std::string::npos ? said : said.substr(newline + 1);
+// How a command with --json has ended, by what it said of it.
+Status EndOf(const std::string& said, int status, const std::string& what) {
+  const nlohmann::json end = nlohmann::json::parse(said, nullptr, /*allow_exceptions=*/false);
+  if (WIFSIGNALED(status)) {
+    return Status(EIO, what + " was killed by signal " + std::to_string(WTERMSIG(status)));
+  }
+  if (WEXITSTATUS(status) == 0) return {};
+  const bool is_said = end.is_object() && end.contains("message") && end["message"].is_string() &&
+                       end.contains("errno") && end["errno"].is_number_integer();
+  if (!is_said) {
+    return Status(EIO, what + " failed with exit code " + std::to_string(WEXITSTATUS(status)) +
+                           "; this program's log has what it said");
+  }
+  const std::string message = end["message"];
+  const int error = end["errno"];
+  // These would be said of the snapshot, and containerd draws conclusions from them.
+  const bool is_of_snapshots =
+      error <= 0 || error == ENOENT || error == EEXIST || error == EINVAL || error == EPERM;
+  return Status(is_of_snapshots ? EIO : error, message);
 }
 
 }  // namespace
 
 Result<bool> HoldfastMounter::IsMounted(const std::string& path) {
-  ASSIGN_OR_RETURN(const cli::Instance instance,
-                   cli::Instance::Make(options_.root.empty() ? cli::DefaultRoot() : options_.root,
-                                       options_.instance.empty() ? "default" : options_.instance));
-  return cli::IsMountedAt(instance, path);
+  ASSIGN_OR_RETURN(const host::Instance instance,
+                   host::Instance::Make(options_.root.empty() ? host::DefaultRoot() : options_.root,
+                                        options_.instance.empty() ? "default" : options_.instance));
+  return host::IsMountedAt(instance, path);
 }
 
 std::vector<std::string> HoldfastMounter::Command(const char* verb) const {
   std::vector<std::string> argv = {options_.program, verb};
   if (!options_.root.empty()) argv.push_back("--root=" + options_.root);
   if (!options_.instance.empty()) argv.push_back("--instance=" + options_.instance);
+  // Below the limit that Run() sets it, so that it ends by itself and says why.
+  argv.push_back("--timeout=" + std::to_string(options_.timeout.count()) + "ms");
+  argv.push_back("--json");
   return argv;
 }
 
@@ -101,7 +105,6 @@ std::vector<std::string> HoldfastMounter::MountCommand(const ImageLayer& image,
   argv.push_back("--as=erofs");
   argv.push_back("--suid");  // The container's programs and devices, below a directory of root's.
   argv.push_back("--dev");
-  argv.push_back("--timeout=" + std::to_string(options_.timeout.count()) + "ms");
   if (!options_.auth_file.empty()) argv.push_back("--auth-file=" + options_.auth_file);
   if (options_.plain_http.contains(image.registry)) argv.push_back("--plain-http");
   if (const auto mirrors = options_.mirrors.find(image.registry);
@@ -116,24 +119,16 @@ std::vector<std::string> HoldfastMounter::MountCommand(const ImageLayer& image,
 }
 
 Status HoldfastMounter::Run(const std::vector<std::string>& argv) const {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "make a pipe");
-  const UniqueFd output(ends[0]);
-  UniqueFd input(ends[1]);
-  ASSIGN_OR_RETURN(const pid_t pid, Spawn(argv, input.get()));
-  input.Reset();
+  ASSIGN_OR_RETURN(Pipe output, Pipe::Make());
+  ASSIGN_OR_RETURN(const pid_t pid, Start(argv, output.writer.get()));
+  output.writer.Reset();
   const std::optional<std::string> said =
-      ReadUntilEnd(output.get(), Clock::now() + options_.timeout + kGrace);
+      ReadUntilEnd(output.reader.get(), Clock::now() + options_.timeout + kGrace);
   if (!said) kill(pid, SIGKILL);
-  int status = 0;
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
+  const int status = cachecore::ReapChild(pid);
   const std::string what = argv[0] + " " + argv[1];
   if (!said) return Status(ETIMEDOUT, what + " did not end and was killed");
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  const std::string line = LastLine(*said);
-  if (line.empty()) return Status(EIO, what + " failed and did not say why");
-  return Status(EIO, line);
+  return EndOf(*said, status, what);
 }
 
 Status HoldfastMounter::Mount(const ImageLayer& image, const std::string& path) {

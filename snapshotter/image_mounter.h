@@ -2,7 +2,8 @@
 //
 // Model    the mounts belong to a Holdfast instance, not to the process that asked for them, so its
 //          death costs none.
-// Errors   the last line that the command said; ETIMEDOUT when it did not end.
+// Errors   what the command says with --json; ETIMEDOUT when it did not end.  None of those that
+//          containerd would take for an answer about the snapshot.
 // Threads  thread-safe; a call lasts as long as the registry takes, up to the time limit.
 // See      holdfast(1)
 
@@ -16,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 #include "snapshotter/snapshot_record.h"
 
 namespace snapshotter {
@@ -36,7 +37,7 @@ struct HoldfastOptions {
   std::string auth_file;
   std::set<std::string> plain_http;                         // Registries.
   std::map<std::string, std::vector<std::string>> mirrors;  // Of a registry, tried in order.
-  std::chrono::milliseconds timeout{30000};                 // For the registry's first answer.
+  std::chrono::milliseconds timeout{30000};                 // For a mount as a whole.
 };
 
 class HoldfastMounter : public ImageMounter {

@@ -1,18 +1,16 @@
 #include "snapshotter/layer_labels.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <string_view>
+
+#include "cachecore/base/digest.h"
 
 namespace snapshotter {
 namespace {
 
 using cachecore::Result;
 using cachecore::Status;
-
-constexpr std::string_view kAlgorithm = "sha256:";
 
 Status Missing(const char* label, const char* cure) {
   return Status(EINVAL, std::string("this is a layer of a Holdfast image, and the label ") + label +
@@ -21,7 +19,7 @@ Status Missing(const char* label, const char* cure) {
 
 Status CheckDigest(const Labels& labels, const char* label) {
   const std::string& value = LabelOf(labels, label);
-  if (IsDigest(value)) return {};
+  if (cachecore::IsDigest(value)) return {};
   return Status(EINVAL, std::string("the label ") + label + " is \"" + value +
                             "\", which is not sha256: and 64 hexadecimal digits");
 }
@@ -44,23 +42,9 @@ Status SplitReference(const std::string& reference, ImageLayer* image) {
 
 }  // namespace
 
-bool IsDigest(const std::string& text) {
-  return text.size() == kAlgorithm.size() + 64 && text.starts_with(kAlgorithm) &&
-         text.find_first_not_of("0123456789abcdef", kAlgorithm.size()) == std::string::npos;
-}
-
 std::string ChainId(const std::string& parent_chain, const std::string& diff_id) {
   if (parent_chain.empty()) return diff_id;
-  const std::string text = parent_chain + " " + diff_id;
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  if (EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) != 1) return "";
-  std::string id(kAlgorithm);
-  for (unsigned int i = 0; i < size; ++i) {
-    id += "0123456789abcdef"[digest[i] >> 4];
-    id += "0123456789abcdef"[digest[i] & 15];
-  }
-  return id;
+  return cachecore::DigestOf(parent_chain + " " + diff_id);
 }
 
 const std::string& LabelOf(const Labels& labels, const char* name) {

@@ -1,4 +1,5 @@
-// What the labels of a Prepare say of the layer that is to come: is it one of ours, and from where?
+// What the labels of a Prepare say of the layer that follows: whether it is a Holdfast layer, and
+// from where.
 //
 // Model    containerd hands an image's layer to Prepare with its chain id (kReferenceLabel), with
 //          the layer's annotations that begin with "containerd.io/snapshot/", and, when its CRI
@@ -15,7 +16,7 @@
 #include <optional>
 #include <string>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 #include "snapshotter/snapshot_record.h"
 
 namespace snapshotter {
@@ -25,9 +26,6 @@ inline constexpr char kVerityLabel[] = "containerd.io/snapshot/holdfast.verity";
 inline constexpr char kMerkleLabel[] = "containerd.io/snapshot/holdfast.merkle";
 inline constexpr char kImageLabel[] = "containerd.io/snapshot/cri.image-ref";
 inline constexpr char kDigestLabel[] = "containerd.io/snapshot/cri.layer-digest";
-
-// "sha256:" and 64 digits of lower-case hexadecimal.
-bool IsDigest(const std::string& text);
 
 // The chain id of a layer over `parent_chain` ("" for the lowest).
 std::string ChainId(const std::string& parent_chain, const std::string& diff_id);

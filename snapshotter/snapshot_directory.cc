@@ -5,6 +5,7 @@
 #include <glog/logging.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
@@ -13,7 +14,7 @@
 #include <set>
 #include <system_error>
 
-#include "cli/mount_table.h"
+#include "cachecore/system/mount_table.h"
 
 namespace snapshotter {
 namespace {
@@ -66,7 +67,7 @@ Status WriteFile(const std::string& path, const std::string& text) {
   return {};
 }
 
-// The directory's name as an id; 0 when it is none of ours.
+// The directory's name as an id; 0 when it is not a snapshot's.
 uint64_t IdOf(const std::string& name) {
   uint64_t id = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), id);
@@ -133,7 +134,7 @@ Status SnapshotDirectory::Create(uint64_t id, bool with_work) const {
   RETURN_IF_ERROR(MakeDirectory(PathOf(id), 0700));
   Status status = MakeDirectory(FsPath(id), 0755);
   if (status.ok() && with_work) status = MakeDirectory(WorkPath(id), 0711);
-  if (!status.ok()) (void)Remove(id);
+  if (!status.ok()) Remove(id).IgnoreError("the error that led here is the one to tell");
   return status;
 }
 
@@ -144,6 +145,15 @@ Status SnapshotDirectory::CopyOwner(uint64_t id, const std::string& model) const
   if (chown(fs.c_str(), top.st_uid, top.st_gid) != 0)
     return Status::FromErrno(errno, "chown " + fs);
   if (chmod(fs.c_str(), top.st_mode & 07777) != 0) return Status::FromErrno(errno, "chmod " + fs);
+  return {};
+}
+
+Status SnapshotDirectory::SyncFiles(uint64_t id) const {
+  const std::string path = FsPath(id);
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return Status::FromErrno(errno, "open " + path);
+  // The whole file system: thousands of fsync(2) of small files would take far longer.
+  if (syncfs(fd.get()) != 0) return Status::FromErrno(errno, "sync the file system of " + path);
   return {};
 }
 
@@ -167,8 +177,8 @@ Status SnapshotDirectory::EraseRecord(uint64_t id) const {
 
 Status SnapshotDirectory::Remove(uint64_t id) const {
   const std::string path = PathOf(id);
-  ASSIGN_OR_RETURN(const std::vector<cli::MountEntry> table, cli::ReadMountTable());
-  for (const cli::MountEntry& entry : table) {
+  ASSIGN_OR_RETURN(const std::vector<cachecore::MountEntry> table, cachecore::ReadMountTable());
+  for (const cachecore::MountEntry& entry : table) {
     if (entry.mount_point == path || entry.mount_point.starts_with(path + "/")) {
       return Status(EBUSY, entry.mount_point + " is mounted");
     }

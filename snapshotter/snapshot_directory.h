@@ -1,9 +1,8 @@
 // SnapshotDirectory: the snapshots' files and records on disk.
 //
 // Model    ROOT/snapshots/ID/ belongs to one snapshot: `record`, `fs` (its files, or the mount
-// point
-//          of its image) and, of an active one, `work`.  A directory without a record is an orphan:
-//          a snapshot that was never finished, or is no more.
+//          point of its image) and, of an active one, `work`.  A directory without a record is an
+//          orphan: a snapshot that was never finished, or is no more.
 // Errors   every Status names the path.
 // Threads  thread-safe for different ids; calls for one id come one after the other.
 // Owns     a lock on ROOT, so that two snapshotters never share it.
@@ -21,8 +20,8 @@
 #include <utility>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
 #include "snapshotter/snapshot_record.h"
 
 namespace snapshotter {
@@ -49,6 +48,8 @@ class SnapshotDirectory {
   cachecore::Status Create(uint64_t id, bool with_work) const;
   // Gives fs/ the owner and mode of `model`, the top directory of what lies below it.
   cachecore::Status CopyOwner(uint64_t id, const std::string& model) const;
+  // Makes what is in fs/ survive a power cut, as a record that calls it committed says.
+  cachecore::Status SyncFiles(uint64_t id) const;
   cachecore::Status WriteRecord(const SnapshotRecord& record) const;
   // From now on the directory is an orphan.
   cachecore::Status EraseRecord(uint64_t id) const;

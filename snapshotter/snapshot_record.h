@@ -15,7 +15,7 @@
 #include <map>
 #include <string>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 namespace snapshotter {
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <set>
 
 #include "snapshotter/layer_labels.h"
 
@@ -35,7 +36,7 @@ Status LayerIsThere(const std::string& reference) {
 }
 
 // containerd believes what an image says of its layers' identity; what is mounted is held to it by
-// the digest, so that nobody can put another layer in the place of somebody's.
+// the digest, so that no image can replace a layer of another one.
 Status CheckIdentity(const ImageLayer& image, const std::string& reference,
                      const std::string& parent) {
   if (!parent.empty()) {
@@ -174,7 +175,7 @@ Status SnapshotStore::EnsureMounted(const std::vector<SnapshotRecord>& lineage) 
   return {};
 }
 
-Status SnapshotStore::Discard(uint64_t id, bool is_image) {
+Status SnapshotStore::RemoveDirectory(uint64_t id, bool is_image) {
   Status status;
   const std::string path = directory_->FsPath(id);
   const Result<bool> is_mounted = is_image ? mounter_->IsMounted(path) : Result<bool>(false);
@@ -226,7 +227,7 @@ Result<std::vector<MountSpec>> SnapshotStore::Create(Kind kind, const std::strin
   }
   if (status.ok()) status = Add(record);
   if (!status.ok()) {
-    (void)directory_->Remove(record.id);
+    directory_->Remove(record.id).IgnoreError("the error that led here is the one to tell");
     return status;
   }
   return MountsOf(record, lineage);
@@ -285,11 +286,11 @@ Status SnapshotStore::MountAndAdd(const SnapshotRecord& record) {
   Status status = mounter_->Mount(record.image, directory_->FsPath(record.id));
   if (status.ok()) {
     const MutexLock lock(&mu_);
-    status = CheckNew(record.name, record.parent);  // The parent may have gone meanwhile.
+    status = CheckNew(record.name, record.parent);  // The parent may have been removed meanwhile.
     if (status.ok()) status = Add(record);
   }
   if (status.ok()) return status;
-  const Status discarded = Discard(record.id, /*is_image=*/true);
+  const Status discarded = RemoveDirectory(record.id, /*is_image=*/true);
   if (!discarded.ok()) LOG(WARNING) << "left for later: " << discarded.message();
   return std::move(status).WithContext("layer " + record.image.blob);
 }
@@ -310,6 +311,7 @@ Status SnapshotStore::Commit(const std::string& name, const std::string& key,
   ASSIGN_OR_RETURN(const SnapshotRecord before, Stat(key));
   if (before.kind != Kind::kActive) return Status(EBUSY, "snapshot " + key + " is not active");
   ASSIGN_OR_RETURN(const DiskUsage usage, directory_->Measure(before.id));
+  RETURN_IF_ERROR(directory_->SyncFiles(before.id));  // Before its record, and without the lock.
   const MutexLock lock(&mu_);
   ASSIGN_OR_RETURN(const SnapshotRecord* const found, Find(key));
   if (found->id != before.id) return NotThere(key);
@@ -336,7 +338,7 @@ Status SnapshotStore::Remove(const std::string& key) {
     records_.erase(key);
     unfinished_.insert(record.id);
   }
-  const Status status = Discard(record.id, record.content == Content::kImage);
+  const Status status = RemoveDirectory(record.id, record.content == Content::kImage);
   if (!status.ok()) LOG(WARNING) << "left for later: " << status.message();
   const MutexLock lock(&mu_);
   unfinished_.erase(record.id);
@@ -390,17 +392,21 @@ std::vector<SnapshotRecord> SnapshotStore::List(const Filter& filter) {
 }
 
 Status SnapshotStore::Cleanup() {
+  // Without the lock: with many snapshots it takes long.  What was made meanwhile looks like an
+  // orphan there, and is told from one by what is known under the lock.
+  ASSIGN_OR_RETURN(const SnapshotDirectory::Contents contents, directory_->Read());
   std::vector<uint64_t> orphans;
   {
     const MutexLock lock(&mu_);
-    ASSIGN_OR_RETURN(SnapshotDirectory::Contents contents, directory_->Read());
+    std::set<uint64_t> known;
+    for (const auto& [name, record] : records_) known.insert(record.id);
     for (const uint64_t id : contents.orphans) {
-      if (unfinished_.insert(id).second) orphans.push_back(id);
+      if (!known.contains(id) && unfinished_.insert(id).second) orphans.push_back(id);
     }
   }
   Status first;
   for (const uint64_t id : orphans) {
-    Status status = Discard(id, /*is_image=*/true);
+    Status status = RemoveDirectory(id, /*is_image=*/true);
     if (first.ok()) first = std::move(status);
   }
   const MutexLock lock(&mu_);

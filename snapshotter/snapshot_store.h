@@ -3,7 +3,7 @@
 // Model    what an overlay snapshotter does, and one thing more: a Prepare for a layer of a
 //          Holdfast image (layer_labels.h) ends with a committed snapshot whose files are the
 //          mounted image, and with EEXIST, by which containerd knows that it need not bring the
-//          layer.  There is one snapshot for a reference and a parent, whoever asks.
+//          layer.  All clients share one snapshot for a reference and a parent.
 // Errors   ENOENT: no such snapshot or parent.  EEXIST: the key is in use, or see above.  EINVAL: a
 //          request that can't be meant.  EBUSY: not in the state for it (children, not active, not
 //          committed).  EPERM: a layer that claims another identity.  Else what the disk or
@@ -24,8 +24,8 @@
 #include <utility>
 #include <vector>
 
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
 #include "snapshotter/filter.h"
 #include "snapshotter/image_mounter.h"
 #include "snapshotter/snapshot_directory.h"
@@ -33,7 +33,7 @@
 
 namespace snapshotter {
 
-// One mount(2) for whoever runs the container.
+// One mount(2) for the runtime of the container.
 struct MountSpec {
   std::string type;
   std::string source;
@@ -80,7 +80,7 @@ class SnapshotStore {
                                   const Labels& labels);
   cachecore::Status MountAndAdd(const SnapshotRecord& record);
   // Nothing is known of the record's directory yet, or it is an orphan.
-  cachecore::Status Discard(uint64_t id, bool is_image);
+  cachecore::Status RemoveDirectory(uint64_t id, bool is_image);
 
   cachecore::Result<const SnapshotRecord*> Find(const std::string& key) const REQUIRES(mu_);
   cachecore::Status CheckNew(const std::string& key, const std::string& parent) const REQUIRES(mu_);

@@ -15,8 +15,8 @@
 #include <string>
 #include <system_error>
 
-#include "cachecore/process_limits.h"
-#include "cachecore/program_help.h"
+#include "cachecore/system/process_limits.h"
+#include "cachecore/system/program_help.h"
 #include "snapshotter/flags.h"
 #include "snapshotter/image_mounter.h"
 #include "snapshotter/snapshot_service.h"

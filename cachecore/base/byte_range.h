@@ -3,8 +3,8 @@
 // Units    bytes from the start of the object.
 // Model    begin <= end; an empty range has no position that matters.
 
-#ifndef CACHECORE_BYTE_RANGE_H_
-#define CACHECORE_BYTE_RANGE_H_
+#ifndef CACHECORE_BASE_BYTE_RANGE_H_
+#define CACHECORE_BASE_BYTE_RANGE_H_
 
 #include <algorithm>
 #include <cstdint>
@@ -36,4 +36,4 @@ struct ByteRange {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_BYTE_RANGE_H_
+#endif  // CACHECORE_BASE_BYTE_RANGE_H_

@@ -1,4 +1,4 @@
-#include "cachecore/clock.h"
+#include "cachecore/base/clock.h"
 
 namespace cachecore {
 namespace {
@@ -16,6 +16,11 @@ class MonotonicClock : public Clock {
 const Clock& Clock::Monotonic() {
   static const MonotonicClock clock;
   return clock;
+}
+
+uint64_t WallSeconds() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(now).count());
 }
 
 }  // namespace cachecore

@@ -3,10 +3,11 @@
 // Units    Now() is monotonic time since an unspecified start; it never goes back.
 // Threads  thread-safe.
 
-#ifndef CACHECORE_CLOCK_H_
-#define CACHECORE_CLOCK_H_
+#ifndef CACHECORE_BASE_CLOCK_H_
+#define CACHECORE_BASE_CLOCK_H_
 
 #include <chrono>
+#include <cstdint>
 
 namespace cachecore {
 
@@ -19,6 +20,9 @@ class Clock {
   static const Clock& Monotonic();
 };
 
+// Since 1970, as the machine has it now.
+uint64_t WallSeconds();
+
 }  // namespace cachecore
 
-#endif  // CACHECORE_CLOCK_H_
+#endif  // CACHECORE_BASE_CLOCK_H_

@@ -1,4 +1,4 @@
-#include "cli/deadline.h"
+#include "cachecore/base/deadline.h"
 
 #include <poll.h>
 
@@ -6,24 +6,26 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
+#include <utility>
 
-namespace cli {
+namespace cachecore {
 namespace {
 
-using cachecore::Status;
 using std::chrono::milliseconds;
 
 volatile std::sig_atomic_t stop_signalled = 0;
-int ignoring = 0;  // Lives of StopSignalsIgnored.
+int ignoring = 0;  // How many StopSignalsIgnored exist.
 
-void OnStopSignal(int) { stop_signalled = 1; }
+const std::function<void()>* during_waits = nullptr;  // A DuringWaits's, unless it is being called.
+
+void OnStopSignal(int signal) { stop_signalled = signal; }
 
 Status Interrupted() { return Status(EINTR, "interrupted by a signal"); }
 
 }  // namespace
 
 milliseconds Deadline::Remaining() const {
-  const cachecore::Duration left = end_ - cachecore::Clock::Monotonic().Now();
+  const Duration left = end_ - Clock::Monotonic().Now();
   return std::max(milliseconds(0), std::chrono::ceil<milliseconds>(left));
 }
 
@@ -39,6 +41,20 @@ void CatchStopSignals() {
 
 bool StopSignalled() { return stop_signalled != 0 && ignoring == 0; }
 
+int StopSignal() { return stop_signalled; }
+
+DuringWaits::DuringWaits(std::function<void()> tick) : tick_(std::move(tick)) {
+  during_waits = &tick_;
+}
+DuringWaits::~DuringWaits() { during_waits = nullptr; }
+
+void CallDuringWait() {
+  const std::function<void()>* tick = std::exchange(during_waits, nullptr);
+  if (tick == nullptr) return;
+  (*tick)();
+  during_waits = tick;
+}
+
 StopSignalsIgnored::StopSignalsIgnored() { ++ignoring; }
 StopSignalsIgnored::~StopSignalsIgnored() { --ignoring; }
 
@@ -51,6 +67,7 @@ Status WaitForFd(int fd, short events, const Deadline& deadline) {
     const int n = poll(&entry, 1, static_cast<int>(step));
     if (n > 0) return {};
     if (n < 0 && errno != EINTR) return Status::FromErrno(errno, "poll");
+    CallDuringWait();
     if (deadline.Expired()) return Status(ETIMEDOUT, "no answer in time");
   }
 }
@@ -60,8 +77,9 @@ Status WaitUntil(const std::function<bool()>& done, const Deadline& deadline) {
     if (done()) return {};
     if (StopSignalled()) return Interrupted();
     if (deadline.Expired()) return Status(ETIMEDOUT, "no answer in time");
+    CallDuringWait();
     poll(nullptr, 0, step_ms);
   }
 }
 
-}  // namespace cli
+}  // namespace cachecore

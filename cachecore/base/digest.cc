@@ -1,9 +1,11 @@
-#include "cli/content_digest.h"
+#include "cachecore/base/digest.h"
 
 #include <glog/logging.h>
 #include <openssl/evp.h>
 
-namespace cli {
+#include "cachecore/base/hex.h"
+
+namespace cachecore {
 namespace {
 
 constexpr std::string_view kAlgorithm = "sha256:";
@@ -11,18 +13,14 @@ constexpr size_t kHexDigits = 64;
 
 }  // namespace
 
+std::string DigestOfHash(std::string_view hash) { return std::string(kAlgorithm) + HexText(hash); }
+
 std::string DigestOf(std::string_view contents) {
   unsigned char hash[EVP_MAX_MD_SIZE];
   unsigned int length = 0;
   CHECK_EQ(EVP_Digest(contents.data(), contents.size(), hash, &length, EVP_sha256(), nullptr), 1)
       << "OpenSSL has no SHA-256";
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text(kAlgorithm);
-  for (unsigned int i = 0; i < length; ++i) {
-    text += kDigits[hash[i] >> 4];
-    text += kDigits[hash[i] & 0xf];
-  }
-  return text;
+  return DigestOfHash({reinterpret_cast<const char*>(hash), length});
 }
 
 bool IsDigest(std::string_view text) {
@@ -35,4 +33,4 @@ std::string DigestHex(std::string_view digest) {
   return std::string(digest.substr(kAlgorithm.size()));
 }
 
-}  // namespace cli
+}  // namespace cachecore

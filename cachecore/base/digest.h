@@ -2,20 +2,22 @@
 //
 // Threads  thread-safe: no state.
 
-#ifndef CLI_CONTENT_DIGEST_H_
-#define CLI_CONTENT_DIGEST_H_
+#ifndef CACHECORE_BASE_DIGEST_H_
+#define CACHECORE_BASE_DIGEST_H_
 
 #include <string>
 #include <string_view>
 
-namespace cli {
+namespace cachecore {
 
+// Of a SHA-256 that was computed elsewhere.
+std::string DigestOfHash(std::string_view hash);
 std::string DigestOf(std::string_view contents);
 // Lower-case digits only, as every registry writes them.
 bool IsDigest(std::string_view text);
 // What stands behind "sha256:".  REQUIRES: IsDigest(digest).
 std::string DigestHex(std::string_view digest);
 
-}  // namespace cli
+}  // namespace cachecore
 
-#endif  // CLI_CONTENT_DIGEST_H_
+#endif  // CACHECORE_BASE_DIGEST_H_

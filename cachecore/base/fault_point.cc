@@ -1,4 +1,4 @@
-#include "cachecore/fault_point.h"
+#include "cachecore/base/fault_point.h"
 
 #include <glog/logging.h>
 #include <unistd.h>
@@ -19,7 +19,7 @@ struct Point {
 
 constexpr Point kPoints[] = {
 #define FAULT(enumerator, name, program) {name, FaultProgram::program},
-#include "cachecore/fault_points.def"
+#include "cachecore/base/fault_points.def"
 #undef FAULT
 };
 

@@ -5,8 +5,8 @@
 // Threads  thread-safe; a leaf lock, not held while a line is written.
 // Cost     memory and a lock.
 
-#ifndef CACHECORE_LOG_LIMITER_H_
-#define CACHECORE_LOG_LIMITER_H_
+#ifndef CACHECORE_BASE_LOG_LIMITER_H_
+#define CACHECORE_BASE_LOG_LIMITER_H_
 
 #include <glog/logging.h>
 
@@ -14,8 +14,9 @@
 #include <cstdint>
 #include <string>
 
-#include "cachecore/clock.h"
-#include "cachecore/mutex.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/hex.h"
+#include "cachecore/base/mutex.h"
 
 namespace cachecore {
 
@@ -28,11 +29,11 @@ class LogLimiter {
 
   void Warn(const std::string& line) EXCLUDES(mu_) {
     uint64_t missing = 0;
-    if (Admit(&missing)) LOG(WARNING) << line << Told(missing);
+    if (Admit(&missing)) LOG(WARNING) << WithoutControls(line) << Told(missing);
   }
   void Error(const std::string& line) EXCLUDES(mu_) {
     uint64_t missing = 0;
-    if (Admit(&missing)) LOG(ERROR) << line << Told(missing);
+    if (Admit(&missing)) LOG(ERROR) << WithoutControls(line) << Told(missing);
   }
   // All lines that were left out.
   uint64_t left_out() const EXCLUDES(mu_) {
@@ -71,4 +72,4 @@ class LogLimiter {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_LOG_LIMITER_H_
+#endif  // CACHECORE_BASE_LOG_LIMITER_H_

@@ -1,15 +1,12 @@
 // Mutex, MutexLock, CondVar: std::mutex with clang's thread-safety annotations.
 //
 // Model    the only file that names std::mutex; every guarded field elsewhere says GUARDED_BY.
-// Threads  lock order, outermost first; a thread holding one may take only those below it:
-//            DeviceServer::mu_
-//              Cache::load_mu_ , Cache::refill_mu_  (held over disk I/O: slow paths only)
-//                Cache::mu_
-//                  FuseServer::mu_ , metadata store internals (leaves)
-//          Nothing else is held across a FUSE reply, a socket send, disk I/O or a callback.
+// Threads  thread-safe.  A thread that holds a lock takes only locks of a later level: the table in
+//          docs/design.md, "Locks", has every lock; tests/lock_order_test.py compares it with the
+//          tree, and the thread sanitizer reports an order that was not kept.
 
-#ifndef CACHECORE_MUTEX_H_
-#define CACHECORE_MUTEX_H_
+#ifndef CACHECORE_BASE_MUTEX_H_
+#define CACHECORE_BASE_MUTEX_H_
 
 #include <chrono>
 #include <condition_variable>
@@ -79,4 +76,4 @@ class CondVar {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_MUTEX_H_
+#endif  // CACHECORE_BASE_MUTEX_H_

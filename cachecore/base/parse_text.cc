@@ -1,9 +1,12 @@
-#include "cachecore/parse_text.h"
+#include "cachecore/base/parse_text.h"
 
 #include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <limits>
+#include <optional>
+
+#include "cachecore/base/hex.h"
 
 namespace cachecore {
 namespace {
@@ -51,6 +54,20 @@ Result<uint64_t> ParseSize(const std::string& text) {
   return number << shift;
 }
 
+Result<SizeOrPercent> ParseSizeOrPercent(const std::string& text) {
+  if (!text.ends_with('%')) {
+    ASSIGN_OR_RETURN(const uint64_t bytes, ParseSize(text));
+    return SizeOrPercent{bytes, 0};
+  }
+  SizeOrPercent parsed;
+  std::string unit;
+  if (!Split(text, &parsed.percent, &unit) || unit != "%" || parsed.percent < 1 ||
+      parsed.percent > 100) {
+    return Status(EINVAL, "\"" + text + "\" is not from 1% to 100%");
+  }
+  return parsed;
+}
+
 Result<std::string> PercentDecode(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -58,15 +75,19 @@ Result<std::string> PercentDecode(std::string_view text) {
       out.push_back(text[i]);
       continue;
     }
-    const std::string digits(text.substr(i + 1, 2));
-    if (digits.size() != 2 || !std::isxdigit(static_cast<unsigned char>(digits[0])) ||
-        !std::isxdigit(static_cast<unsigned char>(digits[1])) || digits == "00") {
+    const std::optional<std::string> byte = BytesOfHex(text.substr(i + 1, 2));
+    if (!byte || byte->size() != 1 || (*byte)[0] == '\0') {
       return Status(EINVAL, "a '%' that is no escape");
     }
-    out.push_back(static_cast<char>(std::stoi(digits, nullptr, 16)));
+    out += *byte;
     i += 2;
   }
   return out;
+}
+
+std::string LowerCase(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
 }
 
 }  // namespace cachecore

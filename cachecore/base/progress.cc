@@ -1,4 +1,4 @@
-#include "cli/progress.h"
+#include "cachecore/base/progress.h"
 
 #include <unistd.h>
 
@@ -8,14 +8,14 @@
 #include <cstdio>
 #include <iostream>
 
-namespace cli {
+namespace cachecore {
 namespace {
 
 constexpr int kBarWidth = 30;
 constexpr std::chrono::milliseconds kRedrawEvery{100};
 constexpr std::chrono::seconds kLineEvery{10};  // Where there is no terminal.
 
-cachecore::Duration Now() { return cachecore::Clock::Monotonic().Now(); }
+Duration Now() { return Clock::Monotonic().Now(); }
 
 }  // namespace
 
@@ -47,7 +47,7 @@ void Progress::Begin(const std::string& step, uint64_t total) {
 }
 
 void Progress::At(uint64_t done) {
-  if (Now() - drawn_ < (is_terminal_ ? cachecore::Duration(kRedrawEvery) : kLineEvery)) return;
+  if (Now() - drawn_ < (is_terminal_ ? Duration(kRedrawEvery) : kLineEvery)) return;
   drawn_ = Now();
   Draw(done);
 }
@@ -79,4 +79,4 @@ void Progress::End(const std::string& result) {
   step_.clear();
 }
 
-}  // namespace cli
+}  // namespace cachecore

@@ -4,15 +4,15 @@
 // Units    bytes.
 // Threads  one thread only.
 
-#ifndef CLI_PROGRESS_H_
-#define CLI_PROGRESS_H_
+#ifndef CACHECORE_BASE_PROGRESS_H_
+#define CACHECORE_BASE_PROGRESS_H_
 
 #include <cstdint>
 #include <string>
 
-#include "cachecore/clock.h"
+#include "cachecore/base/clock.h"
 
-namespace cli {
+namespace cachecore {
 
 // "1.5 MiB".
 std::string BytesText(uint64_t bytes);
@@ -40,10 +40,10 @@ class Progress {
   const bool is_terminal_;
   std::string step_;
   uint64_t total_ = 0;
-  cachecore::Duration began_{};
-  cachecore::Duration drawn_{};
+  Duration began_{};
+  Duration drawn_{};
 };
 
-}  // namespace cli
+}  // namespace cachecore
 
-#endif  // CLI_PROGRESS_H_
+#endif  // CACHECORE_BASE_PROGRESS_H_

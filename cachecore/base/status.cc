@@ -1,7 +1,8 @@
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 #include <glog/logging.h>
 
+#include <cstdlib>
 #include <cstring>
 
 namespace cachecore {
@@ -26,6 +27,11 @@ Status& Status::operator=(const Status& other) {
 const std::string& Status::message() const {
   static const std::string kOk = "success";
   return rep_ ? rep_->message : kOk;
+}
+
+void DieOfNoValue(const Status& status) {
+  LOG(FATAL) << "a Result without a value: " << status.message();
+  std::abort();
 }
 
 Status Status::WithContext(const std::string& context) && {

@@ -3,12 +3,12 @@
 // Model    success, or one errno plus a sentence.  The errno is what a reader, a fetcher or an exit
 //          code is finally given, so it is the only code there is; nothing maps codes to codes.
 // Errors   expected failures are Status; a broken invariant is a glog CHECK; persisted state that
-//          does not decode is Status with EBADMSG.
+//          does not decode is Status with EBADMSG.  An error is dropped by IgnoreError alone.
 // Threads  immutable value types.
 // Cost     success is one null pointer.
 
-#ifndef CACHECORE_STATUS_H_
-#define CACHECORE_STATUS_H_
+#ifndef CACHECORE_BASE_STATUS_H_
+#define CACHECORE_BASE_STATUS_H_
 
 #include <memory>
 #include <optional>
@@ -33,6 +33,8 @@ class [[nodiscard]] Status {
   bool ok() const { return rep_ == nullptr; }
   int error() const { return rep_ ? rep_->error : 0; }
   const std::string& message() const;
+  // Drops an error.  `why` tells the reader of the code what makes that right.
+  void IgnoreError(const char* why) const { static_cast<void>(why); }
   // Returns the same error with "context: " put before its message.
   Status WithContext(const std::string& context) &&;
 
@@ -44,24 +46,39 @@ class [[nodiscard]] Status {
   std::unique_ptr<Rep> rep_;
 };
 
+// A Result without a value that was made from success, or is used as if it had one.
+[[noreturn]] void DieOfNoValue(const Status& status);
+
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}          // NOLINT(google-explicit-constructor)
-  Result(Status status) : status_(std::move(status)) {}  // NOLINT(google-explicit-constructor)
+  Result(T value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  // REQUIRES: an error.
+  Result(Status status) : status_(std::move(status)) {  // NOLINT(google-explicit-constructor)
+    if (status_.ok()) DieOfNoValue(status_);
+  }
 
   bool ok() const { return status_.ok(); }
   const Status& status() const& { return status_; }
   Status status() && { return std::move(status_); }
-  T& value() & { return *value_; }
-  const T& value() const& { return *value_; }
-  T value() && { return std::move(*value_); }
-  T* operator->() { return &*value_; }
-  const T* operator->() const { return &*value_; }
-  T& operator*() { return *value_; }
-  const T& operator*() const { return *value_; }
+  // As Status::IgnoreError; drops the value, too.
+  void IgnoreError(const char* why) const { status_.IgnoreError(why); }
+  // The value.  REQUIRES: ok().
+  T& value() & { return *Checked(this); }
+  const T& value() const& { return *Checked(this); }
+  T value() && { return std::move(*Checked(this)); }
+  T* operator->() { return Checked(this); }
+  const T* operator->() const { return Checked(this); }
+  T& operator*() { return *Checked(this); }
+  const T& operator*() const { return *Checked(this); }
 
  private:
+  template <typename Self>
+  static auto* Checked(Self* self) {
+    if (!self->value_) DieOfNoValue(self->status_);
+    return &*self->value_;
+  }
+
   Status status_;
   std::optional<T> value_;
 };
@@ -84,4 +101,4 @@ class [[nodiscard]] Result {
   if (!result.ok()) return std::move(result).status(); \
   lhs = std::move(result).value()
 
-#endif  // CACHECORE_STATUS_H_
+#endif  // CACHECORE_BASE_STATUS_H_

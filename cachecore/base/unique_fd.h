@@ -3,8 +3,8 @@
 // Threads  thread-compatible.
 // Owns     the descriptor, from construction or Reset() until Release(), Reset() or destruction.
 
-#ifndef CACHECORE_UNIQUE_FD_H_
-#define CACHECORE_UNIQUE_FD_H_
+#ifndef CACHECORE_BASE_UNIQUE_FD_H_
+#define CACHECORE_BASE_UNIQUE_FD_H_
 
 #include <unistd.h>
 
@@ -39,4 +39,4 @@ class UniqueFd {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_UNIQUE_FD_H_
+#endif  // CACHECORE_BASE_UNIQUE_FD_H_

@@ -1,4 +1,4 @@
-#include "cachecore/engine.h"
+#include "cachecore/engine/engine.h"
 
 #include <glog/logging.h>
 
@@ -33,7 +33,14 @@ void Engine::Drop(Object* object, Effects* effects) {
 
 void Engine::Evict(Object* object, Effects* effects) {
   CHECK(object->IsIdle() && object->size_known);
+  KeepUses(object, effects);
   Remove(object, effects);
+}
+
+void Engine::KeepUses(Object* object, Effects* effects) {
+  for (const UseRecord& use : object->uses.TakeChanged(object->number, clock_.Now())) {
+    effects->uses.push_back(use);
+  }
 }
 
 void Engine::EndBackground(Object* object, Effects* effects) {
@@ -47,28 +54,30 @@ void Engine::EndBackground(Object* object, Effects* effects) {
   }
 }
 
-// REQUIRES: nobody waits for it.
+// REQUIRES: no read and no acquisition waits for it.
 void Engine::Remove(Object* object, Effects* effects) {
   // Also while it is opening it: what it brings would be refused.
   const bool tell_fetcher = object->live_id.has_value();
   const ObjectId instance = object->live_id.value_or(ObjectId{});
-  Apply(object, ObjectEvent::kWithdrawn);
+  Apply(object, ObjectEvent::kDropped);
   if (object->open_request) EndRequest(requests_.Find(*object->open_request), effects);
   while (!object->in_flight.empty()) {
     EndRequest(requests_.Find(object->in_flight.begin()->second), effects);
   }
   if (object->live_id) live_.erase(*object->live_id);
-  if (tell_fetcher) {
-    Request* close = NewRequest(object, wire::Opcode::kClose, {}, effects);
-    close->closing = instance;
-    close->background = true;
-  }
+  if (tell_fetcher) TellClosed(object, instance, effects);
   effects->forgotten.push_back({object->number, object->volume, object->cookie_key});
   objects_.erase(object->number);
 }
 
+void Engine::TellClosed(Object* object, ObjectId instance, Effects* effects) {
+  Request* close = NewRequest(object, wire::Opcode::kClose, {}, effects);
+  close->closing = instance;
+  close->background = true;
+}
+
 uint64_t Engine::Acquire(Object* object, Duration deadline, AcquireDone done, Effects* effects) {
-  CHECK(!object->size_known);
+  CHECK(!object->size_known || !object->live_id);
   object->acquires.push_back({++acquires_, deadline, std::move(done)});
   if (!object->open_request) {
     object->open_request = NewRequest(object, wire::Opcode::kOpen, {}, effects)->id;
@@ -76,7 +85,7 @@ uint64_t Engine::Acquire(Object* object, Duration deadline, AcquireDone done, Ef
   return acquires_;
 }
 
-// The OPEN stays: its answer makes the object known, which the next look-up is glad of.
+// The OPEN stays: its answer makes the object known, so that the next look-up need not wait.
 bool Engine::WithdrawAcquire(ObjectNumber number, uint64_t serial, const Status& why,
                              Effects* effects) {
   Object* object = Find(number);
@@ -107,7 +116,7 @@ Request* Engine::NewRequest(Object* object, wire::Opcode opcode, ByteRange range
                             Effects* effects) {
   CHECK(object->state != ObjectState::kDropping || opcode == wire::Opcode::kClose);
   Request request;
-  do {  // 32 bits of it are on the wire, and come round in the end.
+  do {  // The wire has 32 bits of it, which wrap.
     request.id = take_msg_id_();
   } while (requests_.Find(request.id) != nullptr);
   request.opcode = opcode;
@@ -125,6 +134,7 @@ void Engine::EndRequest(Request* request, Effects* effects) {
     if (request->opcode == wire::Opcode::kOpen) object->open_request.reset();
   }
   effects->ended.push_back(request->id);
+  if (options_.kernel_instances && request->delivered.value != 0) ended_.push_back(request->id);
   requests_.Take(request->id);
 }
 
@@ -133,6 +143,7 @@ void Engine::FinishAcquires(Object* object, const Status& status, Effects* effec
     effects->acquires.emplace_back(std::move(acquire.done), status);
   }
   object->acquires.clear();
+  object->used = tick_;  // Its first read comes after this.
 }
 
 // Invariant numbers are those of docs/semantics.md "Requests".

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <utility>
 
-#include "cachecore/block_hasher.h"
-#include "cachecore/engine.h"
+#include "cachecore/engine/engine.h"
+#include "cachecore/verity/block_hasher.h"
 
 namespace cachecore {
 namespace {
@@ -20,15 +20,24 @@ constexpr size_t kMaxReopened = 4096;
 // Between two tries to open a data file on a disk that takes no writes.
 constexpr Duration kHoldOpen = std::chrono::seconds(1);
 
+// Of the message without what capabilities add to it.
+size_t MessageSize(const Request& request, const Object* object) {
+  constexpr size_t kPayload = 16;  // Of an OPEN before its keys, and of a READ.
+  if (request.opcode == wire::Opcode::kClose) return wire::kHeaderSize;
+  if (request.opcode == wire::Opcode::kRead) return wire::kHeaderSize + kPayload;
+  return wire::kHeaderSize + kPayload + object->volume_key.size() + 1 + object->cookie_key.size();
+}
+
 bool TakesNothing(int error) { return error == ENOSPC || error == EDQUOT || error == EROFS; }
 
 }  // namespace
 
-std::optional<Delivery> Engine::Select(Effects* effects) {
+std::optional<Delivery> Engine::Select(Effects* effects, size_t room, int* failure) {
   Request* request = requests_.Select([&](Request& candidate) {
     Object* object = Find(candidate.object);
     if (candidate.opcode == wire::Opcode::kOpen) return object->open_held_until <= clock_.Now();
     if (candidate.opcode != wire::Opcode::kRead) return true;
+    if (object->culling && object->culling->range.Overlaps(candidate.range)) return false;
     if (object->state == ObjectState::kOpen) return true;
     // Choosing a message is what reopens a closed object, as in the kernel; the READ waits for it.
     if (object->state == ObjectState::kClose && effects->created.size() < kMaxReopened) {
@@ -40,12 +49,24 @@ std::optional<Delivery> Engine::Select(Effects* effects) {
     return false;
   });
   if (request == nullptr) return std::nullopt;
+  int ignored = 0;
+  if (failure == nullptr) failure = &ignored;
+  Object* object = Find(request->object);
+  if (MessageSize(*request, object) > room) {
+    *failure = EMSGSIZE;
+    return std::nullopt;
+  }
+  if (request->opcode == wire::Opcode::kOpen && object->live_id) {
+    *failure = EEXIST;
+    EndRequest(request, effects);
+    Refused(object, EEXIST, "the fetcher was given its OPEN again while it had its file open",
+            effects);
+    return std::nullopt;
+  }
   requests_.MarkDelivered(request, generation_);
 
-  Object* object = Find(request->object);
   switch (request->opcode) {
     case wire::Opcode::kOpen: {
-      CHECK(!object->live_id);
       Apply(object, ObjectEvent::kDelivered);
       do {  // As with msg_ids; 0 is none.
         object->live_id = take_object_id_();
@@ -57,23 +78,36 @@ std::optional<Delivery> Engine::Select(Effects* effects) {
       open.volume_key = object->volume_key;
       open.cookie_key = object->cookie_key;
       open.attr = object->attr;
+      open.is_check = object->succeeds.has_value();
       return Delivery{open, object};
     }
     case wire::Opcode::kClose: {
-      // A CLOSE is finished by being read; nobody answers it.
+      // A CLOSE ends when the fetcher reads it; it has no answer.
       const wire::CloseMessage close{request->id, request->closing};
       EndRequest(request, effects);
       return Delivery{close, nullptr};
     }
     default:
-      return Delivery{wire::ReadMessage{request->id, *object->live_id, request->range}, object};
+      return Delivery{
+          wire::ReadMessage{request->id, *object->live_id, request->range, request->background},
+          object};
   }
+}
+
+bool Engine::IsReadable() const {
+  return requests_.HasNewLike([this](const Request& request) {
+    if (request.opcode != wire::Opcode::kRead) return true;
+    const Object& object = *objects_.at(request.object);
+    if (object.culling && object.culling->range.Overlaps(request.range)) return false;
+    return object.state != ObjectState::kReopening;
+  });
 }
 
 void Engine::CloseLive(Object* object) {
   if (!object->live_id) return;
   live_.erase(*object->live_id);
   object->live_id.reset();
+  object->full = false;
 }
 
 void Engine::DeliveryFailed(MsgId id, const Status& why, Effects* effects) {
@@ -93,9 +127,9 @@ void Engine::DeliveryFailed(MsgId id, const Status& why, Effects* effects) {
   Refused(object, why.error(), why.message(), effects);
 }
 
-void Engine::MarkStale(Object* object, Effects* effects) {
-  if (object->stale) return;
-  object->stale = true;
+void Engine::SetStale(Object* object, bool stale, Effects* effects) {
+  if (object->stale == stale) return;
+  object->stale = stale;
   effects->changed.push_back(object->number);
 }
 
@@ -111,7 +145,7 @@ void Engine::Refused(Object* object, int error, const std::string& cause, Effect
     objects_.erase(object->number);
     return;
   }
-  if (error == ESTALE) MarkStale(object, effects);
+  if (error == ESTALE) SetStale(object, true, effects);
   if (error != ESTALE && ++object->refusals < options_.max_refusals) {
     effects->wake_device = true;  // Its READs are still NEW; the next choice reopens it.
     return;
@@ -119,8 +153,7 @@ void Engine::Refused(Object* object, int error, const std::string& cause, Effect
   object->refusals = 0;
   effects->log.push_back("object " + name + ": EIO to its waiting reads: " + cause);
   FailReads(object, Status(EIO, effects->log.back()), effects);
-  // What nobody waits for goes too: still NEW, it would reopen the object again at once, and for
-  // ever.
+  // Background READs end too: while they are NEW they would reopen the object again and again.
   while (!object->in_flight.empty()) {
     EndRequest(requests_.Find(object->in_flight.begin()->second), effects);
   }
@@ -128,7 +161,8 @@ void Engine::Refused(Object* object, int error, const std::string& cause, Effect
 
 Request* Engine::FindOpen(MsgId id) {
   Request* request = requests_.Find(id);
-  // Delivered in this attachment: an answer that an earlier fetcher owed is not for this one.
+  // Delivered in this attachment: a request that an earlier fetcher left is not this one's to
+  // answer.
   const bool answerable = request != nullptr && request->opcode == wire::Opcode::kOpen &&
                           request->delivered == generation_ && !requests_.IsNew(id);
   return answerable ? request : nullptr;
@@ -154,7 +188,7 @@ int Engine::Copen(const wire::CopenCommand& command, Effects* effects) {
     answer = -EFBIG;
     cause = "larger than the " + std::to_string(PresenceMap::kMaxObjectSize) + " bytes we can hold";
   }
-  // Of no bytes nothing would be checked later.
+  // An object without bytes has nothing that is checked later.
   if (error == 0 && size == 0 && object->digest &&
       *object->digest != BlockHasher::OfThisThread().OfFile(0, {})) {
     error = EBADMSG;
@@ -168,7 +202,7 @@ int Engine::Copen(const wire::CopenCommand& command, Effects* effects) {
             " bytes when it was first opened and is " + std::to_string(size) + " now";
   }
   if (error != 0) {
-    if (cause.empty()) cause = std::string("the fetcher answered: ") + std::strerror(error);
+    if (cause.empty()) cause = Server() + " answered: " + std::strerror(error);
     Refused(object, error, cause, effects);
     return answer;
   }
@@ -203,16 +237,16 @@ int Engine::Cread(const wire::CreadCommand& command, Effects* effects) {
   const std::string cause = std::move(request->cause);
   EndRequest(request, effects);
   if (command.error == 0 && progress) {
-    // What is still missing is asked for again, as the kernel probes a hole once more.
+    // What is still missing is requested again, as the kernel looks at a hole once more.
     AwaitAgain(object, range, effects);
     return 0;
   }
-  if (command.error == ESTALE) MarkStale(object, effects);
+  if (command.error == ESTALE) SetStale(object, true, effects);
   const std::string name = object->volume_key + "/" + object->cookie_key;
   std::string why = cause;
   if (why.empty()) {
-    why = command.error == 0 ? "the fetcher completed the range without filling it"
-                             : std::string("the fetcher answered: ") + std::strerror(command.error);
+    why = command.error == 0 ? Server() + " completed the range without filling it"
+                             : Server() + " answered: " + std::strerror(command.error);
   }
   if (command.error != 0 && object->last_error != why) {  // A failing origin fails many ranges.
     object->last_error = why;
@@ -229,7 +263,8 @@ int Engine::CloseInstance(ObjectId id, Effects* effects) {
   // A delivered OPEN stays to be answered (with EBADFD), and until then the object is REOPENING or
   // new.
   if (object->state == ObjectState::kOpen) Apply(object, ObjectEvent::kClosed);
-  // The READs it had been given go to the next instance: this one can answer them no more.
+  if (options_.kernel_instances) return 0;
+  // Its READs go to the next instance: this one can no longer answer them.
   for (const auto& [begin, read] : object->in_flight) {
     if (requests_.Find(read)->published) requests_.Publish(read);
   }
@@ -269,27 +304,30 @@ int Engine::SetVerity(const wire::VerityCommand& command, Effects* effects) {
   return 0;
 }
 
-void Engine::Unfill(Object* object, ByteRange range) {
-  const uint64_t before = object->presence.present_bytes();
-  object->presence.Remove(range);
-  counters_.bytes_found_wrong += before - object->presence.present_bytes();
-  // What is absent must not be recorded as durable.
-  uint64_t bytes = 0;
-  std::vector<ByteRange> unsynced;
-  for (const ByteRange one : object->unsynced) {
-    for (const ByteRange part : {ByteRange{one.begin, std::min(one.end, range.begin)},
-                                 ByteRange{std::max(one.begin, range.end), one.end}}) {
-      if (part.begin >= part.end) continue;
-      unsynced.push_back(part);
-      bytes += part.size();
-    }
-  }
-  object->unsynced = std::move(unsynced);
-  object->unsynced_bytes = bytes;
+int Engine::SetFacts(const wire::FactsCommand& command, Effects* effects) {
+  Object* object = FindLive(command.object_id);
+  if (object == nullptr) return -EINVAL;
+  if (object->facts == command.facts) return 0;
+  object->facts = command.facts;
+  if (object->size_known) effects->changed.push_back(object->number);
+  return 0;
 }
 
-// A READ that an earlier fetcher has filled in part becomes new ones for the rest.  Delivered as it
-// was, what is here would be fetched twice, and with fetchers that die young it would never end.
+int Engine::NoteFull(const wire::FullCommand& command, Effects* effects) {
+  Object* object = FindLive(command.object_id);
+  if (object == nullptr) return -EINVAL;
+  object->full = true;
+  std::vector<Request*> ahead;
+  for (const auto& [begin, id] : object->in_flight) {
+    Request* request = requests_.Find(id);
+    if (request->waiters == 0) ahead.push_back(request);
+  }
+  for (Request* request : ahead) EndRequest(request, effects);
+  return 0;
+}
+
+// A READ that an earlier fetcher has filled in part is replaced by READs for the rest.  Delivered
+// whole, what is present would be fetched twice, and would never be complete if fetchers die soon.
 void Engine::SplitPartlyFilled(Effects* effects) {
   std::vector<MsgId> partly;
   for (const auto& [id, request] : requests_.all()) {
@@ -312,16 +350,25 @@ void Engine::SplitPartlyFilled(Effects* effects) {
 
 int Engine::Restore(Effects* effects) {
   SplitPartlyFilled(effects);
-  // An OPEN that this very fetcher is answering is left with it: delivered twice it would have two
-  // live instances.
+  // An OPEN that this fetcher is answering is not delivered again: the object would get a second
+  // live instance.
   requests_.Restore([&](const Request& request) {
-    return request.opcode != wire::Opcode::kOpen || !Find(request.object)->live_id;
+    return options_.kernel_instances || request.opcode != wire::Opcode::kOpen ||
+           !Find(request.object)->live_id;
   });
   effects->wake_device = true;
   return 0;
 }
 
+void Engine::Attach(Generation generation) {
+  generation_ = generation;
+  is_attached_ = true;
+  is_refusing_ = false;
+}
+
 void Engine::Detach(bool fail, Effects* effects) {
+  is_attached_ = false;
+  is_refusing_ = fail;
   for (const auto& [id, request] : requests_.all()) {
     if (request->opcode == wire::Opcode::kRead && request->delivered == generation_) {
       counters_.bytes_in_flight_at_detach += request->range.size();

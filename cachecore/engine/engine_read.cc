@@ -3,20 +3,21 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
-#include "cachecore/engine.h"
+#include "cachecore/engine/engine.h"
 
 namespace cachecore {
 namespace {
 
 // Long enough for the kernel to come back, far shorter than any request timeout worth setting.
 constexpr Duration kEchoTime = std::chrono::seconds(1);
-// How many READs one step of read-ahead may make where presence is in tatters.
+// How many READs one step of read-ahead may make where presence has many gaps.
 constexpr size_t kMaxAhead = 1024;
 // From this age on a waiting read is logged, and again each time that its age has doubled.
 constexpr Duration kSlowAfter = std::chrono::seconds(30);
-constexpr Duration kSlowEvery = std::chrono::seconds(1);  // How often it is looked for.
+constexpr Duration kSlowEvery = std::chrono::seconds(1);  // How often waiting reads are looked at.
 constexpr uint64_t kExactMaxFetch = 2 << 20;  // What clients of the kernel's interface accept.
 
 uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value - value % alignment; }
@@ -56,11 +57,26 @@ const ExpiredRead* Engine::FindExpired(Object* object, ByteRange range) {
   return nullptr;
 }
 
-// Puts a read in line at its first missing byte and sees to it that all it misses has been asked
-// for.
+// What it still waits for, from its position on.
+std::vector<ByteRange> Engine::MissingOf(const PendingRead& read) {
+  std::vector<ByteRange> gaps = read.object->presence.Gaps({read.position, read.range.end});
+  for (const ThroughPart& part : read.through) {
+    std::vector<ByteRange> left;
+    for (const ByteRange gap : gaps) {
+      const ByteRange before{gap.begin, std::min(gap.end, part.range.begin)};
+      const ByteRange behind{std::max(gap.begin, part.range.end), gap.end};
+      if (before.begin < before.end) left.push_back(before);
+      if (behind.begin < behind.end) left.push_back(behind);
+    }
+    gaps = std::move(left);
+  }
+  return gaps;
+}
+
+// Puts a read in line at its first missing byte and makes sure that all it misses is requested.
 void Engine::Await(const ReadTicket& read, Effects* effects) {
   Object* object = read->object;
-  const std::vector<ByteRange> gaps = object->presence.Gaps({read->position, read->range.end});
+  const std::vector<ByteRange> gaps = MissingOf(*read);
   CHECK(!gaps.empty());
   read->position = gaps.front().begin;
   for (const ByteRange gap : gaps) CoverGap(read, gap, effects);
@@ -132,14 +148,13 @@ void Engine::Join(Request* request, const ReadTicket& read) {
   read->requests.push_back(request->id);
 }
 
-void Engine::NoteRead(Object* object, ByteRange range, Effects* effects) {
-  if (options_.exact) return;
-  const ByteRange ahead =
-      object->read_ahead.Advance(range, options_.fetch_size, options_.read_ahead_max);
-  if (!ahead.empty()) Prefetch(object, ahead, effects);
+ByteRange Engine::AdvanceReadAhead(Object* object, ByteRange range) {
+  if (options_.exact || object->full) return {};
+  return object->read_ahead.Advance(range, options_.fetch_size, options_.read_ahead_max);
 }
 
 void Engine::Prefetch(Object* object, ByteRange range, Effects* effects) {
+  if (range.empty()) return;
   const uint64_t end = std::min(object->size_bytes, AlignUp(range.end, options_.fetch_size));
   uint64_t cursor = AlignDown(range.begin, options_.fetch_size);
   const size_t made_before = effects->created.size();
@@ -176,7 +191,7 @@ void Engine::Finish(const ReadTicket& read, const Status& status, Effects* effec
     if (request == nullptr) continue;
     CHECK_GT(request->waiters, 0u);
     if (--request->waiters > 0) continue;
-    // Served: what is under way is let finish, it is nearly here.  Given up: nobody wants it.
+    // After a success a request that is under way may finish.  After a failure no read needs it.
     if (status.ok()) {
       request->background = true;
     } else {
@@ -185,8 +200,9 @@ void Engine::Finish(const ReadTicket& read, const Status& status, Effects* effec
   }
   read->requests.clear();
   if (!status.ok()) ++counters_.reads_failed;
+  ReadBytes bytes{read->object->file, read->object->verity, std::move(read->through)};
   read->object = nullptr;
-  effects->reads.emplace_back(std::move(read->done), status);
+  effects->reads.push_back({std::move(read->done), status, std::move(bytes)});
 }
 
 bool Engine::Withdraw(const ReadTicket& read, const Status& why, Effects* effects) {
@@ -228,9 +244,9 @@ void Engine::ReportSlow(const std::string& circumstances, Effects* effects) {
         "object " + object->volume_key + "/" + object->cookie_key + " range " +
         oldest->range.ToString() + ": a read by process " + std::to_string(oldest->caller) +
         " has waited " +
-        std::to_string(std::chrono::duration_cast<std::chrono::seconds>(age).count()) +
-        " s (" + std::to_string(object->waiting.size()) + " reads of it wait): " +
-        CauseOf(*oldest, circumstances));
+        std::to_string(std::chrono::duration_cast<std::chrono::seconds>(age).count()) + " s (" +
+        std::to_string(object->waiting.size()) +
+        " reads of it wait): " + CauseOf(*oldest, circumstances));
   }
 }
 
@@ -238,7 +254,11 @@ void Engine::Expire(const std::string& circumstances, Effects* effects) {
   const Duration now = clock_.Now();
   tick_ = now;
   if (wake_at_ <= now) {
+    // One time for all: that of an object which is held for longer is kept.
     wake_at_ = Duration::max();
+    for (const auto& [number, object] : objects_) {
+      if (object->open_held_until > now) wake_at_ = std::min(wake_at_, object->open_held_until);
+    }
     effects->wake_device = true;
   }
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
@@ -290,15 +310,28 @@ void Engine::FailReads(Object* object, const Status& status, Effects* effects) {
 }
 
 void Engine::Fill(Object* object, ByteRange range, Effects* effects) {
+  if (object->culling && object->culling->range.Overlaps(range)) {
+    const ByteRange culled = object->culling->range;
+    for (const ByteRange part : {ByteRange{range.begin, std::max(range.begin, culled.begin)},
+                                 ByteRange{std::min(range.end, culled.end), range.end}}) {
+      if (!part.empty()) Fill(object, part, effects);
+    }
+    return;
+  }
   const uint64_t before = object->presence.present_bytes();
   const ByteRange added = object->presence.Add(range);
   if (added.empty()) return;
+  object->full = false;
   const uint64_t fresh = object->presence.present_bytes() - before;
   counters_.bytes_filled += fresh;
   counters_.bytes_filled_twice += added.size() - fresh;
   object->unsynced.push_back(added);
   object->unsynced_bytes += added.size();
+  NoteUse(object, added);
+  NotePresent(object, added, effects);
+}
 
+void Engine::NotePresent(Object* object, ByteRange added, Effects* effects) {
   auto covering = object->in_flight.upper_bound(added.begin);
   if (covering != object->in_flight.begin()) --covering;
   for (; covering != object->in_flight.end() && covering->first < added.end; ++covering) {
@@ -313,15 +346,48 @@ void Engine::Fill(Object* object, ByteRange range, Effects* effects) {
     it = object->waiting.erase(it);
   }
   for (const ReadTicket& read : touched) {
-    const uint64_t next = object->presence.FirstMissing({read->position, read->range.end});
-    if (next >= read->range.end) {
-      Finish(read, Status(), effects);
-    } else {
-      // What it misses further on was asked for when it came, or has failed for somebody since.
-      read->position = next;
-      Await(read, effects);
-    }
+    FinishOrAwait(read, effects);
   }
+}
+
+void Engine::FinishOrAwait(const ReadTicket& read, Effects* effects) {
+  if (MissingOf(*read).empty()) {
+    Finish(read, Status(), effects);
+  } else {
+    // What it misses further on was requested when it came, or has failed since.
+    Await(read, effects);
+  }
+}
+
+bool Engine::AwaitsThrough(const wire::ThroughCommand& command) {
+  const Object* object = FindLive(command.object_id);
+  const Request* request = requests_.Find(command.msg_id);
+  return object != nullptr && request != nullptr && request->opcode == wire::Opcode::kRead &&
+         request->object == object->number && request->range == command.range && object->full &&
+         command.range.size() <= wire::kMaxThroughSize;
+}
+
+int Engine::Through(const wire::ThroughCommand& command, std::shared_ptr<const UniqueFd> bytes,
+                    Effects* effects) {
+  if (!AwaitsThrough(command)) return -EINVAL;
+  Object* object = FindLive(command.object_id);
+  EndRequest(requests_.Find(command.msg_id), effects);
+  std::vector<ReadTicket> touched;
+  for (auto it = object->waiting.begin();
+       it != object->waiting.end() && it->first < command.range.end;) {
+    if (!it->second->range.Overlaps(command.range)) {
+      ++it;
+      continue;
+    }
+    touched.push_back(it->second);
+    it = object->waiting.erase(it);
+  }
+  for (const ReadTicket& read : touched) {
+    read->through.push_back({read->range.Intersect(command.range), bytes});
+    FinishOrAwait(read, effects);
+  }
+  counters_.bytes_through += command.range.size();
+  return 0;
 }
 
 }  // namespace cachecore

@@ -1,4 +1,4 @@
-#include "cachecore/object_state.h"
+#include "cachecore/engine/object_state.h"
 
 namespace cachecore {
 
@@ -7,7 +7,7 @@ std::optional<ObjectState> NextState(ObjectState state, ObjectEvent event) {
   if (state == ObjectState::k##from && event == ObjectEvent::k##on) { \
     return ObjectState::k##to;                                        \
   }
-#include "cachecore/object_state.def"
+#include "cachecore/engine/object_state.def"
   return std::nullopt;
 }
 
@@ -16,7 +16,7 @@ const char* Name(ObjectState state) {
 #define HOLDFAST_STATE(name, prose) \
   case ObjectState::k##name:        \
     return #name;
-#include "cachecore/object_state.def"
+#include "cachecore/engine/object_state.def"
   }
   return "?";
 }
@@ -26,7 +26,7 @@ const char* Name(ObjectEvent event) {
 #define HOLDFAST_EVENT(name, prose) \
   case ObjectEvent::k##name:        \
     return #name;
-#include "cachecore/object_state.def"
+#include "cachecore/engine/object_state.def"
   }
   return "?";
 }

@@ -4,8 +4,8 @@
 // Errors   NextState is nullopt for a pair that the table does not list.
 // See      docs/semantics.md "Objects"; every state x event pair in object_state_test.cc.
 
-#ifndef CACHECORE_OBJECT_STATE_H_
-#define CACHECORE_OBJECT_STATE_H_
+#ifndef CACHECORE_ENGINE_OBJECT_STATE_H_
+#define CACHECORE_ENGINE_OBJECT_STATE_H_
 
 #include <cstdint>
 #include <optional>
@@ -14,12 +14,12 @@ namespace cachecore {
 
 enum class ObjectState : uint8_t {
 #define HOLDFAST_STATE(name, prose) k##name,
-#include "cachecore/object_state.def"
+#include "cachecore/engine/object_state.def"
 };
 
 enum class ObjectEvent : uint8_t {
 #define HOLDFAST_EVENT(name, prose) k##name,
-#include "cachecore/object_state.def"
+#include "cachecore/engine/object_state.def"
 };
 
 std::optional<ObjectState> NextState(ObjectState state, ObjectEvent event);
@@ -28,4 +28,4 @@ const char* Name(ObjectEvent event);
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_OBJECT_STATE_H_
+#endif  // CACHECORE_ENGINE_OBJECT_STATE_H_

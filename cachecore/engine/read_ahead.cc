@@ -1,4 +1,4 @@
-#include "cachecore/read_ahead.h"
+#include "cachecore/engine/read_ahead.h"
 
 #include <algorithm>
 
@@ -6,8 +6,13 @@ namespace cachecore {
 namespace {
 
 // How far from the expected place a read still counts as the stream's next.  The kernel has several
-// requests of 128 KiB and more in flight for one reader, and our threads see them in any order.
+// requests of 128 KiB and more in flight for one reader, and the FUSE threads see them in any
+// order.
 constexpr uint64_t kSlack = 2u << 20;
+
+// What a reader has consumed of a window before more is requested, if half of the
+// window is more.  As large as a READ may be.  A larger step leaves connections without work.
+constexpr uint64_t kLargestStep = 4u << 20;
 
 }  // namespace
 
@@ -32,8 +37,9 @@ ByteRange ReadAhead::Advance(ByteRange read, uint64_t min_bytes, uint64_t max_by
   if (read.end <= stream->next && stream->window != 0) return {};  // Within what was seen.
   stream->next = std::max(stream->next, read.end);
   stream->window = std::clamp(stream->window * 2, min_bytes, max_bytes);
-  // Ask in halves of the window: large requests, and the pipe does not run dry meanwhile.
-  if (stream->asked_end >= stream->next + stream->window / 2) return {};
+  // Request halves of a small window: requests are large, and some are under way at any time.
+  const uint64_t step = std::min(stream->window / 2, kLargestStep);
+  if (stream->asked_end + step > stream->next + stream->window) return {};
   const ByteRange ahead{std::max(stream->asked_end, stream->next), stream->next + stream->window};
   stream->asked_end = ahead.end;
   return ahead;

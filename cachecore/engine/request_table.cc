@@ -1,6 +1,8 @@
-#include "cachecore/request_table.h"
+#include "cachecore/engine/request_table.h"
 
 #include <glog/logging.h>
+
+#include <algorithm>
 
 namespace cachecore {
 
@@ -60,6 +62,12 @@ Request* RequestTable::SelectFrom(const std::set<MsgId>& ids,
     if (deliverable(*requests_.at(*it))) return requests_.at(*it).get();
   }
   return nullptr;
+}
+
+bool RequestTable::HasNewLike(const std::function<bool(const Request&)>& wanted) const {
+  const auto accepts = [&](MsgId id) { return wanted(*requests_.at(id)); };
+  return std::any_of(new_demand_.begin(), new_demand_.end(), accepts) ||
+         std::any_of(new_background_.begin(), new_background_.end(), accepts);
 }
 
 void RequestTable::MarkDelivered(Request* request, Generation generation) {

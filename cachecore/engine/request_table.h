@@ -1,18 +1,18 @@
-// RequestTable: the messages that a fetcher has still to answer.
+// RequestTable: the requests that a fetcher has not answered yet.
 //
 // Model    requests by msg_id.  A request is *published* once its journal record is written, and
-// only
-//          then may carry the NEW mark: "to be delivered".  Select walks NEW requests by increasing
-//          id from the cursor and wraps once, demand before background.  Ids are given by the
-//          caller and never recur.  Whoever Takes a request out is its one completer.
+//          only then may carry the NEW mark: "to be delivered".  Select walks NEW requests by
+//          increasing id from the cursor and wraps once, demand before background.  Ids are given
+//          by the caller and never recur.  The caller that Takes a request out completes it.
 // Errors   none; adding an id twice is a CHECK.
-// Threads  thread-compatible; guarded by Cache::mu_.  No I/O, no callbacks but Select's predicate.
+// Threads  thread-compatible; guarded by GuardedEngine::mu.  No I/O, no callbacks but Select's
+//          predicate.
 // Cost     O(log n); Select also pays for each NEW request that its predicate passes over.
 // Crash    memory only; the journal in the metadata store is what survives.
 // See      docs/semantics.md "Requests".
 
-#ifndef CACHECORE_REQUEST_TABLE_H_
-#define CACHECORE_REQUEST_TABLE_H_
+#ifndef CACHECORE_ENGINE_REQUEST_TABLE_H_
+#define CACHECORE_ENGINE_REQUEST_TABLE_H_
 
 #include <functional>
 #include <map>
@@ -21,10 +21,10 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/clock.h"
-#include "cachecore/ids.h"
-#include "cachecore/wire.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/protocol/wire.h"
+#include "cachecore/values/ids.h"
 
 namespace cachecore {
 
@@ -37,7 +37,7 @@ struct Request {
   Duration created{0};
 
   bool published = false;
-  bool background = false;    // Goes on with nobody waiting: read-ahead, or taken from the journal.
+  bool background = false;    // No read waits for it: read-ahead, or replayed from the journal.
   uint32_t waiters = 0;       // Reads that hold a share in it.
   uint64_t filled_bytes = 0;  // Of its range, since it was made.
   Generation delivered;       // To which attachment it last went out; 0 for none.
@@ -48,7 +48,7 @@ class RequestTable {
  public:
   Request* Add(Request request);
   Request* Find(MsgId id);
-  // Removes and returns it; null when somebody else has.
+  // Removes and returns it; null when it is not in the table.
   std::unique_ptr<Request> Take(MsgId id);
 
   // Sets the NEW mark and allows delivery.  REQUIRES: `id` is in the table.
@@ -60,6 +60,8 @@ class RequestTable {
 
   bool IsNew(MsgId id) const { return new_demand_.contains(id) || new_background_.contains(id); }
   bool HasNew() const { return !new_demand_.empty() || !new_background_.empty(); }
+
+  bool HasNewLike(const std::function<bool(const Request&)>& wanted) const;
 
   // The next NEW request that `deliverable` accepts, or null.  `deliverable` may add requests (they
   // are not published yet) and must not remove any.
@@ -81,4 +83,4 @@ class RequestTable {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_REQUEST_TABLE_H_
+#endif  // CACHECORE_ENGINE_REQUEST_TABLE_H_

@@ -1,4 +1,4 @@
-#include "cachecore/verified_reader.h"
+#include "cachecore/engine/verified_reader.h"
 
 #include <glog/logging.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-#include "cachecore/secret_environment.h"
+#include "cachecore/environment/secret_environment.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -14,7 +14,17 @@ namespace {
 
 constexpr const char* kNames[] = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
                                   "AWS_SESSION_TOKEN"};
+// Secret where the proxy's URL has a user.
+constexpr const char* kProxyNames[] = {"http_proxy",  "HTTP_PROXY", "https_proxy",
+                                       "HTTPS_PROXY", "all_proxy",  "ALL_PROXY"};
 constexpr size_t kMaxBytes = 64 << 10;
+
+// Moves the variable into `values`, and leaves none of it where it was.
+void TakeOut(const char* name, char* value, std::map<std::string, std::string>* values) {
+  if (*value != '\0') (*values)[name] = value;
+  explicit_bzero(value, strlen(value));
+  unsetenv(name);
+}
 
 }  // namespace
 
@@ -34,13 +44,21 @@ bool SecretEnvironment::IsSet() {
 SecretEnvironment SecretEnvironment::Take() {
   SecretEnvironment taken;
   for (const char* name : kNames) {
+    if (char* value = getenv(name)) TakeOut(name, value, &taken.values_);
+  }
+  for (const char* name : kProxyNames) {
     char* value = getenv(name);
-    if (value == nullptr) continue;
-    if (*value != '\0') taken.values_[name] = value;
-    explicit_bzero(value, strlen(value));
-    unsetenv(name);
+    // A user alone may be a token.
+    if (value != nullptr && strchr(value, '@') != nullptr) TakeOut(name, value, &taken.values_);
   }
   return taken;
+}
+
+void SecretEnvironment::SetProxies() const {
+  for (const char* name : kProxyNames) {
+    const auto value = values_.find(name);
+    if (value != values_.end()) setenv(name, value->second.c_str(), /*overwrite=*/1);
+  }
 }
 
 std::string SecretEnvironment::Get(const std::string& name) const {
@@ -51,8 +69,17 @@ std::string SecretEnvironment::Get(const std::string& name) const {
 Result<UniqueFd> SecretEnvironment::Store() const {
   UniqueFd file(memfd_create("holdfast-environment", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!file.valid()) return Status::FromErrno(errno, "make a memory file for the environment");
+  // In one piece, so that no copy of a secret is left where the string grew.
+  size_t size = 0;
+  for (const auto& [name, value] : values_) size += name.size() + value.size() + 2;
   std::string text;
-  for (const auto& [name, value] : values_) text += name + "=" + value + '\0';
+  text.reserve(size);
+  for (const auto& [name, value] : values_) {
+    text += name;
+    text += '=';
+    text += value;
+    text += '\0';
+  }
   const ssize_t written = write(file.get(), text.data(), text.size());
   const bool whole = written == static_cast<ssize_t>(text.size());
   explicit_bzero(text.data(), text.size());

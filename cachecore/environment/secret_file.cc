@@ -1,4 +1,4 @@
-#include "cachecore/secret_file.h"
+#include "cachecore/environment/secret_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -6,7 +6,7 @@
 
 #include <cerrno>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace cachecore {
 namespace {
@@ -18,13 +18,13 @@ Status CheckOpenSecret(const UniqueFd& file, const std::string& path, const std:
   if (fstat(file.get(), &info) != 0) return Status::FromErrno(errno, name);
   if (!S_ISREG(info.st_mode)) return Status(EINVAL, name + " is not a regular file");
   if ((info.st_mode & S_IROTH) != 0) {
-    return Status(EACCES, name + " can be read by everybody; run: chmod o-rwx " + path);
+    return Status(EACCES, name + " can be read by all users; run: chmod o-rwx " + path);
   }
   return Status();
 }
 
 Result<UniqueFd> OpenSecretFile(const std::string& path, const std::string& name) {
-  // A fifo without a writer would have us wait.
+  // An open of a fifo without a writer would block.
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd.valid() && errno == EACCES) {
     return Status(EACCES, name + " can't be read by user " + std::to_string(geteuid()) +

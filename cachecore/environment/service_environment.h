@@ -3,8 +3,8 @@
 // Threads  thread-safe: no state.
 // See      holdfast(1) ENVIRONMENT
 
-#ifndef CACHECORE_SERVICE_ENVIRONMENT_H_
-#define CACHECORE_SERVICE_ENVIRONMENT_H_
+#ifndef CACHECORE_ENVIRONMENT_SERVICE_ENVIRONMENT_H_
+#define CACHECORE_ENVIRONMENT_SERVICE_ENVIRONMENT_H_
 
 #include <string_view>
 
@@ -18,4 +18,4 @@ bool SupervisorMayHave(std::string_view variable);
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_SERVICE_ENVIRONMENT_H_
+#endif  // CACHECORE_ENVIRONMENT_SERVICE_ENVIRONMENT_H_

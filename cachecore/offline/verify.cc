@@ -1,4 +1,4 @@
-#include "cachecore/verify.h"
+#include "cachecore/offline/verify.h"
 
 #include <sys/stat.h>
 
@@ -12,12 +12,12 @@
 #include <string_view>
 #include <utility>
 
-#include "cachecore/data_store.h"
-#include "cachecore/metadata_schema.h"
-#include "cachecore/names.h"
-#include "cachecore/rocksdb_database.h"
-#include "cachecore/verify_content.h"
-#include "cachecore/wire.h"
+#include "cachecore/offline/verify_content.h"
+#include "cachecore/protocol/wire.h"
+#include "cachecore/store/data_store.h"
+#include "cachecore/store/metadata_schema.h"
+#include "cachecore/store/rocksdb_database.h"
+#include "cachecore/values/names.h"
 
 namespace cachecore {
 namespace {
@@ -52,6 +52,7 @@ class Verifier {
   void ReadObjectIndex();
   void ReadPresence();
   void ReadJournal();
+  void ReadUses();
   void ReadQuarantine();
   void ReadCounters();
   void LookForUnknownKinds();
@@ -188,8 +189,9 @@ void Verifier::ReadObjects() {
     }
     if (volumes_.contains(object.number.value)) Fault(subject, "its number is a volume's too");
     See(Counter::kObjectNumber, object.number.value, subject);
+    const uint64_t number = object.number.value;
     const uint64_t size = object.size_bytes;
-    objects_.try_emplace(object.number.value,
+    objects_.try_emplace(number,
                          Known{std::move(object), false, PresenceMap(size), PresenceMap(size)});
     return Status();
   });
@@ -276,6 +278,17 @@ void Verifier::ReadJournal() {
   });
 }
 
+void Verifier::ReadUses() {
+  ScanKind(schema::kUse, [this](std::string_view key, std::string_view value) {
+    ASSIGN_OR_RETURN(const UseRecord use, schema::DecodeUse(key, value));
+    if (!objects_.contains(use.object.value)) {
+      Fault("record " + schema::Quoted(key),
+            "its object " + Text(use.object.value) + " has no record");
+    }
+    return Status();
+  });
+}
+
 void Verifier::ReadQuarantine() {
   ScanKind(schema::kQuarantine, [this](std::string_view key, std::string_view) {
     Note("record " + schema::Quoted(key.substr(std::min<size_t>(key.size(), 9))),
@@ -309,14 +322,14 @@ void Verifier::LookForUnknownKinds() {
   const std::string known = {schema::kBootPresence, schema::kCounter,     schema::kDurablePresence,
                              schema::kVolumeIndex,  schema::kObjectIndex, schema::kObject,
                              schema::kQuarantine,   schema::kJournal,     schema::kSchemaVersion,
-                             schema::kVolume};
-  const Status scanned = db_->Scan("", [&](std::string_view key, std::string_view) {
+                             schema::kUse,          schema::kVolume};
+  const auto look = [&](std::string_view key, std::string_view) {
     if (key.empty() || known.find(key[0]) == std::string::npos) {
       Fault("record " + schema::Quoted(key), "no record kind has this key");
     }
     return true;
-  });
-  (void)scanned;  // Said by the kind in which it cannot be read on.
+  };
+  db_->Scan("", look).IgnoreError("the check of the kind that cannot be read on reports it");
 }
 
 void Verifier::CheckDataFile(const Known& object) {
@@ -342,9 +355,10 @@ void Verifier::NoteDataFile(const std::filesystem::path& path) {
   struct stat info;
   if (lstat(path.c_str(), &info) != 0 || S_ISDIR(info.st_mode)) return;
   const std::string name = path.filename();
+  if (name == DataStore::kMark) return;
   const ObjectNumber number{std::strtoull(name.c_str(), nullptr, 10)};
   if (PathOf(number) != path) {
-    Note(path, "is none of ours");
+    Note(path, "does not belong to the cache");
     return;
   }
   if (objects_.contains(number.value)) return;
@@ -395,6 +409,7 @@ VerifyReport Verifier::Run() {
   ReadObjectIndex();
   ReadPresence();
   ReadJournal();
+  ReadUses();
   ReadQuarantine();
   LookForUnknownKinds();
   for (const auto& [number, object] : objects_) CheckDataFile(object);

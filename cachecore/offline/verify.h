@@ -12,14 +12,14 @@
 //          moment and the files are newer: what is being made or removed meanwhile may be reported.
 // See      holdfast(1) "holdfast verify".
 
-#ifndef CACHECORE_VERIFY_H_
-#define CACHECORE_VERIFY_H_
+#ifndef CACHECORE_OFFLINE_VERIFY_H_
+#define CACHECORE_OFFLINE_VERIFY_H_
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 namespace cachecore {
 
@@ -55,4 +55,4 @@ Result<VerifyReport> VerifyCache(const VerifyOptions& options);
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_VERIFY_H_
+#endif  // CACHECORE_OFFLINE_VERIFY_H_

@@ -1,4 +1,4 @@
-#include "cachecore/verify_content.h"
+#include "cachecore/offline/verify_content.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -9,7 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace cachecore {
 namespace {

@@ -1,13 +1,13 @@
 // CompareWithFile: whether what is claimed present of an object has the right bytes.
 
-#ifndef CACHECORE_VERIFY_CONTENT_H_
-#define CACHECORE_VERIFY_CONTENT_H_
+#ifndef CACHECORE_OFFLINE_VERIFY_CONTENT_H_
+#define CACHECORE_OFFLINE_VERIFY_CONTENT_H_
 
 #include <cstdint>
 #include <string>
 
-#include "cachecore/presence_map.h"
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
+#include "cachecore/values/presence_map.h"
 
 namespace cachecore {
 
@@ -19,4 +19,4 @@ Status CompareWithFile(const std::string& path, const std::string& right,
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_VERIFY_CONTENT_H_
+#endif  // CACHECORE_OFFLINE_VERIFY_CONTENT_H_

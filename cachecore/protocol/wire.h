@@ -1,17 +1,17 @@
-// The device protocol as bytes: what holdfastd and a fetcher say to each other.  Pure, no I/O.
+// The device protocol as bytes: the messages between holdfastd and a fetcher.  Pure, no I/O.
 //
 // Model    a SOCK_SEQPACKET connection.  Daemon to fetcher: one message a packet, each the kernel's
 //          `struct cachefiles_msg` (16-byte header, host byte order), with opcodes from 0x80000000
-//          up for what the kernel has no words for.  Fetcher to daemon: packets of text, one or
+//          up for what the kernel has no message for.  Fetcher to daemon: packets of text, one or
 //          more commands divided by newlines; each packet is answered by one REPLY message with a
 //          result per command, in order.
 // Errors   a packet that does not decode gives EBADMSG (messages) or EINVAL / EOPNOTSUPP (commands,
 //          as the kernel's parser has it); never a crash, whatever the bytes.
 // See      docs/protocol.md (byte layouts, grammar, examples); Linux
-// include/uapi/linux/cachefiles.h.
+//          include/uapi/linux/cachefiles.h.
 
-#ifndef CACHECORE_WIRE_H_
-#define CACHECORE_WIRE_H_
+#ifndef CACHECORE_PROTOCOL_WIRE_H_
+#define CACHECORE_PROTOCOL_WIRE_H_
 
 #include <cstdint>
 #include <string>
@@ -19,10 +19,12 @@
 #include <variant>
 #include <vector>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/ids.h"
-#include "cachecore/status.h"
-#include "cachecore/verity_tree.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/status.h"
+#include "cachecore/values/ids.h"
+#include "cachecore/values/limits.h"
+#include "cachecore/values/object_facts.h"
+#include "cachecore/verity/verity_tree.h"
 
 namespace cachecore::wire {
 
@@ -30,27 +32,30 @@ enum class Opcode : uint32_t {
   kOpen = 0,
   kClose = 1,
   kRead = 2,
-  kHello = 0x80000000,  // First message of a connection: may you attach, as which generation.
+  kHello = 0x80000000,  // First message of a connection: whether the fetcher may attach.
   kReply = 0x80000001,  // Results of one packet of commands.
 };
 
 inline constexpr uint32_t kProtocolVersion = 1;
 inline constexpr size_t kHeaderSize = 16;
-inline constexpr size_t kMaxKeySize = 255;          // Volume key without its NUL.
-inline constexpr size_t kMaxCookieKeySize = 252;    // What the kernel's on-disk name can hold.
 inline constexpr size_t kMaxAttrSize = 4096;        // See OpenMessage::attr.
 inline constexpr size_t kMaxMessageSize = 8192;     // Daemon to fetcher.
 inline constexpr size_t kMaxCommandPacket = 65536;  // Fetcher to daemon.
 inline constexpr size_t kMaxCommandsPerPacket = 1024;
 inline constexpr uint32_t kMaxCredits = 4096;
-inline constexpr size_t kMaxCauseSize = 1024;  // Longer texts are cut.
+inline constexpr size_t kMaxCauseSize = 1024;         // Longer texts are cut.
+inline constexpr uint64_t kMaxThroughSize = 4 << 20;  // Bytes of one `through`.
 
 // Capability bits: offered in HELLO, chosen by the `caps` command; all off until then, and then the
 // messages are the kernel's to the byte.
-inline constexpr uint32_t kCapAttr = 1u << 0;   // OPEN carries the object's attr; `attr` command.
-inline constexpr uint32_t kCapBatch = 1u << 1;  // More than one command a packet.
-inline constexpr uint32_t kCapVerity = 1u << 2;  // `verity` command.
-inline constexpr uint32_t kAllCaps = kCapAttr | kCapBatch | kCapVerity;
+inline constexpr uint32_t kCapAttr = 1u << 0;     // OPEN carries the object's attr; `attr` command.
+inline constexpr uint32_t kCapBatch = 1u << 1;    // More than one command a packet.
+inline constexpr uint32_t kCapVerity = 1u << 2;   // `verity` command.
+inline constexpr uint32_t kCapFacts = 1u << 3;    // `facts` command; OPENs that check attr.
+inline constexpr uint32_t kCapThrough = 1u << 4;  // `full` and `through` commands.
+inline constexpr uint32_t kCapAhead = 1u << 5;    // READ says whether it is read-ahead.
+inline constexpr uint32_t kAllCaps =
+    kCapAttr | kCapBatch | kCapVerity | kCapFacts | kCapThrough | kCapAhead;
 
 struct HelloMessage {
   int32_t status = 0;  // 0, or -EBUSY (a fetcher is attached), -EPERM (wrong uid).
@@ -71,12 +76,15 @@ struct OpenMessage {
   // Only with kCapAttr: what the fetcher last stored with `attr`, "" if nothing.  Opaque to the
   // daemon.
   std::string attr;
+  // Only with kCapFacts: find out whether what attr says still holds, and send none if it does.
+  bool is_check = false;
 };
 
 struct ReadMessage {
   MsgId msg_id;
   ObjectId object_id;
   ByteRange range;
+  bool is_ahead = false;  // Only with kCapAhead: no read waits for it when it is sent.
 };
 
 struct CloseMessage {
@@ -124,11 +132,25 @@ struct VerityCommand {  // "verity OBJECT,DIGEST": what the object's bytes are c
   ObjectId object_id;
   Digest digest = {};
 };
+struct FactsCommand {  // "facts OBJECT,SECONDS,NANOSECONDS,VALIDATOR": what is known besides.
+  ObjectId object_id;
+  ObjectFacts facts;
+};
+struct FullCommand {  // "full OBJECT": its data file takes no writes.
+  ObjectId object_id;
+};
+// "through OBJECT,ID,OFF,LEN": the READ's bytes, which are not in the data file, are in the sealed
+// memfd that comes with the packet.
+struct ThroughCommand {
+  ObjectId object_id;
+  MsgId msg_id;
+  ByteRange range;
+};
 struct CauseCommand {  // "cause ID,TEXT": why this request is slow or about to fail; for people.
   MsgId msg_id;
   std::string text;
 };
-struct CloseCommand {  // "close OBJECT": the fetcher has given its data fd up.
+struct CloseCommand {  // "close OBJECT": the fetcher has closed its data fd.
   ObjectId object_id;
 };
 struct RestoreCommand {};  // "restore": deliver everything pending again.
@@ -136,9 +158,9 @@ struct ResumeCommand {     // "resume TOKEN": another fetcher goes on with this 
   uint32_t token = 0;      // Not 0.
 };
 
-using Command =
-    std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand, AttrCommand,
-                 CauseCommand, CloseCommand, RestoreCommand, ResumeCommand, VerityCommand>;
+using Command = std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand,
+                             AttrCommand, CauseCommand, CloseCommand, RestoreCommand, ResumeCommand,
+                             VerityCommand, FactsCommand, FullCommand, ThroughCommand>;
 
 // One command without its newline, and back.
 Result<Command> ParseCommand(std::string_view line);
@@ -150,4 +172,4 @@ Result<std::vector<std::string_view>> SplitPacket(std::string_view packet);
 
 }  // namespace cachecore::wire
 
-#endif  // CACHECORE_WIRE_H_
+#endif  // CACHECORE_PROTOCOL_WIRE_H_

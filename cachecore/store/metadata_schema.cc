@@ -1,4 +1,4 @@
-#include "cachecore/metadata_schema.h"
+#include "cachecore/store/metadata_schema.h"
 
 #include <glog/logging.h>
 #include <xxhash.h>
@@ -8,15 +8,14 @@
 #include <cstddef>
 #include <utility>
 
-#include "cachecore/presence_leaf.h"
+#include "cachecore/values/presence_leaf.h"
 
 namespace cachecore::schema {
 namespace {
 
 constexpr size_t kBootIdSize = 16;
 constexpr size_t kChecksumSize = 8;
-constexpr uint8_t kStaleFlag = 1;
-constexpr uint8_t kVerityFlag = 2;
+constexpr uint8_t kStaleFlag = 1, kVerityFlag = 2, kFactsFlag = 4;
 constexpr char kDamagedTag = '\xff';
 
 template <typename Int>
@@ -172,6 +171,12 @@ std::string PresenceKey(std::string_view prefix, uint32_t leaf) {
   return key;
 }
 
+std::string UsePrefix(ObjectNumber object) { return NumberedKey(kUse, object.value); }
+
+std::string UseKey(ObjectNumber object, uint32_t leaf) {
+  return PresenceKey(UsePrefix(object), leaf);
+}
+
 std::string QuarantineKey(ObjectNumber object, std::string_view damaged_key) {
   return NumberedKey(kQuarantine, object.value).append(damaged_key);
 }
@@ -204,12 +209,17 @@ std::string EncodeObject(const ObjectRecord& object) {
   std::string payload;
   AppendInt(object.volume.value, &payload);
   AppendInt(object.size_bytes, &payload);
-  AppendInt(static_cast<uint8_t>((object.stale ? kStaleFlag : 0) |
-                                 (object.verity ? kVerityFlag : 0)),
-            &payload);
+  const int flags = (object.stale ? kStaleFlag : 0) | (object.verity ? kVerityFlag : 0) |
+                    (object.facts ? kFactsFlag : 0);
+  AppendInt(static_cast<uint8_t>(flags), &payload);
   AppendString(object.cookie, &payload);
   AppendString(object.attr, &payload);
   if (object.verity) payload.append(object.verity->begin(), object.verity->end());
+  if (object.facts) {
+    AppendInt(object.facts->modified_s, &payload);
+    AppendInt(object.facts->modified_ns, &payload);
+    AppendInt(uint8_t{object.facts->has_validator}, &payload);
+  }
   return Seal(ObjectKey(object.number), std::move(payload));
 }
 
@@ -227,9 +237,15 @@ std::string EncodeJournal(const JournalRecord& request) {
   return Seal(JournalKey(request.msg_id), std::move(payload));
 }
 
+std::string EncodeUse(const UseRecord& use) {
+  std::string payload;
+  for (const uint32_t seconds : use.seconds) AppendInt(seconds, &payload);
+  return Seal(UseKey(use.object, use.leaf), std::move(payload));
+}
+
 Result<uint32_t> DecodeVersion(std::string_view value) {
   ASSIGN_OR_RETURN(const std::string_view payload, Unseal("schema version", VersionKey(), value));
-  // A newer schema may say more after its number.
+  // A newer schema may have more after its number.
   Reader reader(payload);
   const auto version = reader.Take<uint32_t>();
   if (!reader.ok()) return Damaged("schema version", "wrong length");
@@ -281,8 +297,12 @@ Result<ObjectRecord> DecodeObject(std::string_view key, std::string_view value) 
     object.verity.emplace();
     std::copy(digest.begin(), digest.end(), object.verity->begin());
   }
+  if ((flags & kFactsFlag) != 0) {
+    object.facts =
+        ObjectFacts{reader.Take<uint64_t>(), reader.Take<uint32_t>(), reader.Take<uint8_t>() != 0};
+  }
   if (!key_reader.done() || !reader.done()) return Damaged("object", "wrong length");
-  if (flags > (kStaleFlag | kVerityFlag)) return Damaged("object", "unknown flags");
+  if (flags > (kStaleFlag | kVerityFlag | kFactsFlag)) return Damaged("object", "unknown flags");
   if (object.size_bytes > PresenceMap::kMaxObjectSize) return Damaged("object", "impossible size");
   return object;
 }
@@ -314,6 +334,18 @@ Result<JournalRecord> DecodeJournal(std::string_view key, std::string_view value
   if (!key_reader.done() || !reader.done()) return Damaged("journal", "wrong length");
   if (request.range.begin > request.range.end) return Damaged("journal", "range runs backwards");
   return request;
+}
+
+Result<UseRecord> DecodeUse(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload, Unseal("use", key, value));
+  Reader key_reader(AfterKind(key));
+  Reader reader(payload);
+  UseRecord use;
+  use.object.value = key_reader.Take<uint64_t>();
+  use.leaf = key_reader.Take<uint32_t>();
+  for (uint32_t& seconds : use.seconds) seconds = reader.Take<uint32_t>();
+  if (!key_reader.done() || !reader.done()) return Damaged("use", "wrong length");
+  return use;
 }
 
 uint64_t NumberOf(std::string_view key) {
@@ -366,127 +398,6 @@ const char* NameOf(Counter counter) {
       return "generation";
   }
   return nullptr;
-}
-
-std::string Quoted(std::string_view bytes) {
-  constexpr char kHex[] = "0123456789abcdef";
-  std::string text = "\"";
-  for (const char c : bytes) {
-    const auto byte = static_cast<uint8_t>(c);
-    if (byte >= 0x20 && byte < 0x7f && c != '"' && c != '\\') {
-      text.push_back(c);
-    } else {
-      text.append({'\\', 'x', kHex[byte >> 4], kHex[byte & 15]});
-    }
-  }
-  return text + "\"";
-}
-
-namespace {
-
-std::string Numbered(const char* name, uint64_t number) {
-  return std::string(" ") + name + "=" + std::to_string(number);
-}
-
-std::string BootIdText(std::string_view bytes) {
-  constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text.push_back('-');
-    const auto byte = static_cast<uint8_t>(bytes[i]);
-    text.append({kHex[byte >> 4], kHex[byte & 15]});
-  }
-  return text;
-}
-
-Result<std::string> DescribeCounter(std::string_view key, std::string_view value) {
-  const char* name =
-      key.size() == 2 ? NameOf(static_cast<Counter>(static_cast<uint8_t>(key[1]))) : nullptr;
-  if (name == nullptr) return Damaged("counter", "unknown counter");
-  ASSIGN_OR_RETURN(const uint64_t next,
-                   DecodeCounter(static_cast<Counter>(static_cast<uint8_t>(key[1])), value));
-  return std::string("counter ") + name + Numbered("next", next);
-}
-
-Result<std::string> DescribeObject(std::string_view key, std::string_view value) {
-  ASSIGN_OR_RETURN(const ObjectRecord object, DecodeObject(key, value));
-  return "object" + Numbered("number", object.number.value) +
-         Numbered("volume", object.volume.value) + Numbered("size", object.size_bytes) +
-         Numbered("stale", object.stale ? 1 : 0) + " cookie=" + Quoted(object.cookie) +
-         " attr=" + Quoted(object.attr) +
-         (object.verity ? " verity=" + DigestText(*object.verity) : "");
-}
-
-Result<std::string> DescribeJournal(std::string_view key, std::string_view value) {
-  ASSIGN_OR_RETURN(const JournalRecord request, DecodeJournal(key, value));
-  return "request" + Numbered("msg", request.msg_id.value) + Numbered("opcode", request.opcode) +
-         Numbered("object", request.object.value) + " range=" + request.range.ToString() +
-         Numbered("generation", request.generation.value);
-}
-
-Result<std::string> DescribePresence(std::string_view key, std::string_view value) {
-  ASSIGN_OR_RETURN(const PresenceKeyParts parts, ParsePresenceKey(key));
-  PresenceLeaf leaf;
-  uint32_t added;
-  RETURN_IF_ERROR(leaf.Merge(value, &added));
-  std::string line =
-      parts.boot_id.empty() ? "presence durable" : "presence boot=" + BootIdText(parts.boot_id);
-  line += Numbered("object", parts.object.value) + Numbered("leaf", parts.leaf) + " bytes=";
-  const uint64_t base = uint64_t{parts.leaf} * PresenceLeaf::kBytes;
-  for (uint32_t end = 0;;) {
-    const uint32_t begin = leaf.FirstPresent(end, PresenceLeaf::kBlocks);
-    if (begin == PresenceLeaf::kBlocks) return line;
-    end = leaf.FirstMissing(begin, PresenceLeaf::kBlocks);
-    line += ByteRange{base + begin * kBlockSize, base + end * kBlockSize}.ToString();
-  }
-}
-
-Result<std::string> DescribeRecord(std::string_view key, std::string_view value) {
-  switch (key.empty() ? '\0' : key[0]) {
-    case kBootPresence:
-    case kDurablePresence:
-      return DescribePresence(key, value);
-    case kCounter:
-      return DescribeCounter(key, value);
-    case kVolumeIndex: {
-      ASSIGN_OR_RETURN(const VolumeRecord volume, DecodeVolumeIndex(key, value));
-      return "volume_key key=" + Quoted(volume.key) + Numbered("number", volume.number.value);
-    }
-    case kObjectIndex: {
-      ASSIGN_OR_RETURN(const ObjectRecord object, DecodeObjectIndex(key, value));
-      return "object_key" + Numbered("volume", object.volume.value) +
-             " cookie=" + Quoted(object.cookie) + Numbered("number", object.number.value);
-    }
-    case kObject:
-      return DescribeObject(key, value);
-    case kQuarantine: {
-      Reader reader(key.substr(1));
-      const auto object = reader.Take<uint64_t>();
-      return "quarantined" + Numbered("object", object) + " key=" + Quoted(reader.TakeRest()) +
-             " value=" + Quoted(value);
-    }
-    case kJournal:
-      return DescribeJournal(key, value);
-    case kSchemaVersion: {
-      ASSIGN_OR_RETURN(const uint32_t version, DecodeVersion(value));
-      return "schema" + Numbered("version", version);
-    }
-    case kVolume: {
-      ASSIGN_OR_RETURN(const VolumeRecord volume, DecodeVolume(key, value));
-      return "volume" + Numbered("number", volume.number.value) + " key=" + Quoted(volume.key);
-    }
-    default:
-      return Damaged("unknown", "no record kind has this key");
-  }
-}
-
-}  // namespace
-
-std::string Describe(std::string_view key, std::string_view value) {
-  Result<std::string> line = DescribeRecord(key, value);
-  if (line.ok()) return std::move(line).value();
-  return "damaged key=" + Quoted(key) + " value=" + Quoted(value) + " (" + line.status().message() +
-         ")";
 }
 
 }  // namespace cachecore::schema

@@ -1,30 +1,30 @@
 // metadata_schema: the metadata store's keys and values as bytes.  Pure: no I/O, no state.
 //
 // Model    a key is one letter, the record's kind, then fixed-size big-endian numbers, then at most
-// one
-//          string: keys sort by kind and number, so a dump has one order.  A value ends in a
+//          one string: keys sort by kind and number, so a dump has one order.  A value ends in a
 //          checksum over its key and itself, so neither a flipped bit nor a value under another
 //          record's key decodes.  Presence values have none: they are merge operands that RocksDB
 //          joins, and its block and log checksums cover them.
 // Errors   Decode*: EBADMSG, naming the record and what is wrong with it.
 // See      docs/format.md.
 
-#ifndef CACHECORE_METADATA_SCHEMA_H_
-#define CACHECORE_METADATA_SCHEMA_H_
+#ifndef CACHECORE_STORE_METADATA_SCHEMA_H_
+#define CACHECORE_STORE_METADATA_SCHEMA_H_
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "cachecore/ids.h"
-#include "cachecore/metadata_store.h"
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
+#include "cachecore/store/metadata_store.h"
+#include "cachecore/values/ids.h"
 
 namespace cachecore::schema {
 
-// 1: journal records also listed FUSE requests.  2: objects had no digest.
-inline constexpr uint32_t kVersion = 3;
+// 1: journal records also listed FUSE requests.  2: objects had no digest.  3: nor facts.  4: there
+// were no use records.
+inline constexpr uint32_t kVersion = 5;
 
 // The kinds.
 inline constexpr char kBootPresence = 'B';
@@ -36,6 +36,7 @@ inline constexpr char kObject = 'O';
 inline constexpr char kQuarantine = 'Q';
 inline constexpr char kJournal = 'R';
 inline constexpr char kSchemaVersion = 'S';
+inline constexpr char kUse = 'U';
 inline constexpr char kVolume = 'V';
 
 // A boot id's 16 bytes from its text, as in /proc/sys/kernel/random/boot_id.  EINVAL if it is not
@@ -53,6 +54,9 @@ std::string JournalKey(MsgId msg_id);
 std::string DurablePresencePrefix(ObjectNumber object);
 std::string BootPresencePrefix(std::string_view boot_id, ObjectNumber object);
 std::string PresenceKey(std::string_view prefix, uint32_t leaf);
+// An object's uses: the keys with this prefix, each the prefix and a leaf's number.
+std::string UsePrefix(ObjectNumber object);
+std::string UseKey(ObjectNumber object, uint32_t leaf);
 // Where the bytes of a damaged record are kept; `object` is the object that it was taken with, or
 // 0.
 std::string QuarantineKey(ObjectNumber object, std::string_view damaged_key);
@@ -66,9 +70,10 @@ std::string EncodeVolumeIndex(const VolumeRecord& volume);
 std::string EncodeObject(const ObjectRecord& object);
 std::string EncodeObjectIndex(const ObjectRecord& object);
 std::string EncodeJournal(const JournalRecord& request);
+std::string EncodeUse(const UseRecord& use);
 
 Result<uint32_t> DecodeVersion(std::string_view value);
-// EPROTO, naming the directory and the cure, for a version that is newer than ours.
+// EPROTO, naming the directory and the cure, for a version that is newer than this program's.
 Status CheckVersion(const std::string& directory, uint32_t version);
 Result<uint64_t> DecodeCounter(Counter counter, std::string_view value);
 Result<VolumeRecord> DecodeVolume(std::string_view key, std::string_view value);
@@ -77,6 +82,7 @@ Result<ObjectRecord> DecodeObject(std::string_view key, std::string_view value);
 // Fills number, volume and cookie only.
 Result<ObjectRecord> DecodeObjectIndex(std::string_view key, std::string_view value);
 Result<JournalRecord> DecodeJournal(std::string_view key, std::string_view value);
+Result<UseRecord> DecodeUse(std::string_view key, std::string_view value);
 // The number in a key of VolumeKey's or ObjectKey's form; 0 if it has another length.
 uint64_t NumberOf(std::string_view key);
 // A presence key taken apart.  EBADMSG if it is none.
@@ -110,4 +116,4 @@ std::string Describe(std::string_view key, std::string_view value);
 
 }  // namespace cachecore::schema
 
-#endif  // CACHECORE_METADATA_SCHEMA_H_
+#endif  // CACHECORE_STORE_METADATA_SCHEMA_H_

@@ -3,17 +3,16 @@
 // Model    volumes and objects by number and by key; per object its presence, in two classes; the
 //          journal of pending requests; counters that only grow.
 // Errors   an object's record or presence that does not decode is EBADMSG from the call that read
-// it:
-//          the caller quarantines the object and goes on.  Damaged volumes, requests and counters
-//          are repaired or left out by the store itself, and logged.  Any other error is the
-//          store's own (EIO, ENOSPC).
+//          it: the caller quarantines the object and goes on.  Damaged volumes, requests and
+//          counters are repaired or left out by the store itself, and logged.  Any other error is
+//          the store's own (EIO, ENOSPC).
 // Threads  thread-safe; every call may block on disk.  Never called with an engine lock held.
 // Crash    Commit returns after the write has reached the kernel, so it survives SIGKILL of any
 //          process; only Sync::kYes survives a power cut.  A batch is all or nothing.
 // See      docs/format.md; docs/design.md "Durability".
 
-#ifndef CACHECORE_METADATA_STORE_H_
-#define CACHECORE_METADATA_STORE_H_
+#ifndef CACHECORE_STORE_METADATA_STORE_H_
+#define CACHECORE_STORE_METADATA_STORE_H_
 
 #include <cstdint>
 #include <functional>
@@ -22,11 +21,13 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/ids.h"
-#include "cachecore/presence_map.h"
-#include "cachecore/status.h"
-#include "cachecore/verity_tree.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/status.h"
+#include "cachecore/values/ids.h"
+#include "cachecore/values/object_facts.h"
+#include "cachecore/values/presence_map.h"
+#include "cachecore/values/use_record.h"
+#include "cachecore/verity/verity_tree.h"
 
 namespace cachecore {
 
@@ -43,6 +44,7 @@ struct ObjectRecord {
   bool stale = false;  // The origin was seen to change; the next fresh use replaces the object.
   std::string attr;    // The fetcher's own, opaque: which validators it pinned at which origin.
   std::optional<Digest> verity = std::nullopt;  // What its bytes are checked against.
+  std::optional<ObjectFacts> facts = std::nullopt;
 };
 
 struct JournalRecord {
@@ -79,13 +81,14 @@ struct MetadataBatch {
   std::vector<PresenceChange> add_presence;
   // Of both kinds, whatever is said there.  What is added at the same time may be lost with it.
   std::vector<PresenceChange> remove_presence;
+  std::vector<UseRecord> put_uses;  // Those of objects without a record are left out.
   std::vector<JournalRecord> put_journal;
   std::vector<MsgId> erase_journal;
 
   bool empty() const {
     return put_volumes.empty() && put_objects.empty() && erase_objects.empty() &&
-           add_presence.empty() && remove_presence.empty() && put_journal.empty() &&
-           erase_journal.empty();
+           add_presence.empty() && remove_presence.empty() && put_uses.empty() &&
+           put_journal.empty() && erase_journal.empty();
   }
 };
 
@@ -99,6 +102,8 @@ class MetadataStore {
   // refused, and the others leave a gap.
   virtual Result<uint64_t> Reserve(Counter counter, uint64_t count) = 0;
 
+  // EROFS, and nothing has changed: presence was to be removed with a sync, and the disk takes no
+  // writes, so that the next process would find the presence again.
   virtual Status Commit(const MetadataBatch& batch, Sync sync) = 0;
 
   // Point look-ups; nullopt when there is no such record.
@@ -112,6 +117,9 @@ class MetadataStore {
   virtual Result<PresenceMap> LoadPresence(ObjectNumber object, uint64_t size_bytes) = 0;
   // Only what is durable.
   virtual Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) = 0;
+
+  // When the object's parts were used, as far as that is known.  What does not decode is left out.
+  virtual Result<std::vector<UseRecord>> LoadUses(ObjectNumber object) = 0;
 
   // Objects with presence of this boot that is not durable, in order of number.  Looks at all
   // presence of this boot: for the background.  What does not decode is left out.
@@ -129,9 +137,11 @@ class MetadataStore {
   // Takes every record of a damaged object (its own, its key, its presence) out of the way, keeping
   // the damaged bytes under a quarantine key that `holdfast dump` shows.  What the caller cannot
   // know is found by a scan: number 0 is whatever object has this volume and cookie, volume 0
-  // whatever index record names this number.
+  // whatever index record names this number.  Calls `remove_data` for each number before its records
+  // go: after a death in between they are met again, and a file without them would not be.
   virtual Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
-                                  const std::string& cookie) = 0;
+                                  const std::string& cookie,
+                                  const std::function<Status(ObjectNumber)>& remove_data) = 0;
 
   // Tries to write to the disk again where it has taken no writes; says why it still does not.
   virtual Status Heal() { return Status(); }
@@ -139,4 +149,4 @@ class MetadataStore {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_METADATA_STORE_H_
+#endif  // CACHECORE_STORE_METADATA_STORE_H_

@@ -1,4 +1,4 @@
-#include "cachecore/rocksdb_counters.h"
+#include "cachecore/store/rocksdb_counters.h"
 
 #include <glog/logging.h>
 
@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include "cachecore/metadata_schema.h"
+#include "cachecore/store/metadata_schema.h"
 
 namespace cachecore {
 namespace {
@@ -35,7 +35,7 @@ uint64_t FirstOf(Counter counter) {
 
 // Where a counter goes on that cannot be recorded: at first past what any earlier process of this
 // boot took from the same record, as none takes one in each 64 ns.  Object numbers are the kernel's
-// names of files for as long as the mount lives, so there is no such gap that would do for them.
+// names of files for as long as it is mounted, so no gap is large enough for them.
 Result<uint64_t> RocksDbCounters::NextUnrecorded(Counter counter, uint64_t recorded, uint64_t count,
                                                  const Status& why) {
   if (counter == Counter::kObjectNumber) return why;
@@ -44,8 +44,9 @@ Result<uint64_t> RocksDbCounters::NextUnrecorded(Counter counter, uint64_t recor
   if (end == 0) {
     timespec now{};
     clock_gettime(CLOCK_BOOTTIME, &now);
-    next += (static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 +
-             static_cast<uint64_t>(now.tv_nsec)) / 64;
+    next +=
+        (static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec)) /
+        64;
   }
   end = next + count;
   return next;

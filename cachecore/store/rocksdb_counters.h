@@ -1,20 +1,20 @@
 // RocksDbCounters: the counters that only grow, in blocks that are recorded before they are used.
 //
-// Errors   a damaged record costs a gap.  One that cannot be written costs a gap too, but for object
-//          numbers: these are refused with what the disk said.
+// Errors   a damaged record causes a gap in the numbers.  A record that cannot be written causes a
+//          gap too, but for object numbers: these are refused with the error of the disk.
 // Threads  thread-safe.
 // See      MetadataStore::Reserve; docs/format.md "Records".
 
-#ifndef CACHECORE_ROCKSDB_COUNTERS_H_
-#define CACHECORE_ROCKSDB_COUNTERS_H_
+#ifndef CACHECORE_STORE_ROCKSDB_COUNTERS_H_
+#define CACHECORE_STORE_ROCKSDB_COUNTERS_H_
 
 #include <array>
 #include <cstdint>
 
-#include "cachecore/metadata_store.h"
-#include "cachecore/mutex.h"
-#include "cachecore/rocksdb_database.h"
-#include "cachecore/status.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
+#include "cachecore/store/metadata_store.h"
+#include "cachecore/store/rocksdb_database.h"
 
 namespace cachecore {
 
@@ -35,4 +35,4 @@ class RocksDbCounters {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_ROCKSDB_COUNTERS_H_
+#endif  // CACHECORE_STORE_ROCKSDB_COUNTERS_H_

@@ -1,4 +1,4 @@
-#include "cachecore/rocksdb_database.h"
+#include "cachecore/store/rocksdb_database.h"
 
 #include <fcntl.h>
 #include <glog/logging.h>
@@ -13,8 +13,8 @@
 #include <system_error>
 #include <utility>
 
-#include "cachecore/metadata_schema.h"
-#include "cachecore/rocksdb_memory_copy.h"
+#include "cachecore/store/metadata_schema.h"
+#include "cachecore/store/rocksdb_memory_copy.h"
 
 namespace cachecore {
 namespace {
@@ -22,8 +22,7 @@ namespace {
 // A disk that takes nothing is not tried at each write.
 constexpr std::chrono::milliseconds kTryAgainAfter(200);
 
-// RocksDB keeps no errno, so the directory is tried before it is: these are the mistakes people
-// make.
+// RocksDB keeps no errno, so the directory is tried first: these are the usual mistakes.
 Status MakeWritable(const std::string& directory) {
   const std::string advice = ": choose a --cache-dir that this user can write to";
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
@@ -58,7 +57,7 @@ Status InUse(const std::string& directory) {
                            "--cache-dir");
 }
 
-// RocksDB lets go of its own lock between an open that fails and the next one; this one is held on.
+// RocksDB releases its own lock between an open that fails and the next one; this one stays held.
 // It needs nothing of the disk but that the directory can be opened.
 Result<UniqueFd> LockDirectory(const std::string& directory) {
   UniqueFd lock(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -68,7 +67,7 @@ Result<UniqueFd> LockDirectory(const std::string& directory) {
   return Status::FromErrno(errno, "lock " + directory);
 }
 
-// What a disk that can be read may say to a write.
+// The errors of a write to a disk that can be read.
 bool MayBeReadable(const Status& status) {
   return status.error() != EBUSY && status.error() != EBADMSG && status.error() != EPROTO;
 }
@@ -115,8 +114,8 @@ Status RocksDbDatabase::OpenOnDisk() {
   const bool repair = IsRocksDbDamage(status);
   if (repair) {
     // A repair that cannot write moves aside what it could not keep.
-    RETURN_IF_ERROR(CheckRoomForRocksDb(directory_).WithContext(
-        "metadata is damaged and there is no room to repair it"));
+    RETURN_IF_ERROR(CheckRoomForRocksDb(directory_)
+                        .WithContext("metadata is damaged and there is no room to repair it"));
     LOG(ERROR) << "metadata in " << directory_ << " is damaged (" << status.ToString()
                << "): repairing it; what its remaining files hold is kept, the rest will be "
                   "fetched again";
@@ -142,7 +141,7 @@ Status RocksDbDatabase::FallBackToMemory(const Status& why) {
   ASSIGN_OR_RETURN(std::shared_ptr<rocksdb::DB> copy, CopyRocksDbToMemory(directory_, signals_));
   SetDb(std::move(copy));
   in_memory_ = true;
-  VLOG(1) << "metadata is kept in memory: " << why.message();  // Heal says it.
+  VLOG(1) << "metadata is kept in memory: " << why.message();  // Heal logs it.
   return Status();
 }
 
@@ -174,7 +173,7 @@ void RocksDbDatabase::WarmUp() {
   options.env = memory.get();
   options.create_if_missing = true;
   if (!options.env->CreateDir("/scratch").ok()) return;  // Else RocksDB warns of its absence.
-  // The second life replays the log of the first and makes a table of it.
+  // The second database replays the log of the first and makes a table of it.
   for (int life = 0; life < 2; ++life) {
     rocksdb::DB* opened = nullptr;
     if (!rocksdb::DB::Open(options, "/scratch", &opened).ok()) return;
@@ -198,8 +197,8 @@ Result<std::unique_ptr<RocksDbDatabase>> RocksDbDatabase::OpenReadOnly(
   }
   std::unique_ptr<RocksDbDatabase> database(new RocksDbDatabase(directory, UniqueFd()));
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(
-      MakeRocksDbOptions(database->signals_), directory, &db);
+  const rocksdb::Status status =
+      rocksdb::DB::OpenForReadOnly(MakeRocksDbOptions(database->signals_), directory, &db);
   if (!status.ok()) return FromRocksDb(status, "read metadata in " + directory);
   database->SetDb(std::shared_ptr<rocksdb::DB>(db));
   return database;
@@ -250,8 +249,8 @@ Status RocksDbDatabase::NoteFailure(const Status& why, bool of_sync) {
 
 // A failed write may have left half a record in the log, and recovery stops at it: whatever came
 // after would be lost.  So RocksDB refuses writes from then on, until Resume() has put what it
-// holds into a table file and begun a new log.  After a failed sync nobody knows what of the log
-// the kernel has thrown away, so it is left behind in the same way.
+// holds into a table file and begun a new log.  After a failed sync it is not known what of the log
+// the kernel has discarded, so it is abandoned in the same way.
 Status RocksDbDatabase::Resume(bool at_once) {
   MutexLock lock(&resume_mu_);
   if (!has_failed_) return Status();

@@ -1,24 +1,23 @@
 // RocksDbDatabase: one RocksDB database, opened as the metadata store needs it.
 //
 // Model    ordered byte keys and values.  Merge() joins presence values (schema::MergePresence).
-// Errors   Open: EBUSY (another process has it open), EBADMSG (damaged beyond repair), else what
-// the
-//          disk said; each message names the directory and the cure.
-//          Later: EBADMSG when RocksDB's own checksums fail, which costs the records of one block,
-//          ENOSPC, else EIO.  A failed Write does not end the database: once the disk takes writes
-//          again, so does it.  A database that is there and can only be read is opened all the
-//          same: what is written then is kept in memory, and goes to the disk with Heal.
+// Errors   Open: EBUSY (another process has it open), EBADMSG (damaged beyond repair), else the
+//          error of the disk; each message names the directory and the cure.  Later: EBADMSG when
+//          RocksDB's own checksums fail, which loses the records of one block, ENOSPC, else EIO.  A
+//          failed Write does not end the database: once the disk takes writes again, so does it.  A
+//          database that is there and can only be read is opened all the same: what is written then
+//          is kept in memory, and goes to the disk with Heal.
 // Threads  thread-safe; every call may block on disk.
 // Owns     an flock on its directory, and RocksDB's own lock.
 // Cost     tuned small: two 4 MiB memtables, 4 MiB block cache; every table file held open.  In
 //          memory: all records.
 // Crash    a torn log tail is cut off; a log damaged in its middle loses what came after.  When a
 //          table file, the manifest or CURRENT is damaged or gone, Open repairs: what the files
-//          that are left hold is kept, and records of different ages may stand side by side.
-//          What is only in memory dies with the process; Heal writes all of it or none.
+//          that are left hold is kept, and records of different ages may stand side by side. What
+//          is only in memory dies with the process; Heal writes all of it or none.
 
-#ifndef CACHECORE_ROCKSDB_DATABASE_H_
-#define CACHECORE_ROCKSDB_DATABASE_H_
+#ifndef CACHECORE_STORE_ROCKSDB_DATABASE_H_
+#define CACHECORE_STORE_ROCKSDB_DATABASE_H_
 
 #include <rocksdb/db.h>
 #include <rocksdb/write_batch.h>
@@ -33,11 +32,11 @@
 #include <string_view>
 #include <utility>
 
-#include "cachecore/metadata_store.h"
-#include "cachecore/mutex.h"
-#include "cachecore/rocksdb_options.h"
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/store/metadata_store.h"
+#include "cachecore/store/rocksdb_options.h"
 
 namespace cachecore {
 
@@ -56,8 +55,8 @@ class RocksDbDatabase {
   bool repaired() const { return repaired_; }
   // Whether what is written is kept in memory only.
   bool in_memory() const { return in_memory_; }
-  // Keeps what is written in memory from now on, as the disk takes nothing, and says `why`.  Before
-  // anybody else has it.
+  // Keeps what is written in memory from now on, as the disk takes no writes; logs `why`.  Before
+  // another component has it.
   Status FallBackToMemory(const Status& why);
   // Tries to make the disk take writes again where it does not; says why it still does not.
   Status Heal() EXCLUDES(resume_mu_);
@@ -84,7 +83,7 @@ class RocksDbDatabase {
   const std::string directory_;
   const UniqueFd lock_;  // An flock; invalid when opened read-only.
   const std::shared_ptr<RocksDbSignals> signals_;
-  bool repaired_ = false;                // Set before anybody else has it.
+  bool repaired_ = false;                // Set before another component has it.
   std::atomic<bool> in_memory_ = false;  // Changes under exchange_mu_; atomic for a first look.
   std::shared_mutex exchange_mu_;        // Held shared to write, alone to exchange the database.
   mutable Mutex db_mu_;
@@ -98,4 +97,4 @@ class RocksDbDatabase {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_ROCKSDB_DATABASE_H_
+#endif  // CACHECORE_STORE_ROCKSDB_DATABASE_H_

@@ -1,4 +1,4 @@
-#include "cachecore/rocksdb_memory_copy.h"
+#include "cachecore/store/rocksdb_memory_copy.h"
 
 #include <fcntl.h>
 #include <rocksdb/env.h>
@@ -10,14 +10,14 @@
 #include <system_error>
 #include <utility>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace cachecore {
 namespace {
 
-constexpr char kPlace[] = "/copy";       // In an Env of its own.
-constexpr uint64_t kSlack = 1 << 20;     // For manifest, log and table that an open begins.
-constexpr size_t kBatchBytes = 1 << 20;  // Of a copy.
+constexpr char kPlace[] = "/copy";          // In an Env of its own.
+constexpr uint64_t kMemorySlack = 1 << 20;  // For manifest, log and table that an open begins.
+constexpr size_t kBatchBytes = 1 << 20;     // Of a copy.
 
 Result<std::shared_ptr<rocksdb::DB>> MakeEmpty(const std::shared_ptr<RocksDbSignals>& signals) {
   const std::shared_ptr<rocksdb::Env> memory(rocksdb::NewMemEnv(rocksdb::Env::Default()));
@@ -26,8 +26,7 @@ Result<std::shared_ptr<rocksdb::DB>> MakeEmpty(const std::shared_ptr<RocksDbSign
   options.create_if_missing = true;
   RETURN_IF_ERROR(FromRocksDb(memory->CreateDir(kPlace), "copy metadata to memory"));
   rocksdb::DB* db = nullptr;
-  RETURN_IF_ERROR(
-      FromRocksDb(rocksdb::DB::Open(options, kPlace, &db), "copy metadata to memory"));
+  RETURN_IF_ERROR(FromRocksDb(rocksdb::DB::Open(options, kPlace, &db), "copy metadata to memory"));
   // The Env goes after the database, with its last user.
   return std::shared_ptr<rocksdb::DB>(db, [memory](rocksdb::DB* held) { delete held; });
 }
@@ -37,9 +36,9 @@ Result<std::shared_ptr<rocksdb::DB>> MakeEmpty(const std::shared_ptr<RocksDbSign
 Result<std::shared_ptr<rocksdb::DB>> CopyRocksDbToMemory(
     const std::string& directory, const std::shared_ptr<RocksDbSignals>& signals) {
   rocksdb::DB* opened = nullptr;
-  RETURN_IF_ERROR(FromRocksDb(
-      rocksdb::DB::OpenForReadOnly(MakeRocksDbOptions(signals), directory, &opened),
-      "read metadata in " + directory));
+  RETURN_IF_ERROR(
+      FromRocksDb(rocksdb::DB::OpenForReadOnly(MakeRocksDbOptions(signals), directory, &opened),
+                  "read metadata in " + directory));
   const std::unique_ptr<rocksdb::DB> source(opened);
   ASSIGN_OR_RETURN(std::shared_ptr<rocksdb::DB> copy, MakeEmpty(signals));
   rocksdb::WriteOptions unlogged;
@@ -81,7 +80,7 @@ Status WriteBackRocksDb(rocksdb::DB* copy, rocksdb::DB* disk) {
 }
 
 Status CheckRoomForRocksDb(const std::string& directory) {
-  uint64_t needed = kSlack;  // And what is in the logs, which an open makes a table of.
+  uint64_t needed = kMemorySlack;  // And what is in the logs, which an open makes a table of.
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
     if (entry.path().extension() == ".log") needed += entry.file_size(error);
@@ -89,7 +88,7 @@ Status CheckRoomForRocksDb(const std::string& directory) {
   // Without a name: nothing is left of it, whatever happens.
   const UniqueFd probe(open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (!probe.valid()) {
-    if (errno == EOPNOTSUPP || errno == EISDIR) return Status();  // The open itself will tell.
+    if (errno == EOPNOTSUPP || errno == EISDIR) return Status();  // The open itself will fail.
     return Status::FromErrno(errno, "make a file in " + directory);
   }
   if (fallocate(probe.get(), 0, 0, static_cast<off_t>(needed)) != 0 && errno != EOPNOTSUPP) {

@@ -5,16 +5,16 @@
 // Cost     memory: all records.  Two passes over all records to write it back.
 // Crash    the copy is lost.  WriteBack is one synced batch: all or nothing.
 
-#ifndef CACHECORE_ROCKSDB_MEMORY_COPY_H_
-#define CACHECORE_ROCKSDB_MEMORY_COPY_H_
+#ifndef CACHECORE_STORE_ROCKSDB_MEMORY_COPY_H_
+#define CACHECORE_STORE_ROCKSDB_MEMORY_COPY_H_
 
 #include <rocksdb/db.h>
 
 #include <memory>
 #include <string>
 
-#include "cachecore/rocksdb_options.h"
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
+#include "cachecore/store/rocksdb_options.h"
 
 namespace cachecore {
 
@@ -30,4 +30,4 @@ Status CheckRoomForRocksDb(const std::string& directory);
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_ROCKSDB_MEMORY_COPY_H_
+#endif  // CACHECORE_STORE_ROCKSDB_MEMORY_COPY_H_

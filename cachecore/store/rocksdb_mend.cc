@@ -1,4 +1,4 @@
-#include "cachecore/rocksdb_mend.h"
+#include "cachecore/store/rocksdb_mend.h"
 
 #include <glog/logging.h>
 
@@ -10,7 +10,7 @@
 #include <string>
 #include <utility>
 
-#include "cachecore/metadata_schema.h"
+#include "cachecore/store/metadata_schema.h"
 
 namespace cachecore {
 namespace {
@@ -62,7 +62,7 @@ Status Mender::ScanKind(char kind, const Look& look) const {
   return Status();
 }
 
-// Each of a volume's two records says everything.
+// Each of a volume's two records has all that is known of it.
 Status Mender::ReadVolumes() {
   RETURN_IF_ERROR(ScanKind(schema::kVolume, [this](std::string_view key, std::string_view value) {
     SeeNumber(schema::NumberOf(key));
@@ -121,7 +121,7 @@ Status Mender::ReadObjects() {
   return Status();
 }
 
-// Presence and requests of objects that are not there.
+// Presence, uses and requests of objects that are not there.
 Status Mender::DropStrays() {
   for (const char kind : {schema::kBootPresence, schema::kDurablePresence}) {
     RETURN_IF_ERROR(ScanKind(kind, [this](std::string_view key, std::string_view) {
@@ -130,6 +130,11 @@ Status Mender::DropStrays() {
       if (!parts.ok() || !objects_.contains(parts->object.value)) Drop(key);
     }));
   }
+  RETURN_IF_ERROR(ScanKind(schema::kUse, [this](std::string_view key, std::string_view value) {
+    const Result<UseRecord> use = schema::DecodeUse(key, value);
+    if (use.ok()) SeeNumber(use->object.value);
+    if (!use.ok() || !objects_.contains(use->object.value)) Drop(key);
+  }));
   return ScanKind(schema::kJournal, [this](std::string_view key, std::string_view value) {
     const Result<JournalRecord> request = schema::DecodeJournal(key, value);
     if (!request.ok()) return;
@@ -195,7 +200,7 @@ bool HasLostAPart(const RocksDbDatabase& db) {
   const Result<std::optional<std::string>> value = db.Get(key);
   if (!value.ok() || !value->has_value()) return value.ok() && used > 0;
   const Result<uint64_t> next = schema::DecodeCounter(Counter::kObjectNumber, **value);
-  return next.ok() && *next <= used;  // A damaged one Reserve sees to.
+  return next.ok() && *next <= used;  // Reserve repairs a damaged one.
 }
 
 Status MendRecords(RocksDbDatabase* db) { return Mender(db).Run(); }

@@ -1,27 +1,25 @@
 // MendRecords: makes the records of a repaired database fit each other again.
 //
 // Model    a repair keeps what it can read, so records of different ages stand side by side: some
-// are
-//          gone, some that had been erased are back, a counter may be an old one.  Afterwards every
-//          volume and object has both its records, nothing belongs to what is not there, and no
-//          counter gives a number that any record has.
+//          are gone, some that had been erased are back, a counter may be an old one.  Afterwards
+//          every volume and object has both its records, nothing belongs to what is not there, and
+//          no counter gives a number that any record has.
 // Errors   EBADMSG is none: what cannot be read is passed over.  Others as RocksDbDatabase's.
 // Cost     two passes over all records, and in memory two strings an object.
 // Crash    one synced batch: all or nothing; but the database is not taken for damaged again, so
-// one
-//          that dies before it relies on HasLostAPart.
+//          one that dies before it relies on HasLostAPart.
 // See      docs/format.md "Damage".
 
-#ifndef CACHECORE_ROCKSDB_MEND_H_
-#define CACHECORE_ROCKSDB_MEND_H_
+#ifndef CACHECORE_STORE_ROCKSDB_MEND_H_
+#define CACHECORE_STORE_ROCKSDB_MEND_H_
 
-#include "cachecore/rocksdb_database.h"
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
+#include "cachecore/store/rocksdb_database.h"
 
 namespace cachecore {
 
 // Whether records are missing from the middle of the history.  The log loses its end only; but a
-// manifest that lost its end loses tables in between, and nothing says so.  It shows at the
+// manifest that lost its end loses tables in between, and no record shows that.  It shows at the
 // youngest records: they belong to something that is not there, or their number was never handed
 // out and would be again.  A few look-ups.
 bool HasLostAPart(const RocksDbDatabase& db);
@@ -30,4 +28,4 @@ Status MendRecords(RocksDbDatabase* db);
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_ROCKSDB_MEND_H_
+#endif  // CACHECORE_STORE_ROCKSDB_MEND_H_

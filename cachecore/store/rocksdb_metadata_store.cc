@@ -1,21 +1,22 @@
-#include "cachecore/rocksdb_metadata_store.h"
+#include "cachecore/store/rocksdb_metadata_store.h"
 
 #include <glog/logging.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <mutex>
 #include <shared_mutex>
 #include <string_view>
 #include <utility>
 
-#include "cachecore/fault_point.h"
-#include "cachecore/metadata_schema.h"
-#include "cachecore/mutex.h"
-#include "cachecore/rocksdb_counters.h"
-#include "cachecore/rocksdb_database.h"
-#include "cachecore/rocksdb_mend.h"
-#include "cachecore/store_fault_points.h"
+#include "cachecore/base/fault_point.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/store/metadata_schema.h"
+#include "cachecore/store/rocksdb_counters.h"
+#include "cachecore/store/rocksdb_database.h"
+#include "cachecore/store/rocksdb_mend.h"
+#include "cachecore/store/store_fault_points.h"
 
 namespace cachecore {
 namespace {
@@ -42,13 +43,14 @@ class Store : public MetadataStore {
   Result<std::optional<ObjectRecord>> LoadObject(ObjectNumber number) override;
   Result<PresenceMap> LoadPresence(ObjectNumber object, uint64_t size_bytes) override;
   Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) override;
+  Result<std::vector<UseRecord>> LoadUses(ObjectNumber object) override;
   Result<std::vector<ObjectNumber>> FindUndurable() override;
   Result<std::vector<JournalRecord>> LoadJournal() override;
   Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) override;
   Status ScanObjects(ObjectNumber volume,
                      const std::function<bool(const ObjectRecord&)>& visit) override;
-  Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
-                          const std::string& cookie) override;
+  Status QuarantineObject(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
+                          const std::function<Status(ObjectNumber)>& remove_data) override;
   Status Heal() override { return db_->Heal(); }
 
  private:
@@ -62,9 +64,11 @@ class Store : public MetadataStore {
       const std::function<bool(const VolumeRecord&)>& is_wanted);
   void PutVolume(const VolumeRecord& volume, rocksdb::WriteBatch* batch) const;
   void PutPresence(const MetadataBatch::PresenceChange& change, rocksdb::WriteBatch* batch) const;
-  Status RemovePresence(const MetadataBatch::PresenceChange& change,
+  Status RemovePresence(const std::vector<MetadataBatch::PresenceChange>& changes,
                         rocksdb::WriteBatch* batch) const;
-  Status ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const;
+  Status RemoveFromLeaves(const std::string& prefix, ByteRange range,
+                          std::map<std::string, std::string>* leaves) const;
+  Status EraseParts(ObjectNumber object, rocksdb::WriteBatch* batch) const;
   void KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
                    rocksdb::WriteBatch* batch) const;
   // Adds to `batch` what is left of one record of the object, if it can still be read.
@@ -113,7 +117,9 @@ Status Store::PrepareOrFallBack(const std::string& directory) {
 Status Store::Commit(const MetadataBatch& changes, Sync sync) {
   rocksdb::WriteBatch batch;
   std::optional<MutexLock> lock;
-  if (!changes.erase_objects.empty() || !changes.put_objects.empty()) lock.emplace(&object_mu_);
+  if (!changes.erase_objects.empty() || !changes.put_objects.empty() || !changes.put_uses.empty()) {
+    lock.emplace(&object_mu_);
+  }
   std::unique_lock alone(presence_mu_, std::defer_lock);
   std::shared_lock shared(presence_mu_, std::defer_lock);
   if (!changes.remove_presence.empty() || !changes.erase_objects.empty()) alone.lock();
@@ -127,19 +133,26 @@ Status Store::Commit(const MetadataBatch& changes, Sync sync) {
     batch.Put(schema::ObjectIndexKey(object.volume, object.cookie),
               schema::EncodeObjectIndex(object));
   }
-  for (const MetadataBatch::PresenceChange& change : changes.remove_presence) {
-    RETURN_IF_ERROR(RemovePresence(change, &batch));
-  }
+  RETURN_IF_ERROR(RemovePresence(changes.remove_presence, &batch));
   for (const MetadataBatch::PresenceChange& change : changes.add_presence) {
     PutPresence(change, &batch);
+  }
+  for (const UseRecord& use : changes.put_uses) {
+    ASSIGN_OR_RETURN(const std::optional<std::string> object,
+                     db_->Get(schema::ObjectKey(use.object)));
+    if (object) batch.Put(schema::UseKey(use.object, use.leaf), schema::EncodeUse(use));
   }
   for (const JournalRecord& request : changes.put_journal) {
     batch.Put(schema::JournalKey(request.msg_id), schema::EncodeJournal(request));
   }
   for (const MsgId msg_id : changes.erase_journal) batch.Delete(schema::JournalKey(msg_id));
+  // The memory goes with the process, and what the disk says of those bytes would come back.
+  if (sync == Sync::kYes && !changes.remove_presence.empty() && db_->in_memory()) {
+    return Status(EROFS, "metadata cannot be removed: its disk takes no writes");
+  }
   const auto points = FaultPointsOf(changes);
   for (const auto& [before, after] : points) RETURN_IF_ERROR(PassFaultPoint(before));
-  RETURN_IF_ERROR(db_->Write(&batch, sync));
+  if (batch.Count() > 0) RETURN_IF_ERROR(db_->Write(&batch, sync));
   for (const auto& [before, after] : points) FaultPoint(after);
   return Status();
 }
@@ -148,20 +161,23 @@ Status Store::EraseObject(const ObjectRecord& object, rocksdb::WriteBatch* batch
   const std::string index_key = schema::ObjectIndexKey(object.volume, object.cookie);
   const Result<std::optional<std::string>> index = db_->Get(index_key);
   if (!index.ok() && index.status().error() != EBADMSG) return index.status();
-  bool is_anothers = false;
+  bool is_absent_or_anothers = index.ok() && !index->has_value();
   if (index.ok() && index->has_value()) {
     const Result<ObjectRecord> named = schema::DecodeObjectIndex(index_key, **index);
-    is_anothers = named.ok() && named->number != object.number;
+    is_absent_or_anothers = named.ok() && named->number != object.number;
   }
-  if (!is_anothers) batch->Delete(index_key);
-  batch->Delete(schema::ObjectKey(object.number));
-  return ErasePresence(object.number, batch);
+  if (!is_absent_or_anothers) batch->Delete(index_key);
+  // A refused OPEN was never recorded, and needs no write.
+  const Result<std::optional<std::string>> record = db_->Get(schema::ObjectKey(object.number));
+  if (!record.ok() || record->has_value()) batch->Delete(schema::ObjectKey(object.number));
+  return EraseParts(object.number, batch);
 }
 
 // A range tombstone for what was never there would stay, and slow down every look past it.
-Status Store::ErasePresence(ObjectNumber object, rocksdb::WriteBatch* batch) const {
+Status Store::EraseParts(ObjectNumber object, rocksdb::WriteBatch* batch) const {
   for (const std::string& prefix :
-       {schema::DurablePresencePrefix(object), schema::BootPresencePrefix(boot_id_, object)}) {
+       {schema::DurablePresencePrefix(object), schema::BootPresencePrefix(boot_id_, object),
+        schema::UsePrefix(object)}) {
     bool any = false;
     const Status scanned =
         db_->Scan(prefix, [&any](std::string_view, std::string_view) { return !(any = true); });
@@ -197,25 +213,41 @@ void Store::PutPresence(const MetadataBatch::PresenceChange& change,
 }
 
 // A merge that comes between the reading and the writing is lost: its bytes are fetched once more.
-Status Store::RemovePresence(const MetadataBatch::PresenceChange& change,
+Status Store::RemovePresence(const std::vector<MetadataBatch::PresenceChange>& changes,
                              rocksdb::WriteBatch* batch) const {
-  const uint64_t end = (change.range.end + kBlockSize - 1) / kBlockSize;
-  for (const std::string& prefix : {schema::DurablePresencePrefix(change.object),
-                                    schema::BootPresencePrefix(boot_id_, change.object)}) {
-    for (uint64_t block = change.range.begin / kBlockSize; block < end;) {
-      const uint64_t first = block - block % PresenceLeaf::kBlocks;
-      const uint64_t stop = std::min<uint64_t>(end, first + PresenceLeaf::kBlocks);
-      const std::string key =
-          schema::PresenceKey(prefix, static_cast<uint32_t>(first / PresenceLeaf::kBlocks));
-      ASSIGN_OR_RETURN(const std::optional<std::string> value, db_->Get(key));
-      if (value) {
-        ASSIGN_OR_RETURN(const std::string left,
-                         schema::WithoutBlocks(*value, static_cast<uint32_t>(block - first),
-                                               static_cast<uint32_t>(stop - first)));
-        left.empty() ? batch->Delete(key) : batch->Put(key, left);
-      }
-      block = stop;
+  // As the batch leaves them: several changes may be of one leaf.
+  std::map<std::string, std::string> leaves;
+  for (const MetadataBatch::PresenceChange& change : changes) {
+    for (const std::string& prefix : {schema::DurablePresencePrefix(change.object),
+                                      schema::BootPresencePrefix(boot_id_, change.object)}) {
+      RETURN_IF_ERROR(RemoveFromLeaves(prefix, change.range, &leaves));
     }
+  }
+  for (const auto& [key, left] : leaves) {
+    left.empty() ? batch->Delete(key) : batch->Put(key, left);
+  }
+  return Status();
+}
+
+Status Store::RemoveFromLeaves(const std::string& prefix, ByteRange range,
+                               std::map<std::string, std::string>* leaves) const {
+  const uint64_t end = (range.end + kBlockSize - 1) / kBlockSize;
+  for (uint64_t block = range.begin / kBlockSize; block < end;) {
+    const uint64_t first = block - block % PresenceLeaf::kBlocks;
+    const uint64_t stop = std::min<uint64_t>(end, first + PresenceLeaf::kBlocks);
+    const std::string key =
+        schema::PresenceKey(prefix, static_cast<uint32_t>(first / PresenceLeaf::kBlocks));
+    auto leaf = leaves->find(key);
+    if (leaf == leaves->end()) {
+      ASSIGN_OR_RETURN(const std::optional<std::string> value, db_->Get(key));
+      if (value) leaf = leaves->emplace(key, *value).first;
+    }
+    if (leaf != leaves->end() && !leaf->second.empty()) {
+      ASSIGN_OR_RETURN(leaf->second,
+                       schema::WithoutBlocks(leaf->second, static_cast<uint32_t>(block - first),
+                                             static_cast<uint32_t>(stop - first)));
+    }
+    block = stop;
   }
   return Status();
 }
@@ -232,8 +264,8 @@ Result<std::optional<VolumeRecord>> Store::LoadVolume(ObjectNumber number) {
                     [&](const VolumeRecord& volume) { return volume.number == number; });
 }
 
-// Each of a volume's two records says everything, so when one is damaged the other is looked for
-// (the only case that scans) and both are written anew; without it the volume is gone.
+// Each of a volume's two records is complete, so when one is damaged the other is looked for
+// (the only case that scans) and both are written again; without it the volume is gone.
 Result<std::optional<VolumeRecord>> Store::ReadVolume(
     const std::string& key, VolumeDecoder decode, char other_kind, VolumeDecoder decode_other,
     const std::function<bool(const VolumeRecord&)>& is_wanted) {
@@ -301,6 +333,17 @@ Result<PresenceMap> Store::LoadDurablePresence(ObjectNumber object, uint64_t siz
   return map;
 }
 
+Result<std::vector<UseRecord>> Store::LoadUses(ObjectNumber object) {
+  std::vector<UseRecord> uses;
+  RETURN_IF_ERROR(
+      db_->Scan(schema::UsePrefix(object), [&](std::string_view key, std::string_view value) {
+        const Result<UseRecord> use = schema::DecodeUse(key, value);
+        if (use.ok()) uses.push_back(*use);
+        return true;
+      }));
+  return uses;
+}
+
 Result<std::vector<ObjectNumber>> Store::FindUndurable() {
   std::vector<ObjectNumber> found;
   const auto look = [&](std::string_view key, std::string_view value) {
@@ -320,7 +363,7 @@ Result<std::vector<ObjectNumber>> Store::FindUndurable() {
 }
 
 // A damaged request cannot be matched to anything, and must not hide the others: it is quarantined
-// here.  Its readers ask again.
+// here.  The kernel sends its reads again.
 Result<std::vector<JournalRecord>> Store::LoadJournal() {
   std::vector<JournalRecord> journal;
   rocksdb::WriteBatch batch;
@@ -379,7 +422,7 @@ void Store::KeepIfReadable(ObjectNumber object, const std::string& key,
   if (value.ok() && value->has_value()) KeepDamaged(object, key, **value, batch);
 }
 
-// Whole leaves say nothing once their object is gone; only those that do not decode are kept.
+// Whole leaves are of no use once their object is gone; only those that do not decode are kept.
 void Store::KeepDamagedLeaves(ObjectNumber object, const std::string& prefix,
                               rocksdb::WriteBatch* batch) const {
   const Status scanned = db_->Scan(prefix, [&](std::string_view key, std::string_view value) {
@@ -391,8 +434,8 @@ void Store::KeepDamagedLeaves(ObjectNumber object, const std::string& prefix,
   if (!scanned.ok()) LOG(WARNING) << scanned.message() << "; its damaged bytes are not kept";
 }
 
-Status Store::QuarantineObject(ObjectNumber number, ObjectNumber volume,
-                               const std::string& cookie) {
+Status Store::QuarantineObject(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
+                               const std::function<Status(ObjectNumber)>& remove_data) {
   MutexLock lock(&object_mu_);
   // The records of the object: (number, key of its index record).  A caller that met a damaged
   // index record does not know the number, one that met a damaged object record may not know the
@@ -423,8 +466,9 @@ Status Store::QuarantineObject(ObjectNumber number, ObjectNumber volume,
     KeepIfReadable(one, schema::ObjectKey(one), &batch);
     KeepDamagedLeaves(one, schema::DurablePresencePrefix(one), &batch);
     KeepDamagedLeaves(one, schema::BootPresencePrefix(boot_id_, one), &batch);
-    RETURN_IF_ERROR(ErasePresence(one, &batch));
+    RETURN_IF_ERROR(EraseParts(one, &batch));
   }
+  for (const ObjectNumber one : numbers) RETURN_IF_ERROR(remove_data(one));
   return db_->Write(&batch, Sync::kYes);
 }
 

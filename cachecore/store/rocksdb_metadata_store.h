@@ -1,24 +1,22 @@
 // RocksDbMetadataStore: MetadataStore in one RocksDB database.
 //
 // Model    one column family; keys and values are metadata_schema.h's.  Presence is written as
-// merge
-//          operands, so a fill is one small write whatever the object's size.
+//          merge operands, so a fill is one small write whatever the object's size.
 // Errors   Open: EBUSY (another process has it open), EPROTO (written by a newer schema), EINVAL
-// (no
-//          boot id), else what the disk said; each message names the directory and what to do.
-//          Later: see rocksdb_database.h.
+//          (no boot id), else the error of the disk; each message names the directory and what to
+//          do.  Later: see rocksdb_database.h.
 // Threads  thread-safe.
 // Crash    see MetadataStore and rocksdb_database.h.
 // See      docs/format.md.
 
-#ifndef CACHECORE_ROCKSDB_METADATA_STORE_H_
-#define CACHECORE_ROCKSDB_METADATA_STORE_H_
+#ifndef CACHECORE_STORE_ROCKSDB_METADATA_STORE_H_
+#define CACHECORE_STORE_ROCKSDB_METADATA_STORE_H_
 
 #include <memory>
 #include <ostream>
 #include <string>
 
-#include "cachecore/metadata_store.h"
+#include "cachecore/store/metadata_store.h"
 
 namespace cachecore {
 
@@ -41,4 +39,4 @@ Status DumpRocksDbMetadata(const std::string& directory, std::ostream& out);
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_ROCKSDB_METADATA_STORE_H_
+#endif  // CACHECORE_STORE_ROCKSDB_METADATA_STORE_H_

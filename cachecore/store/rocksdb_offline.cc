@@ -7,9 +7,9 @@
 #include <string>
 #include <string_view>
 
-#include "cachecore/metadata_schema.h"
-#include "cachecore/rocksdb_database.h"
-#include "cachecore/rocksdb_metadata_store.h"
+#include "cachecore/store/metadata_schema.h"
+#include "cachecore/store/rocksdb_database.h"
+#include "cachecore/store/rocksdb_metadata_store.h"
 
 namespace cachecore {
 
@@ -17,9 +17,9 @@ Result<uint32_t> CheckRocksDbSchema(const std::string& directory) {
   ASSIGN_OR_RETURN(const std::unique_ptr<RocksDbDatabase> db,
                    RocksDbDatabase::OpenReadOnly(directory));
   ASSIGN_OR_RETURN(const std::optional<std::string> value, db->Get(schema::VersionKey()));
-  if (!value) return schema::kVersion;  // It has none yet, and is given ours.
+  if (!value) return schema::kVersion;  // It has none yet, and gets this program's.
   const Result<uint32_t> version = schema::DecodeVersion(*value);
-  if (!version.ok()) return schema::kVersion;  // A damaged record is mended at the start.
+  if (!version.ok()) return schema::kVersion;  // A damaged record is repaired at the start.
   RETURN_IF_ERROR(schema::CheckVersion(directory, *version));
   return *version;
 }

@@ -1,4 +1,4 @@
-#include "cachecore/rocksdb_options.h"
+#include "cachecore/store/rocksdb_options.h"
 
 #include <glog/logging.h>
 #include <rocksdb/cache.h>
@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "cachecore/metadata_schema.h"
+#include "cachecore/store/metadata_schema.h"
 
 namespace cachecore {
 namespace {
@@ -35,6 +35,7 @@ class PresenceMergeOperator : public rocksdb::MergeOperator {
   bool PartialMergeMulti(const rocksdb::Slice& /*key*/, const std::deque<rocksdb::Slice>& operands,
                          std::string* new_value, rocksdb::Logger* /*logger*/) const override {
     std::vector<std::string_view> values;
+    values.reserve(operands.size());
     for (const rocksdb::Slice& operand : operands) values.push_back(View(operand));
     *new_value = schema::MergePresence(values);
     return true;
@@ -63,7 +64,7 @@ class GlogLogger : public rocksdb::Logger {
 };
 
 // What stops the database.  An error that it deems final would need a new process, yet its cause (a
-// full disk, a compaction that met one bad block) is nothing that a cache should die of.
+// full disk, a compaction that met one bad block) must not end a cache.
 class ErrorPolicy : public rocksdb::EventListener {
  public:
   explicit ErrorPolicy(std::shared_ptr<RocksDbSignals> signals) : signals_(std::move(signals)) {}

@@ -1,11 +1,11 @@
 // How RocksDB is opened here, and how its errors are read.
 //
-// Model    RocksDbSignals is what RocksDB's own threads and its log tell the database, and it them.
+// Model    RocksDbSignals are flags between the database and RocksDB's own threads and log.
 // Threads  thread-safe.
-// See      cachecore/rocksdb_database.h.
+// See      cachecore/store/rocksdb_database.h.
 
-#ifndef CACHECORE_ROCKSDB_OPTIONS_H_
-#define CACHECORE_ROCKSDB_OPTIONS_H_
+#ifndef CACHECORE_STORE_ROCKSDB_OPTIONS_H_
+#define CACHECORE_STORE_ROCKSDB_OPTIONS_H_
 
 #include <rocksdb/options.h>
 #include <rocksdb/slice.h>
@@ -16,7 +16,7 @@
 #include <string>
 #include <string_view>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 namespace cachecore {
 
@@ -40,4 +40,4 @@ bool IsRocksDbDamage(const rocksdb::Status& status);
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_ROCKSDB_OPTIONS_H_
+#endif  // CACHECORE_STORE_ROCKSDB_OPTIONS_H_

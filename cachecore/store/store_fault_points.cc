@@ -1,4 +1,4 @@
-#include "cachecore/store_fault_points.h"
+#include "cachecore/store/store_fault_points.h"
 
 namespace cachecore {
 
@@ -14,7 +14,7 @@ std::vector<std::pair<Fault, Fault>> FaultPointsOf(const MetadataBatch& batch) {
   note(!batch.erase_objects.empty(), Fault::kBeforeCommitErase, Fault::kCommittedErase);
   note(!batch.put_volumes.empty(), Fault::kBeforeCommitVolume, Fault::kCommittedVolume);
   note(!batch.put_objects.empty(), Fault::kBeforeCommitObject, Fault::kCommittedObject);
-  note(!batch.remove_presence.empty(), Fault::kBeforeCommitUnpresent, Fault::kCommittedUnpresent);
+  note(!batch.remove_presence.empty(), Fault::kBeforeCommitRemoval, Fault::kCommittedRemoval);
   note(adds(Presence::kThisBoot), Fault::kBeforeCommitPresence, Fault::kCommittedPresence);
   note(adds(Presence::kDurable), Fault::kBeforeCommitDurable, Fault::kCommittedDurable);
   note(!batch.put_journal.empty(), Fault::kBeforeCommitRequest, Fault::kCommittedRequest);

@@ -1,13 +1,13 @@
 // FaultPointsOf: which fault points a commit of the metadata store passes.
 
-#ifndef CACHECORE_STORE_FAULT_POINTS_H_
-#define CACHECORE_STORE_FAULT_POINTS_H_
+#ifndef CACHECORE_STORE_STORE_FAULT_POINTS_H_
+#define CACHECORE_STORE_STORE_FAULT_POINTS_H_
 
 #include <utility>
 #include <vector>
 
-#include "cachecore/fault_point.h"
-#include "cachecore/metadata_store.h"
+#include "cachecore/base/fault_point.h"
+#include "cachecore/store/metadata_store.h"
 
 namespace cachecore {
 
@@ -17,4 +17,4 @@ std::vector<std::pair<Fault, Fault>> FaultPointsOf(const MetadataBatch& batch);
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_STORE_FAULT_POINTS_H_
+#endif  // CACHECORE_STORE_STORE_FAULT_POINTS_H_

@@ -1,48 +1,26 @@
-#include "cli/bounded_call.h"
+#include "cachecore/system/bounded_call.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <csignal>
+#include <climits>
 #include <cstring>
 #include <utility>
 
-#include "cachecore/unique_fd.h"
-#include "cli/process.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/base/unix_socket.h"
+#include "cachecore/system/process.h"
 
-namespace cli {
+namespace cachecore {
 namespace {
-
-using cachecore::Result;
-using cachecore::Status;
-using cachecore::UniqueFd;
-
-// How long a killed child may take to go before it is left behind.
-constexpr std::chrono::milliseconds kReapTimeout{2000};
 
 // Sends the first byte, with the descriptor if there is one.
 bool SendFirst(int socket, char byte, int fd) {
-  iovec data = {&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  if (fd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  }
-  while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0) {
-    if (errno != EINTR) return false;
-  }
-  return true;
+  return SendWithDescriptor(socket, {&byte, 1}, fd) == 1;
 }
 
 // The answer on the socket: an errno (0 is success) as an int, then the value or the message.
@@ -60,42 +38,38 @@ bool SendFirst(int socket, char byte, int fd) {
   _exit(0);
 }
 
-void TakeFd(msghdr* message, UniqueFd* fd) {
-  for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr;
-       header = CMSG_NXTHDR(message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    int received = -1;
-    std::memcpy(&received, CMSG_DATA(header), sizeof received);
-    fd->Reset(received);
+// In the child.  It may outlive us, if it waits for what no signal ends: then it must not hold what
+// others wait for, such as a lock, or the pipe of a program that reads what we print.
+void KeepOnly(std::vector<int> kept) {
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int standard = 0; null >= 0 && standard <= STDERR_FILENO; ++standard) {
+    if (std::ranges::find(kept, standard) == kept.end()) dup2(null, standard);
   }
+  std::ranges::sort(kept);
+  unsigned from = STDERR_FILENO + 1;
+  for (const int fd : kept) {
+    if (fd < static_cast<int>(from)) continue;
+    if (fd > static_cast<int>(from)) close_range(from, static_cast<unsigned>(fd) - 1, 0);
+    from = static_cast<unsigned>(fd) + 1;
+  }
+  close_range(from, UINT_MAX, 0);
 }
 
 Status ReceiveAnswer(int socket, const Deadline& deadline, ChildAnswer* answer) {
   char buffer[4096];
   for (;;) {
     RETURN_IF_ERROR(WaitForFd(socket, POLLIN, deadline));
-    iovec data = {buffer, sizeof buffer};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    msghdr message = {};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    const ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    if (n == 0) return {};
-    if (n > 0) {
-      answer->value.append(buffer, static_cast<size_t>(n));
-      TakeFd(&message, &answer->fd);
-    } else if (errno != EINTR) {
-      return Status::FromErrno(errno, "read from a child process");
-    }
+    const ReceivedPacket part = ReceiveWithDescriptors(socket, buffer, {&answer->fd, 1});
+    if (part.size < 0) return Status::FromErrno(errno, "read from a child process");
+    if (part.size == 0) return {};
+    answer->value.append(buffer, static_cast<size_t>(part.size));
   }
 }
 
 }  // namespace
 
 Result<ChildAnswer> OpenInChild(const std::function<Result<ChildAnswer>()>& call,
-                                const Deadline& deadline) {
+                                const Deadline& deadline, std::vector<int> kept) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
     return Status::FromErrno(errno, "socketpair");
@@ -105,7 +79,8 @@ Result<ChildAnswer> OpenInChild(const std::function<Result<ChildAnswer>()>& call
   const pid_t child = fork();
   if (child < 0) return Status::FromErrno(errno, "fork");
   if (child == 0) {
-    reader.Reset();
+    kept.push_back(writer.get());
+    KeepOnly(std::move(kept));
     Answer(writer.get(), call());
   }
   writer.Reset();
@@ -113,13 +88,10 @@ Result<ChildAnswer> OpenInChild(const std::function<Result<ChildAnswer>()>& call
   ChildAnswer answer;
   const Status received = ReceiveAnswer(reader.get(), deadline, &answer);
   if (!received.ok()) {
-    // A child that can't even be killed is left behind: it holds nothing of ours.
-    (void)EndProcess(PinProcess(child), SIGKILL, kReapTimeout).ok();
-    waitpid(child, nullptr, WNOHANG);
+    KillChild(child);
     return received;
   }
-  while (waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
-  }
+  ReapChild(child);
   int error = 0;
   if (answer.value.size() < sizeof error) return Status(EIO, "a child process died");
   std::memcpy(&error, answer.value.data(), sizeof error);
@@ -129,13 +101,13 @@ Result<ChildAnswer> OpenInChild(const std::function<Result<ChildAnswer>()>& call
 }
 
 Result<std::string> CallInChild(const std::function<Result<std::string>()>& call,
-                                const Deadline& deadline) {
+                                const Deadline& deadline, std::vector<int> kept) {
   const auto without_fd = [&call]() -> Result<ChildAnswer> {
     ASSIGN_OR_RETURN(std::string value, call());
     return ChildAnswer{std::move(value), UniqueFd()};
   };
-  ASSIGN_OR_RETURN(ChildAnswer answer, OpenInChild(without_fd, deadline));
+  ASSIGN_OR_RETURN(ChildAnswer answer, OpenInChild(without_fd, deadline, std::move(kept)));
   return std::move(answer.value);
 }
 
-}  // namespace cli
+}  // namespace cachecore

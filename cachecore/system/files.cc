@@ -1,4 +1,4 @@
-#include "cli/files.h"
+#include "cachecore/system/files.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -9,18 +9,21 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string_view>
 #include <utility>
 
-namespace cli {
+#include "cachecore/system/pid_stamp.h"
+
+namespace cachecore {
 namespace {
 
-using cachecore::Result;
-using cachecore::Status;
-using cachecore::UniqueFd;
 using nlohmann::json;
+
+// Of a file that is being written, and then its writer's PidStamp.
+constexpr std::string_view kNewSuffix = ".new";
 
 Status WriteAll(int fd, const std::string& contents, const std::string& path) {
   size_t done = 0;
@@ -57,7 +60,7 @@ Result<json> ReadJsonFile(const std::string& path) {
 }
 
 Status WriteFileAtomically(const std::string& path, const std::string& contents, mode_t mode) {
-  const std::string temporary = path + ".new" + std::to_string(getpid());
+  const std::string temporary = path + std::string(kNewSuffix) + OwnPidStamp('.');
   unlink(temporary.c_str());
   UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
   if (!fd.valid()) return Status::FromErrno(errno, "create " + temporary);
@@ -68,6 +71,18 @@ Status WriteFileAtomically(const std::string& path, const std::string& contents,
   }
   if (!status.ok()) unlink(temporary.c_str());
   return status;
+}
+
+void RemoveAbandonedWrites(const std::string& directory) {
+  for (const std::string& name : ListDirectory(directory)) {
+    const size_t suffix = name.rfind(kNewSuffix);
+    if (suffix == std::string::npos) continue;
+    const std::string writer = name.substr(suffix + kNewSuffix.size());
+    const PidStamp stamp = ParsePidStamp(writer);
+    const bool is_one =
+        stamp.pid != 0 && writer.find_first_not_of("0123456789.") == std::string::npos;
+    if (is_one && !IsThere(stamp)) unlink(std::string(directory).append("/").append(name).c_str());
+  }
 }
 
 Status CreateFileExclusively(const std::string& path, const std::string& contents, mode_t mode) {
@@ -100,8 +115,8 @@ Status MakePrivateDirectory(const std::string& path) {
   struct stat info;
   if (!fd.valid() || fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, path);
   if (info.st_uid != geteuid()) {
-    return Status(EPERM, path + " belongs to uid " + std::to_string(info.st_uid) +
-                             "; it must be root's");
+    return Status(EPERM,
+                  path + " belongs to uid " + std::to_string(info.st_uid) + "; it must be root's");
   }
   if ((info.st_mode & 07777) == 0700) return {};
   return fchmod(fd.get(), 0700) == 0 ? Status() : Status::FromErrno(errno, "chmod " + path);
@@ -117,6 +132,14 @@ std::vector<std::string> ListDirectory(const std::string& path) {
   }
   std::sort(names.begin(), names.end());
   return names;
+}
+
+bool IsRootDirectory(const std::string& path) {
+  // "//" of a path has no other meaning here, as everywhere on Linux.
+  if (std::filesystem::path(path).lexically_normal().relative_path().empty()) return true;
+  struct stat info, root;
+  return stat(path.c_str(), &info) == 0 && stat("/", &root) == 0 && info.st_dev == root.st_dev &&
+         info.st_ino == root.st_ino;
 }
 
 namespace {
@@ -162,113 +185,4 @@ Result<UniqueFd> TryLockDirectory(const std::string& path) {
   return Status::FromErrno(errno, "lock " + path);
 }
 
-namespace {
-
-constexpr char kHexDigits[] = "0123456789abcdef";
-
-// The length of the UTF-8 sequence at the begin of `text`; 0: it is none.
-size_t SequenceLength(std::string_view text) {
-  const auto byte = [&text](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto follows = [&](size_t i, unsigned char low, unsigned char high) {
-    return i < text.size() && byte(i) >= low && byte(i) <= high;
-  };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return 1;
-  if (first >= 0xc2 && first <= 0xdf) return follows(1, 0x80, 0xbf) ? 2 : 0;
-  if ((first & 0xf0) == 0xe0) {
-    const unsigned char low = first == 0xe0 ? 0xa0 : 0x80;   // Not longer than need be,
-    const unsigned char high = first == 0xed ? 0x9f : 0xbf;  // and no surrogate.
-    return follows(1, low, high) && follows(2, 0x80, 0xbf) ? 3 : 0;
-  }
-  if (first >= 0xf0 && first <= 0xf4) {
-    const unsigned char low = first == 0xf0 ? 0x90 : 0x80;
-    const unsigned char high = first == 0xf4 ? 0x8f : 0xbf;
-    return follows(1, low, high) && follows(2, 0x80, 0xbf) && follows(3, 0x80, 0xbf) ? 4 : 0;
-  }
-  return 0;
-}
-
-std::string EscapedBytes(const std::string& text) {
-  std::string escaped;
-  for (size_t i = 0; i < text.size();) {
-    const size_t length = SequenceLength(std::string_view(text).substr(i));
-    if (length == 0) {
-      const auto byte = static_cast<unsigned char>(text[i]);
-      escaped += {'\0', kHexDigits[byte >> 4], kHexDigits[byte & 15]};
-    } else {
-      escaped.append(text, i, length);
-    }
-    i += std::max<size_t>(1, length);
-  }
-  return escaped;
-}
-
-std::string UnescapedBytes(std::string text) {
-  if (text.find('\0') == std::string::npos) return text;
-  const auto digit = [](char c) {
-    const char* found = c == '\0' ? nullptr : std::strchr(kHexDigits, c);
-    return found == nullptr ? -1 : static_cast<int>(found - kHexDigits);
-  };
-  std::string plain;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const bool is_escape = text[i] == '\0' && i + 2 < text.size() && digit(text[i + 1]) >= 0 &&
-                           digit(text[i + 2]) >= 0;
-    plain += is_escape ? static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2])) : text[i];
-    if (is_escape) i += 2;
-  }
-  return plain;
-}
-
-void EscapeStrings(json* value) {
-  if (value->is_string()) {
-    *value = EscapedBytes(value->get<std::string>());
-  } else if (value->is_structured()) {
-    for (json& part : *value) EscapeStrings(&part);
-  }
-}
-
-}  // namespace
-
-const json& JsonField(const json& object, const char* key) {
-  static const json kEmpty = json::object();
-  if (!object.is_object()) return kEmpty;
-  const auto found = object.find(key);
-  return found == object.end() ? kEmpty : *found;
-}
-
-std::string JsonString(const json& object, const char* key, std::string fallback) {
-  const json& field = JsonField(object, key);
-  return field.is_string() ? UnescapedBytes(field.get<std::string>()) : std::move(fallback);
-}
-
-int64_t JsonInt(const json& object, const char* key, int64_t fallback) {
-  const json& field = JsonField(object, key);
-  return field.is_number() ? field.get<int64_t>() : fallback;
-}
-
-bool JsonBool(const json& object, const char* key, bool fallback) {
-  const json& field = JsonField(object, key);
-  return field.is_boolean() ? field.get<bool>() : fallback;
-}
-
-std::vector<std::string> JsonStrings(const json& object, const char* key) {
-  std::vector<std::string> strings;
-  const json& field = JsonField(object, key);
-  if (!field.is_array()) return strings;
-  for (const json& item : field) {
-    if (item.is_string()) strings.push_back(UnescapedBytes(item.get<std::string>()));
-  }
-  return strings;
-}
-
-std::string JsonText(const json& value, int indent) {
-  return value.dump(indent, ' ', false, json::error_handler_t::replace);
-}
-
-std::string RecordText(const json& value, int indent) {
-  json escaped = value;
-  EscapeStrings(&escaped);
-  return JsonText(escaped, indent);
-}
-
-}  // namespace cli
+}  // namespace cachecore

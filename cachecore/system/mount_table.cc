@@ -1,4 +1,4 @@
-#include "cli/mount_table.h"
+#include "cachecore/system/mount_table.h"
 
 #include <libmount/libmount.h>
 #include <sys/sysmacros.h>
@@ -12,13 +12,11 @@
 #include <memory>
 #include <set>
 
-#include "cli/files.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/trusted_path.h"
 
-namespace cli {
+namespace cachecore {
 namespace {
-
-using cachecore::Result;
-using cachecore::Status;
 
 std::string TextOf(const char* text) { return text == nullptr ? "" : text; }
 
@@ -38,6 +36,7 @@ MountEntry EntryOf(libmnt_fs* fs) {
   entry.source = TextOf(mnt_fs_get_source(fs));
   entry.options = TextOf(mnt_fs_get_fs_options(fs));
   entry.id = mnt_fs_get_id(fs);
+  entry.parent = mnt_fs_get_parent_id(fs);
   const std::string fields = TextOf(mnt_fs_get_optional_fields(fs));
   entry.peer_group = GroupIn(fields, "shared");
   entry.master = GroupIn(fields, "master");
@@ -56,12 +55,6 @@ std::string LinkOf(const std::string& path) {
 std::string ViewOf(const std::string& process) {
   const std::string names = LinkOf(process + "/ns/mnt");
   return names.empty() ? "" : names + " " + LinkOf(process + "/root");
-}
-
-Result<std::string> RealPath(const std::string& path) {
-  const std::unique_ptr<char, void (*)(void*)> real(realpath(path.c_str(), nullptr), std::free);
-  if (!real) return Status::FromErrno(errno, path);
-  return std::string(real.get());
 }
 
 }  // namespace
@@ -83,8 +76,9 @@ std::vector<MountEntry> ParseMountTable(const std::string& mountinfo) {
 }
 
 Result<std::vector<MountEntry>> ReadMountTable() {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile("/proc/self/mountinfo"));
-  return ParseMountTable(text);
+  const Result<std::string> text = ReadFile("/proc/self/mountinfo");
+  if (text.ok()) return ParseMountTable(*text);
+  return Status(text.status().error(), text.status().message() + ": is /proc mounted?");
 }
 
 Result<std::vector<MountEntry>> ReadMountTable(pid_t pid) {
@@ -142,10 +136,10 @@ Result<std::string> PathWithoutEntering(const std::string& path) {
   while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
   const size_t slash = trimmed.rfind('/');
   const std::string last = slash == std::string::npos ? trimmed : trimmed.substr(slash + 1);
-  if (last.empty() || last == "." || last == "..") return RealPath(trimmed);
+  if (last.empty() || last == "." || last == "..") return TrustedRealPath(trimmed);
   const std::string parent = slash == std::string::npos ? "." : trimmed.substr(0, slash + 1);
-  ASSIGN_OR_RETURN(const std::string real_parent, RealPath(parent));
+  ASSIGN_OR_RETURN(const std::string real_parent, TrustedRealPath(parent));
   return (real_parent == "/" ? "" : real_parent) + "/" + last;
 }
 
-}  // namespace cli
+}  // namespace cachecore

@@ -8,17 +8,17 @@
 // Threads  thread-safe: no state.
 // See      proc_pid_mountinfo(5), libmount
 
-#ifndef CLI_MOUNT_TABLE_H_
-#define CLI_MOUNT_TABLE_H_
+#ifndef CACHECORE_SYSTEM_MOUNT_TABLE_H_
+#define CACHECORE_SYSTEM_MOUNT_TABLE_H_
 
 #include <sys/types.h>
 
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace cachecore {
 
 struct MountEntry {
   std::string device;  // "MAJOR:MINOR" of the file system.
@@ -28,6 +28,7 @@ struct MountEntry {
   std::string source;
   std::string options = "";  // The file system's own.
   int id = 0;                // Of the mount; no other one on this machine has it meanwhile.
+  int parent = 0;            // The id of the mount that it is on.
   // Of mounts with one peer group a change reaches all; a mount follows its master's.  0: none.
   int peer_group = 0;
   int master = 0;
@@ -42,9 +43,9 @@ struct ForeignTable {
 // Lines that can't be read are passed over.
 std::vector<MountEntry> ParseMountTable(const std::string& mountinfo);
 // Of this process's mount namespace, in order of mounting.
-cachecore::Result<std::vector<MountEntry>> ReadMountTable();
+Result<std::vector<MountEntry>> ReadMountTable();
 // Of a process's; ENOENT once it is gone.
-cachecore::Result<std::vector<MountEntry>> ReadMountTable(pid_t pid);
+Result<std::vector<MountEntry>> ReadMountTable(pid_t pid);
 // Of every mount namespace but this process's, as far as processes that can be seen are in one.
 std::vector<ForeignTable> ReadForeignTables();
 // The topmost mount at exactly `mount_point`, or null.
@@ -54,12 +55,12 @@ const MountEntry* FindMountById(const std::vector<MountEntry>& table, int id);
 // The mount that `path` is on, by text: the topmost one at the longest prefix of it; or null.
 const MountEntry* FindMountAbove(const std::vector<MountEntry>& table, const std::string& path);
 // The id of the mount that an open file is on.  Asks no file system.
-cachecore::Result<int> MountIdOf(int fd);
+Result<int> MountIdOf(int fd);
 
 // The absolute path with every symbolic link but the last component's resolved.  What is mounted at
-// `path` itself is not asked, so that this returns also where a dead file system is.
-cachecore::Result<std::string> PathWithoutEntering(const std::string& path);
+// `path` itself is not accessed, so that this returns also on a dead file system.
+Result<std::string> PathWithoutEntering(const std::string& path);
 
-}  // namespace cli
+}  // namespace cachecore
 
-#endif  // CLI_MOUNT_TABLE_H_
+#endif  // CACHECORE_SYSTEM_MOUNT_TABLE_H_

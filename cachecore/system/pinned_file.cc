@@ -1,20 +1,17 @@
-#include "cachecore/pinned_file.h"
+#include "cachecore/system/pinned_file.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <utility>
+
+#include "cachecore/system/trusted_path.h"
 
 namespace cachecore {
 namespace {
-
-constexpr int kLinksMax = 40;  // As the kernel's.
 
 // A path of which nothing was opened yet: O_PATH.
 Result<UniqueFd> ResolveWithoutLinks(int directory, const char* name, const std::string& path) {
@@ -24,7 +21,7 @@ Result<UniqueFd> ResolveWithoutLinks(int directory, const char* name, const std:
   UniqueFd fd;
   do {
     fd.Reset(static_cast<int>(syscall(SYS_openat2, directory, name, &how, sizeof(how))));
-  } while (!fd.valid() && errno == EAGAIN);  // A rename on the way made the kernel unsure.
+  } while (!fd.valid() && errno == EAGAIN);  // A directory on the way was renamed meanwhile.
   if (fd.valid()) return fd;
   if (errno == ELOOP || errno == EXDEV) {
     return Status(ELOOP, path + ": a symbolic link on the way to it is not followed");
@@ -32,52 +29,20 @@ Result<UniqueFd> ResolveWithoutLinks(int directory, const char* name, const std:
   return Status::FromErrno(errno, path);
 }
 
-// Walks the path itself: openat2 cannot be told whose links to follow, and is refused by seccomp
-// filters that cannot see its flags, as systemd's RestrictSUIDSGID= cannot.
-Result<UniqueFd> Walk(bool follows, uid_t owner, const std::string& path) {
-  UniqueFd at(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  std::string rest = path;
-  int links = 0;
-  while (true) {
-    const size_t begin = rest.find_first_not_of('/');
-    if (begin == std::string::npos) return at;
-    const size_t end = std::min(rest.find('/', begin), rest.size());
-    const std::string name = rest.substr(begin, end - begin);
-    rest.erase(0, end);
-    UniqueFd next(openat(at.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-    struct stat info;
-    if (!next.valid() || fstat(next.get(), &info) != 0) return Status::FromErrno(errno, path);
-    if (!S_ISLNK(info.st_mode)) {
-      at = std::move(next);
-      continue;
-    }
-    if (!follows) {
-      return Status(ELOOP, path + ": a symbolic link on the way to it is not followed");
-    }
-    if (info.st_uid != 0 && info.st_uid != owner) {
-      return Status(ELOOP, path + ": a symbolic link of uid " + std::to_string(info.st_uid) +
-                               " on the way to it is not followed");
-    }
-    if (++links > kLinksMax) return Status(ELOOP, path + ": too many symbolic links");
-    std::string target(PATH_MAX, '\0');
-    const ssize_t length = readlinkat(next.get(), "", target.data(), target.size());
-    if (length <= 0) return Status::FromErrno(length < 0 ? errno : EINVAL, path);
-    target.resize(static_cast<size_t>(length));
-    if (target[0] == '/') at.Reset(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    rest = target + "/" + rest;
-  }
-}
-
 Result<UniqueFd> Resolve(const FilePin& pin) {
-  if (pin.links == FilePin::Links::kOfOwner) return Walk(true, pin.owner, pin.path);
+  // openat2 cannot be told whose links to follow, and is refused by seccomp filters that cannot see
+  // its flags, as systemd's RestrictSUIDSGID= cannot.
+  const bool follows = pin.links == FilePin::Links::kOfOwner;
+  if (follows) return OpenTrustedPath(pin.path, {.user = pin.owner});
   const UniqueFd root(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
   Result<UniqueFd> found = ResolveWithoutLinks(root.get(), pin.path.c_str() + 1, pin.path);
-  if (found.status().error() == ENOSYS) return Walk(false, pin.owner, pin.path);
+  if (found.status().error() == ENOSYS) return OpenTrustedPath(pin.path, {.follows_links = false});
   return found;
 }
 
 // Opens the regular file that `found`, an O_PATH descriptor, is.
-Result<UniqueFd> OpenFound(const UniqueFd& found, const struct stat& info, const std::string& path) {
+Result<UniqueFd> OpenFound(const UniqueFd& found, const struct stat& info,
+                           const std::string& path) {
   if (S_ISDIR(info.st_mode)) return Status(EISDIR, path + ": not a regular file");
   if (!S_ISREG(info.st_mode)) return Status(EINVAL, path + ": not a regular file");
   const std::string self = "/proc/self/fd/" + std::to_string(found.get());
@@ -96,8 +61,8 @@ Result<UniqueFd> OpenPinnedFile(const FilePin& pin) {
   struct stat info;
   if (fstat(found.get(), &info) != 0) return Status::FromErrno(errno, pin.path);
   if (info.st_uid != pin.owner) {
-    return Status(EPERM, pin.path + ": belongs to uid " + std::to_string(info.st_uid) + " now, to " +
-                             std::to_string(pin.owner) +
+    return Status(EPERM, pin.path + ": belongs to uid " + std::to_string(info.st_uid) +
+                             " now, to " + std::to_string(pin.owner) +
                              " when it was mounted; mount it again if that is meant");
   }
   if (pin.inode != 0 && info.st_ino != pin.inode) {

@@ -1,24 +1,26 @@
-// OpenPinnedFile: opens a file for a user who cannot, and no other file that somebody put there.
+// OpenPinnedFile: opens a file for a user that cannot, and refuses another file that was put in its
+// place.
 //
 // Model    a pin says whose file it is, and for an image which inode.  Images: openat2(2) with
 //          RESOLVE_NO_SYMLINKS over the whole path.  Files of secrets may be behind symbolic links,
-//          since a rotation may exchange one; each link must belong to root or to the file's owner.
+//          since a rotation may exchange one; OpenTrustedPath follows those of root and of the owner.
 //          A file is looked at before it is opened, so no FIFO and no device is ever opened.
-// Errors   the errno and a sentence with the path: ELOOP a symbolic link that is not followed;
+// Errors   the errno and a sentence with the path: ELOOP or EACCES a link that is not followed;
 //          EINVAL no regular file; EISDIR; EPERM another owner; ESTALE another inode; others of
 //          openat(2).
 // Threads  thread-safe: no state.  Blocks on the disk or server that has the file.
+// See      cachecore/system/trusted_path.h
 
-#ifndef CACHECORE_PINNED_FILE_H_
-#define CACHECORE_PINNED_FILE_H_
+#ifndef CACHECORE_SYSTEM_PINNED_FILE_H_
+#define CACHECORE_SYSTEM_PINNED_FILE_H_
 
 #include <sys/types.h>
 
 #include <cstdint>
 #include <string>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace cachecore {
 
@@ -38,4 +40,4 @@ Result<UniqueFd> OpenRegularBeneath(const std::string& directory, const std::str
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_PINNED_FILE_H_
+#endif  // CACHECORE_SYSTEM_PINNED_FILE_H_

@@ -1,4 +1,4 @@
-#include "cachecore/process_limits.h"
+#include "cachecore/system/process_limits.h"
 
 #include <sys/resource.h>
 
@@ -10,7 +10,7 @@
 namespace cachecore {
 namespace {
 
-// RocksDB's table files and logs, and our own logs, stay below it.
+// RocksDB's table files and logs, and the program's own logs, stay below it.
 constexpr uint64_t kFileBytesMin = uint64_t{1} << 30;
 
 rlimit Raise(__rlimit_resource_t resource) {

@@ -1,4 +1,4 @@
-// Process limits: what every program of ours does about its rlimits before anything else.
+// Process limits: what every Holdfast program does about its rlimits before anything else.
 //
 // Model    The soft limit on descriptors is raised to the hard one: objects in use hold one each.
 //          The limit on a file's size (ulimit -f) is raised likewise; a write beyond what is left of
@@ -6,10 +6,10 @@
 // Errors   EFBIG: the hard limit on a file's size is less than what the metadata needs.
 // Threads  call it before there are others.
 
-#ifndef CACHECORE_PROCESS_LIMITS_H_
-#define CACHECORE_PROCESS_LIMITS_H_
+#ifndef CACHECORE_SYSTEM_PROCESS_LIMITS_H_
+#define CACHECORE_SYSTEM_PROCESS_LIMITS_H_
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 namespace cachecore {
 
@@ -20,4 +20,4 @@ void RaiseDescriptorLimit();
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_PROCESS_LIMITS_H_
+#endif  // CACHECORE_SYSTEM_PROCESS_LIMITS_H_

@@ -1,8 +1,10 @@
-#include "cachecore/program_help.h"
+#include "cachecore/system/program_help.h"
 
 #include <gflags/gflags.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 DECLARE_bool(help);
@@ -22,7 +24,10 @@ bool PrintHelpIfAsked(const std::string& source_folder) {
   for (const gflags::CommandLineFlagInfo& flag : flags) {
     if (flag.filename.find(source_folder) == std::string::npos) continue;
     const std::string value = flag.default_value.empty() ? "\"\"" : flag.default_value;
-    std::printf("  --%s\n      %s (default %s)\n", flag.name.c_str(), flag.description.c_str(),
+    // gflags takes both spellings; this is the one of all programs here.
+    std::string name = flag.name;
+    std::replace(name.begin(), name.end(), '_', '-');
+    std::printf("  --%s\n      %s (default %s)\n", name.c_str(), flag.description.c_str(),
                 value.c_str());
   }
   std::printf("  --v\n      log more the higher the number (default 0)\n");

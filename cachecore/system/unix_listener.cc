@@ -1,27 +1,16 @@
-#include "fusefs/unix_listener.h"
+#include "cachecore/system/unix_listener.h"
 
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
-namespace fusefs {
+#include "cachecore/base/unix_socket.h"
 
-using cachecore::Result;
-using cachecore::Status;
-using cachecore::UniqueFd;
+namespace cachecore {
 
 Result<UniqueFd> ListenUnix(const std::string& path, int type, uid_t uid) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) {
-    return Status(ENAMETOOLONG, "socket path " + path + ": longer than " +
-                                    std::to_string(sizeof(address.sun_path) - 1) +
-                                    " bytes; choose a shorter run directory");
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  ASSIGN_OR_RETURN(const sockaddr_un address, UnixAddress(path, "choose a shorter run directory"));
   UniqueFd socket_fd(socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket_fd.valid()) return Status::FromErrno(errno, "socket");
   unlink(path.c_str());
@@ -53,4 +42,4 @@ bool MayConnect(const ucred& peer, uid_t uid) {
   return peer.uid == 0 || peer.uid == geteuid() || peer.uid == uid;
 }
 
-}  // namespace fusefs
+}  // namespace cachecore

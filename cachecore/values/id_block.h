@@ -2,13 +2,12 @@
 // recurs.
 //
 // Model    a current range and a next one.  The owner refills (disk) while there are plenty left
-// and
-//          takes (no I/O) whenever it likes.
-// Threads  thread-compatible; guarded by Cache::mu_.
+//          and takes (no I/O) at any time.
+// Threads  thread-compatible; guarded by IdReserve::mu_.
 // Crash    what is reserved and not taken is lost; what is taken never comes again.
 
-#ifndef CACHECORE_ID_BLOCK_H_
-#define CACHECORE_ID_BLOCK_H_
+#ifndef CACHECORE_VALUES_ID_BLOCK_H_
+#define CACHECORE_VALUES_ID_BLOCK_H_
 
 #include <glog/logging.h>
 
@@ -52,4 +51,4 @@ class IdBlock {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_ID_BLOCK_H_
+#endif  // CACHECORE_VALUES_ID_BLOCK_H_

@@ -5,8 +5,8 @@
 //          kernel's object_id).  MsgId names one request (the kernel's msg_id; 0 is a valid id).
 //          Generation counts fetcher attachments over the life of the cache directory.
 
-#ifndef CACHECORE_IDS_H_
-#define CACHECORE_IDS_H_
+#ifndef CACHECORE_VALUES_IDS_H_
+#define CACHECORE_VALUES_IDS_H_
 
 #include <compare>
 #include <cstddef>
@@ -38,4 +38,4 @@ struct std::hash<cachecore::Id<Tag, Int>> {
   }
 };
 
-#endif  // CACHECORE_IDS_H_
+#endif  // CACHECORE_VALUES_IDS_H_

@@ -1,4 +1,4 @@
-#include "cachecore/presence_leaf.h"
+#include "cachecore/values/presence_leaf.h"
 
 #include <endian.h>
 #include <glog/logging.h>

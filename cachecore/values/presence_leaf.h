@@ -1,18 +1,17 @@
 // PresenceLeaf: 32,768 blocks (128 MiB) of one object's presence, in memory and as a RocksDB value.
 //
 // Model    a set of block indexes below kBlocks.  In memory: empty, full (all kBlocks), or a
-// bitmap.
-//          Persisted: a tagged value, either runs (varint pairs) or the raw bitmap, whichever is
-//          shorter.  A merge operand is the same encoding, so the union of any operands in any
-//          order is the value.
+//          bitmap. Persisted: a tagged value, either runs (varint pairs) or the raw bitmap,
+//          whichever is shorter.  A merge operand is the same encoding, so the union of any
+//          operands in any order is the value.
 // Errors   Merge: EBADMSG for bytes that are not a leaf; the leaf is then unchanged.
 // Threads  thread-compatible.
 // Cost     Add, FirstMissing, FirstPresent: O(blocks of the window / 64).  Memory: 4 KiB and a bit
 //          for a bitmap, nothing beside the object itself for an empty or full leaf.
 // See      docs/format.md "Presence".
 
-#ifndef CACHECORE_PRESENCE_LEAF_H_
-#define CACHECORE_PRESENCE_LEAF_H_
+#ifndef CACHECORE_VALUES_PRESENCE_LEAF_H_
+#define CACHECORE_VALUES_PRESENCE_LEAF_H_
 
 #include <array>
 #include <cstddef>
@@ -21,7 +20,7 @@
 #include <string>
 #include <string_view>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 namespace cachecore {
 
@@ -62,4 +61,4 @@ class PresenceLeaf {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_PRESENCE_LEAF_H_
+#endif  // CACHECORE_VALUES_PRESENCE_LEAF_H_

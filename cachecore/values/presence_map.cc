@@ -1,4 +1,4 @@
-#include "cachecore/presence_map.h"
+#include "cachecore/values/presence_map.h"
 
 #include <glog/logging.h>
 

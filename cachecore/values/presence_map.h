@@ -6,18 +6,17 @@
 //          whole when it is filled up to the end: a partly written block is never present.
 // Units    bytes from the start of the object.
 // Errors   ranges past the object's end are clipped.  MergeLeaf: EBADMSG for bytes that are not a
-// leaf
-//          or that mark blocks past the object's end; the map is then unchanged.  An object larger
-//          than kMaxObjectSize is a programming error and CHECK-fails.
-// Threads  thread-compatible; guarded by Cache::mu_.  Never blocks, no I/O, no callbacks.
+//          leaf or that mark blocks past the object's end; the map is then unchanged.  An object
+//          larger than kMaxObjectSize is a programming error and CHECK-fails.
+// Threads  thread-compatible; guarded by GuardedEngine::mu.  Never blocks, no I/O, no callbacks.
 // Cost     Add, Covers, FirstMissing: O(log leaves + blocks of the window / 64).  Memory: at most
 //          34 KiB per begun GiB of object, whatever the fragmentation (the last leaf, when the
 //          object ends inside it, stays a bitmap even when nothing is missing).
 // Crash    memory only; rebuilt from the metadata store's presence records.
-// See      docs/design.md "Presence"; the naive model in tests/cachecore/presence_map_test.cc.
+// See      docs/design.md "Presence"; the naive model in tests/cachecore/values/presence_map_test.cc.
 
-#ifndef CACHECORE_PRESENCE_MAP_H_
-#define CACHECORE_PRESENCE_MAP_H_
+#ifndef CACHECORE_VALUES_PRESENCE_MAP_H_
+#define CACHECORE_VALUES_PRESENCE_MAP_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -26,9 +25,9 @@
 #include <string_view>
 #include <vector>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/presence_leaf.h"
-#include "cachecore/status.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/status.h"
+#include "cachecore/values/presence_leaf.h"
 
 namespace cachecore {
 
@@ -80,4 +79,4 @@ class PresenceMap {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_PRESENCE_MAP_H_
+#endif  // CACHECORE_VALUES_PRESENCE_MAP_H_

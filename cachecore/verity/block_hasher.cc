@@ -1,4 +1,4 @@
-#include "cachecore/block_hasher.h"
+#include "cachecore/verity/block_hasher.h"
 
 #include <endian.h>
 #include <glog/logging.h>
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "cachecore/multi_hasher.h"
+#include "cachecore/verity/multi_hasher.h"
 
 namespace cachecore {
 namespace {

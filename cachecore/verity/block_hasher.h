@@ -8,8 +8,8 @@
 // Owns     in a thread that has hashed several blocks at a time: 200 KiB.
 // See      docs/design.md "Digests".
 
-#ifndef CACHECORE_BLOCK_HASHER_H_
-#define CACHECORE_BLOCK_HASHER_H_
+#ifndef CACHECORE_VERITY_BLOCK_HASHER_H_
+#define CACHECORE_VERITY_BLOCK_HASHER_H_
 
 #include <array>
 #include <cstddef>
@@ -54,4 +54,4 @@ class BlockHasher {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_BLOCK_HASHER_H_
+#endif  // CACHECORE_VERITY_BLOCK_HASHER_H_

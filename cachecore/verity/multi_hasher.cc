@@ -1,4 +1,4 @@
-#include "cachecore/multi_hasher.h"
+#include "cachecore/verity/multi_hasher.h"
 
 #ifdef HOLDFAST_HAS_IPSEC_MB
 

@@ -2,18 +2,18 @@
 //
 // Model    intel-ipsec-mb hashes 2, 8 or 16 messages in the lanes of vector registers, on any x86;
 //          a program that was built without it has none.
-// Errors   Hash says no when not every block was hashed; nothing of the outcome counts then.
+// Errors   Hash returns false when not every block was hashed; no digest counts then.
 // Threads  thread-compatible.
-// See      cachecore/block_hasher.h, its only user.
+// See      cachecore/verity/block_hasher.h, its only user.
 
-#ifndef CACHECORE_MULTI_HASHER_H_
-#define CACHECORE_MULTI_HASHER_H_
+#ifndef CACHECORE_VERITY_MULTI_HASHER_H_
+#define CACHECORE_VERITY_MULTI_HASHER_H_
 
 #include <cstdint>
 #include <memory>
 #include <span>
 
-#include "cachecore/block_hasher.h"
+#include "cachecore/verity/block_hasher.h"
 
 namespace cachecore {
 
@@ -36,4 +36,4 @@ class MultiHasher {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_MULTI_HASHER_H_
+#endif  // CACHECORE_VERITY_MULTI_HASHER_H_

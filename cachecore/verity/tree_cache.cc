@@ -1,4 +1,4 @@
-#include "cachecore/tree_cache.h"
+#include "cachecore/verity/tree_cache.h"
 
 namespace cachecore {
 

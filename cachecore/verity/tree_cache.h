@@ -1,20 +1,20 @@
-// TreeCache: Merkle tree blocks that have been checked, in memory, the last used first to stay.
+// TreeCache: Merkle tree blocks that have been checked; the least recently used ones go first.
 //
-// Model    a block is in here only if its hash was that in its parent, or, for a root, if it was
-//          what the digest says.  An owner is an object.
+// Model    a block is in here only if its hash was that in its parent, or, for a root, if it
+//          agrees with the digest.  An owner is an object.
 // Threads  thread-safe; a leaf lock.
 // Cost     about 4.2 KiB a block, at most `capacity` blocks; blocks in use outlive their place.
 
-#ifndef CACHECORE_TREE_CACHE_H_
-#define CACHECORE_TREE_CACHE_H_
+#ifndef CACHECORE_VERITY_TREE_CACHE_H_
+#define CACHECORE_VERITY_TREE_CACHE_H_
 
 #include <cstdint>
 #include <list>
 #include <map>
 #include <utility>
 
-#include "cachecore/mutex.h"
-#include "cachecore/verity_tree.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/verity/verity_tree.h"
 
 namespace cachecore {
 
@@ -42,4 +42,4 @@ class TreeCache {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_TREE_CACHE_H_
+#endif  // CACHECORE_VERITY_TREE_CACHE_H_

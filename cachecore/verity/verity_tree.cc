@@ -1,10 +1,13 @@
-#include "cachecore/verity_tree.h"
+#include "cachecore/verity/verity_tree.h"
 
 #include <glog/logging.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
+
+#include "cachecore/base/hex.h"
 
 namespace cachecore {
 namespace {
@@ -16,13 +19,6 @@ uint64_t BlocksOf(uint64_t count, uint64_t per_block) {
   return count / per_block + (count % per_block != 0);
 }
 
-int DigitOf(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 }  // namespace
 
 Result<Digest> ParseDigest(std::string_view text) {
@@ -30,21 +26,15 @@ Result<Digest> ParseDigest(std::string_view text) {
                                "\" is no fs-verity digest: sha256: and 64 hexadecimal digits");
   if (text.starts_with(kPrefix)) text.remove_prefix(kPrefix.size());
   Digest digest;
-  if (text.size() != 2 * digest.size()) return bad;
-  for (size_t i = 0; i < digest.size(); ++i) {
-    const int high = DigitOf(text[2 * i]);
-    const int low = DigitOf(text[2 * i + 1]);
-    if (high < 0 || low < 0) return bad;
-    digest[i] = static_cast<uint8_t>(high * 16 + low);
-  }
+  const std::optional<std::string> bytes = BytesOfHex(text);
+  if (!bytes || bytes->size() != digest.size()) return bad;
+  std::copy(bytes->begin(), bytes->end(), digest.begin());
   return digest;
 }
 
 std::string DigestText(const Digest& digest) {
-  constexpr char kHex[] = "0123456789abcdef";
-  std::string text(kPrefix);
-  for (const uint8_t byte : digest) text.append({kHex[byte >> 4], kHex[byte & 15]});
-  return text;
+  return std::string(kPrefix) +
+         HexText({reinterpret_cast<const char*>(digest.data()), digest.size()});
 }
 
 VerityLayout::VerityLayout(uint64_t size_bytes)

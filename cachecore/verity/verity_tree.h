@@ -11,8 +11,8 @@
 // Threads  VerityLayout is immutable.
 // See      docs/format.md "Merkle trees"; fsverity(1).
 
-#ifndef CACHECORE_VERITY_TREE_H_
-#define CACHECORE_VERITY_TREE_H_
+#ifndef CACHECORE_VERITY_VERITY_TREE_H_
+#define CACHECORE_VERITY_VERITY_TREE_H_
 
 #include <array>
 #include <cstddef>
@@ -25,9 +25,9 @@
 #include <string_view>
 #include <vector>
 
-#include "cachecore/block_hasher.h"
-#include "cachecore/byte_range.h"
-#include "cachecore/status.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/status.h"
+#include "cachecore/verity/block_hasher.h"
 
 namespace cachecore {
 
@@ -85,4 +85,4 @@ Result<Digest> BuildTree(uint64_t size_bytes,
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_VERITY_TREE_H_
+#endif  // CACHECORE_VERITY_VERITY_TREE_H_

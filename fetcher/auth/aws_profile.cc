@@ -1,4 +1,4 @@
-#include "fetcher/aws_profile.h"
+#include "fetcher/auth/aws_profile.h"
 
 #include <algorithm>
 #include <cerrno>

@@ -1,19 +1,18 @@
 // The files in which AWS's tools keep profiles: ~/.aws/credentials and ~/.aws/config.
 //
 // Model    "[section]" lines and "name = value" lines; '#' and ';' begin comments; indented lines,
-// which
-//          belong to nested settings, are passed over.
+//          which belong to nested settings, are passed over.
 // Threads  pure.
 
-#ifndef FETCHER_AWS_PROFILE_H_
-#define FETCHER_AWS_PROFILE_H_
+#ifndef FETCHER_AUTH_AWS_PROFILE_H_
+#define FETCHER_AUTH_AWS_PROFILE_H_
 
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 namespace fetcher {
 
@@ -28,4 +27,4 @@ cachecore::Result<std::vector<std::string>> SplitCommand(std::string_view comman
 
 }  // namespace fetcher
 
-#endif  // FETCHER_AWS_PROFILE_H_
+#endif  // FETCHER_AUTH_AWS_PROFILE_H_

@@ -1,10 +1,12 @@
-#include "fetcher/docker_auth.h"
+#include "fetcher/auth/docker_auth.h"
 
 #include <openssl/evp.h>
 
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <optional>
+
+#include "cachecore/url/url.h"
 
 namespace fetcher {
 namespace {
@@ -40,9 +42,7 @@ std::optional<std::string> DecodeBase64(std::string text) {
 
 // "https://host/v1/" as old files have it -> "host".
 std::string KeyOf(std::string name) {
-  for (const char* scheme : {"https://", "http://"}) {
-    if (name.starts_with(scheme)) name.erase(0, std::string_view(scheme).size());
-  }
+  name = std::string(cachecore::AfterScheme(name));
   while (name.ends_with("/")) name.pop_back();
   for (const char* version : {"/v1", "/v2"}) {
     if (name.ends_with(version)) name.resize(name.size() - 3);
@@ -113,6 +113,12 @@ Result<DockerAuth> DockerAuth::Parse(std::string_view text) {
     return Status(EINVAL, "\"credsStore\" is not a name");
   }
   return parsed;
+}
+
+Result<DockerAuth> DockerAuth::ParseOldest(std::string_view text) {
+  const json auths = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!auths.is_object()) return Status(EINVAL, "not a JSON object");
+  return Parse(json({{"auths", auths}}).dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
 AuthChoice DockerAuth::Find(const std::string& registry, const std::string& repository) const {

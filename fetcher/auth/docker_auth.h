@@ -1,5 +1,5 @@
-// DockerAuth: who we are at which registry, as `docker login` and its kin have written it down.
-// Pure.
+// DockerAuth: the credentials for each registry, from the files that `docker login` and similar
+// programs write.  Pure.
 //
 // Model    {"auths":{"HOST[/PATH]":{"auth":BASE64 of USER:PASSWORD,"identitytoken":T}},
 //          "credHelpers":{"HOST":NAME}, "credsStore":NAME}.  The entry with the longest path that
@@ -9,14 +9,14 @@
 // Threads  immutable value.
 // See      docker's config.json, containers-auth.json(5)
 
-#ifndef FETCHER_DOCKER_AUTH_H_
-#define FETCHER_DOCKER_AUTH_H_
+#ifndef FETCHER_AUTH_DOCKER_AUTH_H_
+#define FETCHER_AUTH_DOCKER_AUTH_H_
 
 #include <map>
 #include <string>
 #include <string_view>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 namespace fetcher {
 
@@ -29,7 +29,7 @@ struct RegistryCredentials {
 };
 
 struct AuthChoice {
-  std::string helper;  // The program docker-credential-HELPER is to be asked; "": nobody.
+  std::string helper;  // The program docker-credential-HELPER is to be asked; "": none.
   std::string server;  // About this.
   RegistryCredentials credentials;  // Without a helper, or if that knows nothing.
 };
@@ -37,6 +37,8 @@ struct AuthChoice {
 class DockerAuth {
  public:
   static cachecore::Result<DockerAuth> Parse(std::string_view text);
+  // Of ~/.dockercfg, which is the "auths" alone.
+  static cachecore::Result<DockerAuth> ParseOldest(std::string_view text);
 
   // `registry` is HOST[:PORT].
   AuthChoice Find(const std::string& registry, const std::string& repository) const;
@@ -55,4 +57,4 @@ std::string ApiHost(const std::string& registry);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_DOCKER_AUTH_H_
+#endif  // FETCHER_AUTH_DOCKER_AUTH_H_

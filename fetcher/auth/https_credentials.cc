@@ -1,12 +1,13 @@
-#include "fetcher/file_credentials.h"
+#include "fetcher/auth/https_credentials.h"
 
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <utility>
 
-#include "fetcher/local_files.h"
-#include "fetcher/renewing_authorizer.h"
+#include "fetcher/auth/renewing_authorizer.h"
+#include "fetcher/http/http_trouble.h"
+#include "fetcher/source/local_files.h"
 
 namespace fetcher {
 namespace {
@@ -30,10 +31,14 @@ class FileAuthorizer : public RenewingAuthorizer {
     return RenewingAuthorizer::IsRefusal(answer) || (has_certificate_ && answer.status == 400);
   }
   Failure Explain(const HttpAnswer& answer, Failure failure) const override {
-    if (!IsRefusal(answer)) return failure;
+    if (!IsRefusal(answer)) {
+      failure.cause += CureOf(answer, "https:", false);
+      return failure;
+    }
     failure.error = EACCES;
     failure.cause +=
         has_certificate_ ? " (with the client certificate)" : " (with the headers file)";
+    failure.cause += "; renew what it has";
     return failure;
   }
 
@@ -76,8 +81,7 @@ Result<std::vector<std::string>> ParseHeaderLines(std::string_view text) {
   return lines;
 }
 
-Result<HttpCredentials> ReadCredentialFiles(const CredentialFiles& files,
-                                            const LocalFiles& local) {
+Result<HttpCredentials> ReadCredentialFiles(const CredentialFiles& files, const LocalFiles& local) {
   HttpCredentials credentials;
   if (!files.headers.empty()) {
     ASSIGN_OR_RETURN(const std::string text, local.ReadSecret(files.headers, "headers file"));

@@ -1,4 +1,4 @@
-#include "fetcher/registry_challenge.h"
+#include "fetcher/auth/registry_challenge.h"
 
 #include <algorithm>
 #include <cctype>
@@ -113,9 +113,10 @@ Result<RegistryToken> ParseToken(std::string_view body) {
     const bool is_first = answer.token.empty() && found != root.end() && found->is_string();
     if (is_first) answer.token = found->get<std::string>();
   }
+  if (answer.token.empty()) return none;
   const auto is_plain = [](char c) { return c > 0x20 && c < 0x7f; };
-  if (answer.token.empty() || !std::all_of(answer.token.begin(), answer.token.end(), is_plain)) {
-    return none;
+  if (!std::all_of(answer.token.begin(), answer.token.end(), is_plain)) {
+    return Status(EPROTO, "answers with a bad token: it has a byte that no header may have");
   }
   answer.lifetime = kDefaultLifetime;
   const auto life = root.find("expires_in");

@@ -1,19 +1,20 @@
 // What registries and their token services say about being let in: challenges (WWW-Authenticate,
 // RFC 9110, 11.6.1), errors and tokens.  Pure.
 //
-// Errors   what can't be understood is left out; EPROTO for an answer without a token.  No message
+// Errors   what can't be understood is left out; EPROTO for an answer without a token or
+//          with one that no header can carry.  No message
 //          quotes any of it.
 
-#ifndef FETCHER_REGISTRY_CHALLENGE_H_
-#define FETCHER_REGISTRY_CHALLENGE_H_
+#ifndef FETCHER_AUTH_REGISTRY_CHALLENGE_H_
+#define FETCHER_AUTH_REGISTRY_CHALLENGE_H_
 
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "cachecore/clock.h"
-#include "cachecore/status.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/status.h"
 
 namespace fetcher {
 
@@ -37,4 +38,4 @@ cachecore::Result<RegistryToken> ParseToken(std::string_view body);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_REGISTRY_CHALLENGE_H_
+#endif  // FETCHER_AUTH_REGISTRY_CHALLENGE_H_

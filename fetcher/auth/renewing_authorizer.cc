@@ -1,4 +1,4 @@
-#include "fetcher/renewing_authorizer.h"
+#include "fetcher/auth/renewing_authorizer.h"
 
 #include <glog/logging.h>
 
@@ -52,7 +52,9 @@ void RenewingAuthorizer::TakeOutcome() {
     const std::string why =
         dead ? what_ + " that were brought have expired already" : result->status().message();
     LOG_IF(WARNING, !failure_ || failure_->cause != why) << why;
-    return Pause({Failure::Kind::kRetry, EACCES, why, Duration::zero()});
+    // An answer that cannot be understood is no word on the credentials.
+    const int error = result->status().error() == EPROTO ? EPROTO : EACCES;
+    return Pause({Failure::Kind::kRetry, error, why, Duration::zero()});
   }
   const Duration now = clock_.Now();
   credentials_ = std::make_shared<HttpCredentials>(std::move((*result)->credentials));
@@ -96,7 +98,7 @@ void RenewingAuthorizer::OnRefused(uint64_t serial, const HttpAnswer& answer,
                                    const Failure& failure) {
   TakeOutcome();
   if (!answer.www_authenticate.empty()) next_.challenge = answer.www_authenticate;
-  // Others are there already, or somebody else's request has told us.
+  // There are new ones already, or another request has reported it.
   if (serial != serial_ || !credentials_) return;
   const Duration now = clock_.Now();
   if (accepted_ && refused_at_ && now - *refused_at_ < kSpacing) return;

@@ -2,28 +2,28 @@
 // refused.
 //
 // Model    `bring` is called on a thread of its own when there are none, when they have been
-// refused,
-//          and shortly before they expire; while it runs, credentials that still hold serve on, and
-//          without any, requests wait.  When it fails, it is called again at growing intervals by
-//          whoever asks; so it is when what it brings is refused time and again.
+//          refused, and shortly before they expire; while it runs, credentials that still hold
+//          serve on, and without any, requests wait.  When it fails, it is called again at growing
+//          intervals by the transfers that ask; so it is when what it brings is refused time and again.
 // Errors   Failure kRetry, EACCES: what bring said; that it takes long; or what the origin refused.
+//          EPROTO where bring said so.
 // Threads  the event loop's; `bring` on any, so it must share nothing with it.
 // Owns     nothing that outlives it but a call of `bring` that is told to end.
 // See      http_authorizer.h
 
-#ifndef FETCHER_RENEWING_AUTHORIZER_H_
-#define FETCHER_RENEWING_AUTHORIZER_H_
+#ifndef FETCHER_AUTH_RENEWING_AUTHORIZER_H_
+#define FETCHER_AUTH_RENEWING_AUTHORIZER_H_
 
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "cachecore/clock.h"
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
-#include "fetcher/blocking_calls.h"
-#include "fetcher/http_authorizer.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
+#include "fetcher/http/http_authorizer.h"
+#include "fetcher/transfer/blocking_calls.h"
 
 namespace fetcher {
 
@@ -103,4 +103,4 @@ class RenewingAuthorizer : public HttpAuthorizer {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_RENEWING_AUTHORIZER_H_
+#endif  // FETCHER_AUTH_RENEWING_AUTHORIZER_H_

@@ -1,4 +1,4 @@
-#include "fetcher/s3_credentials.h"
+#include "fetcher/auth/s3_credentials.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "fetcher/aws_profile.h"
-#include "fetcher/child_output.h"
-#include "fetcher/local_files.h"
+#include "fetcher/auth/aws_profile.h"
+#include "fetcher/source/local_files.h"
+#include "fetcher/transfer/child_output.h"
 
 namespace fetcher {
 namespace {
@@ -20,7 +20,7 @@ using cachecore::SecretEnvironment;
 using cachecore::Status;
 using nlohmann::json;
 
-// They are brought anew after that, whatever they say.
+// They are fetched again after that, whatever their own expiry says.
 constexpr std::chrono::seconds kLongestKeyLifetime = std::chrono::hours(365 * 24);
 
 std::string ProfileName(const S3Options& options) {
@@ -41,7 +41,7 @@ std::optional<int64_t> ParseTime(const std::string& text) {
   const bool has_sign = *rest == '+' || *rest == '-';
   const char* end = has_sign ? strptime(rest + 1, "%H:%M", &offset) : nullptr;
   if (end == nullptr || *end != '\0') return std::nullopt;
-  const int64_t east = (offset.tm_hour * 60 + offset.tm_min) * 60;
+  const int64_t east = (offset.tm_hour * int64_t{60} + offset.tm_min) * 60;
   return *rest == '+' ? seconds - east : seconds + east;
 }
 
@@ -112,8 +112,7 @@ Result<S3Keys> ParseProcessCredentials(std::string_view text, int64_t now_unix_s
 }
 
 Result<S3Keys> BringS3Credentials(const S3Options& options, const SecretEnvironment& environment,
-                                  const LocalFiles& local, Duration limit,
-                                       const Cancel& cancel) {
+                                  const LocalFiles& local, Duration limit, const Cancel& cancel) {
   if (options.profile.empty()) {
     const std::string access = environment.Get("AWS_ACCESS_KEY_ID");
     const std::string secret = environment.Get("AWS_SECRET_ACCESS_KEY");

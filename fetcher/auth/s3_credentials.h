@@ -1,41 +1,29 @@
 // S3Credentials: the keys that requests to S3 are signed with, and where they come from.
 //
 // Model    the first of: the environment (unless a profile was asked for), the profile in the
-// shared
-//          credentials file, the profile in the config file; in a file the keys themselves, else
-//          what its credential_process prints, which may take `limit`.
+//          shared credentials file, the profile in the config file; in a file the keys themselves,
+//          else what its credential_process prints, which may take `limit`.
 // Errors   ENOENT: none of them has any, naming where was looked.  Else what is wrong with the one
-// that
-//          was tried; never what is in it.
+//          that was tried; never what is in it.
 // Threads  BringS3Credentials: any; blocks on files and on credential_process.
 
-#ifndef FETCHER_S3_CREDENTIALS_H_
-#define FETCHER_S3_CREDENTIALS_H_
+#ifndef FETCHER_AUTH_S3_CREDENTIALS_H_
+#define FETCHER_AUTH_S3_CREDENTIALS_H_
 
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
-#include "cachecore/clock.h"
-#include "cachecore/secret_environment.h"
-#include "cachecore/status.h"
-#include "fetcher/blocking_calls.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/status.h"
+#include "cachecore/environment/secret_environment.h"
+#include "fetcher/source/origin_options.h"
+#include "fetcher/transfer/blocking_calls.h"
 
 namespace fetcher {
 
 class LocalFiles;
-
-struct S3Options {
-  std::string endpoint;          // "http(s)://HOST[:PORT]"; "" is AWS.
-  std::string region;            // "": the profile's.
-  std::string profile;           // "": "default", and the environment before it.
-  std::string credentials_file;  // Paths, or "".
-  std::string config_file;
-  bool path_style = false;  // ENDPOINT/BUCKET/KEY instead of BUCKET.ENDPOINT/KEY.
-
-  friend auto operator<=>(const S3Options&, const S3Options&) = default;
-};
 
 struct S3Keys {
   std::string access_key;
@@ -56,4 +44,4 @@ std::string S3Region(const S3Options& options, const LocalFiles& local);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_S3_CREDENTIALS_H_
+#endif  // FETCHER_AUTH_S3_CREDENTIALS_H_

@@ -1,17 +1,17 @@
-#include "fetcher/client.h"
+#include "fetcher/client/client.h"
 
 #include <glog/logging.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <random>
+#include <span>
 #include <utility>
 
-#include "cachecore/fault_point.h"
+#include "cachecore/base/fault_point.h"
+#include "cachecore/base/unix_socket.h"
 
 namespace fetcher {
 namespace wire = cachecore::wire;
@@ -20,44 +20,12 @@ namespace {
 
 constexpr int kMessagesPerTurn = 256;  // Leaves the caller's loop its turn under a flood.
 
-struct Received {
-  size_t size = 0;
-  UniqueFd fd;
-  bool fd_lost = false;  // The kernel could not give us a descriptor that was sent.
-  bool extra_fd = false;
-  bool truncated = false;
-};
-
 // Receives one packet.  EAGAIN when there is none, ECONNRESET at the end.
-Result<Received> Receive(int socket, char* buffer, size_t capacity) {
-  alignas(cmsghdr) char control[CMSG_SPACE(4 * sizeof(int))];
-  iovec iov = {buffer, capacity};
-  msghdr header = {};
-  header.msg_iov = &iov;
-  header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = sizeof(control);
-  ssize_t size = 0;
-  do {
-    size = recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  } while (size < 0 && errno == EINTR);
-  if (size < 0) return Status::FromErrno(errno, "receive from holdfastd");
-  if (size == 0) return Status(ECONNRESET, "holdfastd has closed the connection");
-
-  Received received;
-  received.size = static_cast<size_t>(size);
-  received.truncated = (header.msg_flags & MSG_TRUNC) != 0;
-  received.fd_lost = (header.msg_flags & MSG_CTRUNC) != 0;
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
-    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-    const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-      received.extra_fd |= received.fd.valid();
-      received.fd.Reset(fd);
-    }
-  }
+Result<cachecore::ReceivedPacket> Receive(int socket, std::span<char> buffer, UniqueFd* fd) {
+  const cachecore::ReceivedPacket received =
+      cachecore::ReceiveWithDescriptors(socket, buffer, {fd, 1}, MSG_DONTWAIT);
+  if (received.size < 0) return Status::FromErrno(errno, "receive from holdfastd");
+  if (received.size == 0) return Status(ECONNRESET, "holdfastd has closed the connection");
   return received;
 }
 
@@ -66,12 +34,7 @@ Result<Received> Receive(int socket, char* buffer, size_t capacity) {
 Result<std::unique_ptr<DeviceClient>> DeviceClient::Connect(const std::string& path,
                                                             uint32_t credits,
                                                             const Waiting& waiting) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) {
-    return Status(ENAMETOOLONG, path + ": too long for a socket path (at most 107 bytes)");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
+  ASSIGN_OR_RETURN(const sockaddr_un address, cachecore::UnixAddress(path));
   UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return Status::FromErrno(errno, "socket");
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
@@ -87,8 +50,8 @@ Result<std::unique_ptr<DeviceClient>> DeviceClient::Connect(const std::string& p
 Result<std::unique_ptr<DeviceClient>> DeviceClient::Resume(UniqueFd connection, uint32_t credits,
                                                            const Waiting& waiting) {
   std::unique_ptr<DeviceClient> client(new DeviceClient(std::move(connection)));
-  // Random, so that the mark for a predecessor that died in the middle of this is not taken for
-  // ours.
+  // Random, so that the mark for a predecessor that died in the middle of this differs from this
+  // client's.
   const uint32_t token = std::max(1u, std::random_device()());
   RETURN_IF_ERROR(client->AwaitHello(token, Duration::max(), waiting).WithContext("resuming"));
   RETURN_IF_ERROR(client->Introduce(credits));
@@ -132,10 +95,11 @@ Status DeviceClient::AwaitHello(uint32_t token, Duration patience, const Waiting
         return Status::FromErrno(errno, "send to holdfastd");
       }
     }
-    auto received = Receive(socket_.get(), buffer, sizeof(buffer));
+    UniqueFd fd;
+    const auto received = Receive(socket_.get(), buffer, &fd);
     if (received.status().error() == EAGAIN) continue;
     RETURN_IF_ERROR(received.status());
-    auto message = wire::DecodeMessage({buffer, received->size}, 0);
+    auto message = wire::DecodeMessage({buffer, static_cast<size_t>(received->size)}, 0);
     const auto* hello = message.ok() ? std::get_if<wire::HelloMessage>(&*message) : nullptr;
     if (hello != nullptr && hello->resumed == token) return Greeted(*hello);
     if (token == 0) {
@@ -161,17 +125,20 @@ Status DeviceClient::Greeted(const wire::HelloMessage& hello) {
 Status DeviceClient::ReadMessages(DeviceHandler* handler) {
   char buffer[wire::kMaxMessageSize];
   for (int i = 0; i < kMessagesPerTurn; ++i) {
-    auto received = Receive(socket_.get(), buffer, sizeof(buffer));
+    UniqueFd fd;
+    auto received = Receive(socket_.get(), buffer, &fd);
     if (!received.ok()) {
       if (received.status().error() == EAGAIN) break;
       return std::move(received).status();
     }
     cachecore::FaultPoint(cachecore::Fault::kMessageReceived);
-    if (received->truncated || received->extra_fd) {
+    if ((received->flags & MSG_TRUNC) != 0 || received->has_more) {
       return Status(EBADMSG, "holdfastd sent an oversized message");
     }
+    // The kernel could not give us a descriptor that was sent.
+    const bool fd_lost = (received->flags & MSG_CTRUNC) != 0;
     RETURN_IF_ERROR(
-        Dispatch({buffer, received->size}, std::move(received->fd), received->fd_lost, handler));
+        Dispatch({buffer, static_cast<size_t>(received->size)}, std::move(fd), fd_lost, handler));
   }
   GrantCredits();
   return Status();
@@ -193,12 +160,17 @@ Status DeviceClient::Dispatch(std::string_view bytes, UniqueFd fd, bool fd_lost,
       return Status();
     }
     handler->OnOpen({open->msg_id, open->object_id, std::move(open->volume_key),
-                     std::move(open->cookie_key), std::move(open->attr), std::move(fd)});
+                     std::move(open->cookie_key), std::move(open->attr), std::move(fd),
+                     open->is_check});
   } else if (fd.valid()) {
     return Status(EBADMSG, "holdfastd sent a file with a message that takes none");
   } else if (const auto* read = std::get_if<wire::ReadMessage>(&message)) {
     unanswered_.insert_or_assign(read->msg_id, read->object_id);
-    handler->OnRead(read->msg_id, read->object_id, read->range);
+    if (read->is_ahead) {
+      handler->OnReadAhead(read->msg_id, read->object_id, read->range);
+    } else {
+      handler->OnRead(read->msg_id, read->object_id, read->range);
+    }
   } else {
     const ObjectId object = std::get<wire::CloseMessage>(message).object_id;
     SettleAll(object);
@@ -216,6 +188,7 @@ Status DeviceClient::HandleReply(const wire::ReplyMessage& reply, DeviceHandler*
   const Packet packet = std::move(sent_.front());
   sent_.pop_front();
   for (size_t i = 0; i < reply.results.size(); ++i) {
+    if (std::holds_alternative<wire::ThroughCommand>(packet.commands[i])) --throughs_;
     if (reply.results[i] == 0) continue;
     // The request that it speaks of has been withdrawn.
     const auto* cause = std::get_if<wire::CauseCommand>(&packet.commands[i]);
@@ -256,6 +229,21 @@ void DeviceClient::SetAttr(ObjectId object, const std::string& attr) {
 
 void DeviceClient::SetVerity(ObjectId object, const cachecore::Digest& digest) {
   Queue({wire::VerityCommand{object, digest}});
+}
+
+void DeviceClient::SetFacts(ObjectId object, const cachecore::ObjectFacts& facts) {
+  if (caps_ & wire::kCapFacts) Queue({wire::FactsCommand{object, facts}});
+}
+
+void DeviceClient::Full(ObjectId object) { Queue({wire::FullCommand{object}}); }
+
+void DeviceClient::Through(ObjectId object, MsgId read, ByteRange range, UniqueFd file) {
+  Settled(read);
+  ++throughs_;
+  Seal();  // The descriptor is the packet's, so the packet is this command's.
+  Queue({wire::ThroughCommand{object, read, range}});
+  open_.file = std::move(file);
+  Seal();
 }
 
 void DeviceClient::Cause(MsgId request, const std::string& text) {
@@ -301,12 +289,12 @@ Status DeviceClient::Flush() {
     Packet& packet = packets_.front();
     cachecore::FaultPoint(cachecore::Fault::kBeforeCommands);
     const ssize_t sent =
-        send(socket_.get(), packet.text.data(), packet.text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS)) return Status();
+        cachecore::SendWithDescriptor(socket_.get(), packet.text, packet.file.get(), MSG_DONTWAIT);
+    if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS)) return Status();
     if (sent < 0) return Status::FromErrno(errno, "send to holdfastd");
     cachecore::FaultPoint(cachecore::Fault::kCommandsSent);
     packet.text = {};
+    packet.file.Reset();
     sent_.push_back(std::move(packet));
     packets_.pop_front();
   }

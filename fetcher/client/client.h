@@ -1,23 +1,21 @@
 // DeviceClient: one connection of a fetcher to holdfastd.  All that a fetcher needs to link.
 //
 // Model    messages (OPEN, READ, CLOSE) come in through ReadMessages; answers are queued by the
-// calls
-//          below and leave with Flush, many to a packet.  Credits are handled inside.  A connection
-//          that ends is done with: connect anew, and everything pending is delivered again.
+//          calls below and leave with Flush, many to a packet.  Credits are handled inside.  A
+//          connection that ends is not used again: connect again, and everything pending is
+//          delivered again.
 // Errors   ECONNRESET the daemon is gone; EBADMSG it sent something that is no message; EBUSY
-// another
-//          fetcher is attached; EPERM this uid may not attach; ENOENT, ECONNREFUSED nothing
+//          another fetcher is attached; EPERM this uid may not attach; ENOENT, ECONNREFUSED nothing
 //          listens.
 // Threads  thread-compatible.  Connect blocks for at most kHelloTimeout, Resume until the daemon
-// answers or ends; nothing else blocks.
-// Handler
-//          callbacks run inside ReadMessages and may make any call but ReadMessages.
+//          answers or ends; nothing else blocks. Handler callbacks run inside ReadMessages and may
+//          make any call but ReadMessages.
 // Owns     the socket.  An OpenRequest owns its data fd.
 // Cost     the output queue is bounded by what is being answered: a line per answer or piece.
-// See      docs/protocol.md; fetcher/example_fetcher.cc.
+// See      docs/protocol.md; fetcher/client/example_fetcher.cc.
 
-#ifndef FETCHER_CLIENT_H_
-#define FETCHER_CLIENT_H_
+#ifndef FETCHER_CLIENT_CLIENT_H_
+#define FETCHER_CLIENT_CLIENT_H_
 
 #include <chrono>
 #include <cstdint>
@@ -29,12 +27,12 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/clock.h"
-#include "cachecore/ids.h"
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cachecore/wire.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/protocol/wire.h"
+#include "cachecore/values/ids.h"
 
 namespace fetcher {
 
@@ -52,8 +50,9 @@ struct OpenRequest {
   ObjectId object_id;
   std::string volume_key;
   std::string cookie_key;
-  std::string attr;  // What SetAttr last stored, "" if nothing.
-  UniqueFd data_fd;  // Where the object's bytes go, by pwrite.
+  std::string attr;       // What SetAttr last stored, "" if nothing.
+  UniqueFd data_fd;       // Where the object's bytes go, by pwrite.
+  bool is_check = false;  // Find out whether attr still holds, and store none if it does.
 };
 
 class DeviceHandler {
@@ -63,10 +62,14 @@ class DeviceHandler {
   virtual void OnOpen(OpenRequest open) = 0;
   // Write the bytes, declare them with Filled, answer with Complete or Fail.
   virtual void OnRead(MsgId msg_id, ObjectId object_id, ByteRange range) = 0;
+  // As OnRead, for a range that no read waits for yet.
+  virtual void OnReadAhead(MsgId msg_id, ObjectId object_id, ByteRange range) {
+    OnRead(msg_id, object_id, range);
+  }
   // The object is not wanted any more: close its data fd.  No answer.
   virtual void OnClose(ObjectId object_id) = 0;
-  // The daemon refused `command` with `error`.  EINVAL mostly means that the request has gone
-  // meanwhile (its reader was killed), which is no fault of anybody.
+  // The daemon refused `command` with `error`.  EINVAL mostly means that the request was
+  // withdrawn meanwhile (its reader was killed), which is no error.
   virtual void OnRejected(const cachecore::wire::Command& command, int error) {
     static_cast<void>(command);
     static_cast<void>(error);
@@ -114,6 +117,15 @@ class DeviceClient {
   // Names the digest that the object is checked against, before its Copen.  REQUIRES: TakesVerity.
   void SetVerity(ObjectId object, const cachecore::Digest& digest);
   bool TakesVerity() const { return (caps_ & cachecore::wire::kCapVerity) != 0; }
+  // Says what else is known of the object, where the daemon wants to know.
+  void SetFacts(ObjectId object, const cachecore::ObjectFacts& facts);
+  // Where the daemon serves what cannot be kept: says that the data file takes no writes, and brings
+  // a READ's bytes, at their offset in `file`, a sealed memfd.  REQUIRES: TakesThrough.
+  bool TakesThrough() const { return (caps_ & cachecore::wire::kCapThrough) != 0; }
+  void Full(ObjectId object);
+  void Through(ObjectId object, MsgId read, ByteRange range, UniqueFd file);
+  // How many of these files the daemon may not have taken yet.
+  size_t throughs() const { return throughs_; }
   // Says why a request that is still being worked on takes its time.
   void Cause(MsgId request, const std::string& text);
   // Gives the instance up; the object's next READ, and those that it has, come with a new OPEN.
@@ -128,6 +140,7 @@ class DeviceClient {
   struct Packet {
     std::string text;
     std::vector<cachecore::wire::Command> commands;
+    UniqueFd file;  // Goes with it, if there is one.
   };
 
   explicit DeviceClient(UniqueFd socket) : socket_(std::move(socket)) {}
@@ -150,10 +163,11 @@ class DeviceClient {
 
   UniqueFd socket_;
   Generation generation_;
-  uint32_t caps_ = 0;           // What both sides know.
-  uint32_t credits_ = 0;        // What the daemon may have at most.
-  uint32_t spent_ = 0;          // Messages received whose credit has not been given back.
+  uint32_t caps_ = 0;     // What both sides know.
+  uint32_t credits_ = 0;  // What the daemon may have at most.
+  uint32_t spent_ = 0;    // Messages received whose credit has not been given back.
   std::unordered_map<MsgId, ObjectId> unanswered_;  // OPENs and READs, with their objects.
+  size_t throughs_ = 0;                             // `through` commands without a REPLY.
   uint32_t next_reply_ = 0;     // The packet number that the next REPLY must carry.
   Packet open_;                 // Being filled.
   std::deque<Packet> packets_;  // Complete, waiting for the socket.
@@ -162,4 +176,4 @@ class DeviceClient {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_CLIENT_H_
+#endif  // FETCHER_CLIENT_CLIENT_H_

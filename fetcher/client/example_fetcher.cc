@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/process_limits.h"
-#include "fetcher/client.h"
+#include "cachecore/system/process_limits.h"
+#include "fetcher/client/client.h"
 
 using fetcher::ByteRange;
 using fetcher::DeviceClient;
@@ -40,7 +40,7 @@ class DirectoryFetcher : public fetcher::DeviceHandler {
     UniqueFd source(plain ? ::open((directory_ + "/" + key).c_str(), O_RDONLY | O_CLOEXEC) : -1);
     struct stat info;
     if (!source.valid() || fstat(source.get(), &info) != 0) {
-      // The errno and the sentence reach whoever waits for this object.
+      // The errno and the sentence reach every command that waits for this object.
       client_->CopenError(open.msg_id, ENOENT, directory_ + ": no object of this name");
       return;
     }
@@ -88,7 +88,8 @@ int main(int argc, char** argv) {
       if (status.ok()) status = client.value()->Flush();
     }
   }
-  // After a restart of the daemon a real fetcher connects again; everything is then delivered anew.
+  // After a restart of the daemon a real fetcher connects again; everything is then delivered
+  // again.
   std::fprintf(stderr, "%s: %s\n", argv[0], status.message().c_str());
   return 1;
 }

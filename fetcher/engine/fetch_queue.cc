@@ -1,4 +1,4 @@
-#include "fetcher/fetch_queue.h"
+#include "fetcher/engine/fetch_queue.h"
 
 #include <glog/logging.h>
 
@@ -7,12 +7,13 @@
 
 namespace fetcher {
 
-void FetchQueue::Add(MsgId id, ByteRange range, uint64_t order) {
+void FetchQueue::Add(MsgId id, ByteRange range, uint64_t order, uint64_t came) {
   CHECK(!range.empty());
   if (!order_by_id_.emplace(id, order).second) return;  // Delivered twice; it is in line already.
   Read& read = reads_[order];
   read.id = id;
   read.range = range;
+  read.came = came;
   read.missing.Add(range);
   order_by_begin_.emplace(range.begin, order);
   longest_ = std::max(longest_, range.size());
@@ -31,6 +32,11 @@ std::optional<uint64_t> FetchQueue::NextOrder() const {
 
 uint64_t FetchQueue::NextBegin() const {
   return wanted_.Within(reads_.at(NextOrder().value()).range).front().begin;
+}
+
+std::pair<MsgId, ByteRange> FetchQueue::NextRead() const {
+  const Read& read = reads_.at(NextOrder().value());
+  return {read.id, read.range};
 }
 
 void FetchQueue::Want(ByteRange range) {
@@ -153,12 +159,11 @@ std::vector<MsgId> FetchQueue::Waiting() const {
   return WaitingThrough(std::numeric_limits<uint64_t>::max());
 }
 
-std::vector<MsgId> FetchQueue::WaitingThrough(uint64_t last) const {
+std::vector<MsgId> FetchQueue::WaitingThrough(uint64_t came) const {
   std::vector<MsgId> ids;
   for (const uint64_t order : in_line_) {
-    if (order > last) break;
     const Read& read = reads_.at(order);
-    if (!wanted_.Within(read.range).empty()) ids.push_back(read.id);
+    if (read.came <= came && !wanted_.Within(read.range).empty()) ids.push_back(read.id);
   }
   return ids;
 }

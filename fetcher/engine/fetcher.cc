@@ -1,4 +1,4 @@
-#include "fetcher/fetcher.h"
+#include "fetcher/engine/fetcher.h"
 
 #include <glog/logging.h>
 #include <poll.h>
@@ -31,7 +31,7 @@ FetcherOptions Complete(FetcherOptions options) {
 
 Status BrokerDeath() {
   return Status(EOWNERDEAD,
-                "the process that opens files for the fetcher has died; both start anew");
+                "the process that opens files for the fetcher has died; both start again");
 }
 
 }  // namespace
@@ -92,10 +92,10 @@ Result<std::unique_ptr<DeviceClient>> Fetcher::Attach(int stop_fd, UniqueFd* kep
 
 Status Fetcher::Run(int stop_fd, UniqueFd kept) {
   RetryPolicy reconnect(kReconnectFirst, kReconnectCap, &random_);
-  int logged_error = 0;  // Each reason why we are not attached is logged once a spell.
+  int logged_error = 0;  // Each reason why no daemon is attached is logged once a spell.
   while (true) {
     auto client = Attach(stop_fd, &kept);
-    Status ended = client.ok() ? Status() : std::move(client).status();
+    Status ended = client.ok() ? Status() : client.status();
     if (ended.ok()) {
       reconnect.Succeeded();
       logged_error = 0;
@@ -168,7 +168,7 @@ void Fetcher::FireTimers() {
 
 void Fetcher::Drop(ObjectId id) {
   objects_.erase(id);
-  timers_.Cancel(id);
+  timers_.Remove(id);
 }
 
 void Fetcher::Schedule() {
@@ -201,7 +201,7 @@ void Fetcher::OnOpen(OpenRequest open) {
   auto source = sources_.Open(open.volume_key);
   if (!source.ok()) {
     const Status& status = source.status();
-    // We end before anything else is asked for, and the next one is asked again.
+    // This process ends before it takes another message, and the next one gets this OPEN again.
     if (status.error() == ECONNRESET && BrokerGone()) return;
     LOG_EVERY_N(WARNING, 100) << status.message() << " (" << google::COUNTER << " times)";
     client_->CopenError(open.msg_id, status.error(), status.message());
@@ -209,17 +209,30 @@ void Fetcher::OnOpen(OpenRequest open) {
   }
   const ObjectId id = open.object_id;
   objects_[id] = std::make_unique<ObjectFetcher>(context_.get(), std::move(open),
-                                                 std::move(*source), next_order_++);
+                                                 std::move(*source), TakeOrder());
   busy_.insert(id);
 }
 
 void Fetcher::OnRead(MsgId msg_id, ObjectId object_id, ByteRange range) {
+  const uint64_t order = TakeOrder();
+  AddRead(msg_id, object_id, range, order, order);
+}
+
+void Fetcher::OnReadAhead(MsgId msg_id, ObjectId object_id, ByteRange range) {
+  // Not for ever: a reader may have come to wait for it.
+  constexpr uint64_t kOvertakenBy = 64;
+  const uint64_t came = TakeOrder();
+  AddRead(msg_id, object_id, range, came + 2 * kOvertakenBy + 1, came);
+}
+
+void Fetcher::AddRead(MsgId msg_id, ObjectId object_id, ByteRange range, uint64_t order,
+                      uint64_t came) {
   const auto object = objects_.find(object_id);
   if (object == objects_.end()) {
     client_->Fail(object_id, msg_id, EIO, "the fetcher has not opened this object");
     return;
   }
-  object->second->AddRead(msg_id, range, next_order_++);
+  object->second->AddRead(msg_id, range, order, came);
   busy_.insert(object_id);
 }
 
@@ -228,11 +241,19 @@ void Fetcher::OnClose(ObjectId object_id) { Drop(object_id); }
 void Fetcher::OnRejected(const wire::Command& command, int error) {
   if (error != EINVAL) {
     const std::string text = wire::FormatCommand(command);
-    LOG(WARNING) << "holdfastd refused \"" << text.substr(0, 80) << "\": " << std::strerror(error);
+    // This OPEN had to find out that what is known still holds.
+    LOG_IF(WARNING, error != EALREADY)
+        << "holdfastd refused \"" << text.substr(0, 80) << "\": " << std::strerror(error);
   }
-  // What was refused so is not open there, and no CLOSE of it will come.
+  // The object is not open in the daemon, so that no CLOSE of it will come.
   std::optional<ObjectId> closed;
   if (const auto* verity = std::get_if<wire::VerityCommand>(&command)) closed = verity->object_id;
+  if (const auto* through = std::get_if<wire::ThroughCommand>(&command)) {
+    if (const auto object = objects_.find(through->object_id); object != objects_.end()) {
+      object->second->ThroughRefused(through->msg_id, through->range, TakeOrder());
+      busy_.insert(through->object_id);
+    }
+  }
   std::optional<MsgId> open;
   if (const auto* copen = std::get_if<wire::CopenCommand>(&command)) open = copen->msg_id;
   // A request that the daemon has no cause to note for has been withdrawn.

@@ -1,15 +1,17 @@
-// Fetcher: holdfast-fetcherd without its flags: attach, serve, attach again, until told to stop.
+// Fetcher: holdfast-fetcherd without its flags: attaches, serves, and attaches again until it is
+// stopped.
 //
 // Model    one event loop waits for the device, the network and local files.  When the connection
-// to the
-//          daemon ends, everything under way is dropped and a new attachment starts from nothing:
-//          the daemon delivers again what is pending.
+//          to the daemon ends, everything under way is dropped and a new attachment starts from
+//          nothing: the daemon delivers again what is pending.
 // Errors   Run: EPERM and EPROTONOSUPPORT from the daemon end it; anything else is tried again for
-// ever. Threads  thread-compatible; Run is the only thread. Owns     the engines, the connection,
-// all open objects. Crash    keeps nothing: what a successor must know is in the objects' attr.
+//          ever.
+// Threads  thread-compatible; Run is the only thread.
+// Owns     the engines, the connection, all open objects.
+// Crash    keeps nothing: what a successor must know is in the objects' attr.
 
-#ifndef FETCHER_FETCHER_H_
-#define FETCHER_FETCHER_H_
+#ifndef FETCHER_ENGINE_FETCHER_H_
+#define FETCHER_ENGINE_FETCHER_H_
 
 #include <functional>
 #include <memory>
@@ -18,24 +20,24 @@
 #include <string>
 #include <unordered_map>
 
-#include "cachecore/clock.h"
-#include "cachecore/secret_environment.h"
-#include "cachecore/status.h"
-#include "fetcher/client.h"
-#include "fetcher/file_backend.h"
-#include "fetcher/http_backend.h"
-#include "fetcher/local_files.h"
-#include "fetcher/object_fetcher.h"
-#include "fetcher/source_table.h"
-#include "fetcher/timers.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/status.h"
+#include "cachecore/environment/secret_environment.h"
+#include "fetcher/client/client.h"
+#include "fetcher/engine/object_fetcher.h"
+#include "fetcher/origins/file_backend.h"
+#include "fetcher/origins/http_backend.h"
+#include "fetcher/origins/source_table.h"
+#include "fetcher/source/local_files.h"
+#include "fetcher/transfer/timers.h"
 
 namespace fetcher {
 
 struct FetcherOptions {
-  std::string device;        // The daemon's socket.
-  std::string sources_dir;   // VOLUME.json files.
-  std::shared_ptr<const LocalFiles> files;  // Null: opened with our own rights.
-  uint32_t connections = 4;  // Per origin.
+  std::string device;                       // The daemon's socket.
+  std::string sources_dir;                  // VOLUME.json files.
+  std::shared_ptr<const LocalFiles> files;  // Null: opened with the process's own rights.
+  uint32_t connections = 16;                // At most, per origin.
   uint32_t credits = 256;
   FetchOptions fetch;
   HttpOptions http;
@@ -43,7 +45,7 @@ struct FetcherOptions {
       std::make_shared<cachecore::SecretEnvironment>();
 };
 
-// What whoever runs a Fetcher is told.
+// What the Fetcher calls in the program that runs it.
 struct FetcherHooks {
   // Attached, by this connection: a new one, or the one that was kept.
   std::function<void(int connection, bool is_new)> attached = [](int, bool) {};
@@ -58,8 +60,8 @@ class Fetcher : private DeviceHandler {
   Fetcher(FetcherOptions options, const cachecore::Clock& clock, FetcherHooks hooks);
   ~Fetcher() override;
 
-  // Serves until `stop_fd` is readable.  `kept`: the connection of a fetcher before us, to go on
-  // with, or none.
+  // Serves until `stop_fd` is readable.  `kept`: the connection that an earlier fetcher left, or
+  // none.
   Status Run(int stop_fd, UniqueFd kept = UniqueFd());
 
  private:
@@ -68,12 +70,17 @@ class Fetcher : private DeviceHandler {
 
   void OnOpen(OpenRequest open) override;
   void OnRead(MsgId msg_id, ObjectId object_id, ByteRange range) override;
+  void OnReadAhead(MsgId msg_id, ObjectId object_id, ByteRange range) override;
   void OnClose(ObjectId object_id) override;
   void OnRejected(const cachecore::wire::Command& command, int error) override;
 
+  void AddRead(MsgId msg_id, ObjectId object_id, ByteRange range, uint64_t order, uint64_t came);
+  // The last place in line.  Even: the odd ones are read-ahead's.
+  uint64_t TakeOrder() { return next_order_ += 2; }
+
   // A connection: the kept one first, and where that has ended a new one.
   Result<std::unique_ptr<DeviceClient>> Attach(int stop_fd, UniqueFd* kept);
-  // Says that we are alive, if it is time.
+  // Calls the hook `alive`, if it is time.
   void Live();
   // Waits; true when `stop_fd` is readable.
   bool StoppedWithin(int stop_fd, Duration timeout);
@@ -86,7 +93,7 @@ class Fetcher : private DeviceHandler {
   Duration NextTimeout() const;
   void DropAll();
 
-  // Whether the broker has died, without which nothing that it has to open can be opened.
+  // Whether the broker has died, so that no file that it opens can be opened.
   bool BrokerGone() const;
 
   const FetcherOptions options_;
@@ -108,4 +115,4 @@ class Fetcher : private DeviceHandler {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_FETCHER_H_
+#endif  // FETCHER_ENGINE_FETCHER_H_

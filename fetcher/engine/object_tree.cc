@@ -1,4 +1,4 @@
-#include "fetcher/object_tree.h"
+#include "fetcher/engine/object_tree.h"
 
 #include <algorithm>
 #include <cstring>
@@ -42,7 +42,7 @@ std::vector<uint64_t> ObjectTree::Take(uint64_t offset, std::span<const char> by
     const uint64_t number = offset / kVerityBlock;
     const auto parent_number = layout_.ParentOf(number);
     const TreeBlockPtr parent = parent_number ? cache_->Find(owner_, *parent_number) : nullptr;
-    if (parent_number && parent == nullptr) continue;  // Nothing says what it must be.
+    if (parent_number && parent == nullptr) continue;  // Its hash is not known.
     auto block = std::make_shared<TreeBlock>();
     std::memcpy(block->data(), bytes.data(), kVerityBlock);
     const Digest hash = BlockHasher::OfThisThread().OfBlock(*block);

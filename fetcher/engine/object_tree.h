@@ -1,13 +1,13 @@
 // ObjectTree: an object's digest, and what is known of the Merkle tree below it.
 //
 // Model    tree blocks come in chunks from an origin and are taken one by one, each only if the one
-//          above it says so; taken ones are in the TreeCache, as long as there is room.
+//          above it has its hash; taken ones are in the TreeCache, as long as there is room.
 // Errors   none: wrong blocks are named.
 // Threads  thread-compatible.
-// See      cachecore/verity_tree.h.
+// See      cachecore/verity/verity_tree.h.
 
-#ifndef FETCHER_OBJECT_TREE_H_
-#define FETCHER_OBJECT_TREE_H_
+#ifndef FETCHER_ENGINE_OBJECT_TREE_H_
+#define FETCHER_ENGINE_OBJECT_TREE_H_
 
 #include <cstdint>
 #include <map>
@@ -15,9 +15,9 @@
 #include <span>
 #include <vector>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/tree_cache.h"
-#include "cachecore/verity_tree.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/verity/tree_cache.h"
+#include "cachecore/verity/verity_tree.h"
 
 namespace fetcher {
 
@@ -42,7 +42,7 @@ class ObjectTree {
   // The first block on the way from the root to a data block that is not here; nullopt if all are,
   // and then `path`, unless null, has them.
   std::optional<uint64_t> Missing(uint64_t data_block, Blocks* path) const;
-  // The part of the tree to be fetched for the sake of one block, in bytes, after the part `last`.
+  // The part of the tree to fetch in order to get one block, in bytes, after the part `last`.
   cachecore::ByteRange ChunkOf(uint64_t tree_block, cachecore::ByteRange last) const;
   // Takes bytes of the tree, whole blocks from `offset` on.  Returns those that are wrong.
   std::vector<uint64_t> Take(uint64_t offset, std::span<const char> bytes);
@@ -61,4 +61,4 @@ class ObjectTree {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_OBJECT_TREE_H_
+#endif  // FETCHER_ENGINE_OBJECT_TREE_H_

@@ -1,4 +1,4 @@
-#include "fetcher/http_answer.h"
+#include "fetcher/http/http_answer.h"
 
 #include <curl/curl.h>
 
@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "fetcher/http_range.h"
+#include "fetcher/http/http_range.h"
 
 namespace fetcher {
 namespace {
@@ -42,31 +42,6 @@ Failure NoRanges(const HttpAnswer& answer, const std::string& url) {
                    : "origin does not serve ranges");
 }
 
-// Statuses that are no answer to a range.
-Failure JudgeStatus(const HttpAnswer& answer, const std::string& url) {
-  Failure failure = Fail(Kind::kRefused, EIO, url, DescribeHttpStatus(answer.status));
-  switch (answer.status) {
-    case 404:
-    case 410:
-      failure.error = ENOENT;
-      break;
-    case 401:
-    case 403:
-    case 407:
-      failure.error = EACCES;
-      break;
-    case 408:
-    case 425:
-    case 429:
-      failure.kind = Kind::kRetry;
-      break;
-    default:
-      if (answer.status >= 500 && answer.status != 501) failure.kind = Kind::kRetry;
-  }
-  failure.retry_after = std::clamp(answer.retry_after, Duration::zero(), kMaxRetryAfter);
-  return failure;
-}
-
 bool IsEtag(const Pin& pin) { return pin.kind == kEtag || pin.kind == kWeakEtag; }
 bool IsLastModified(const Pin& pin) {
   return pin.kind == kLastModified || pin.kind == kWeakLastModified;
@@ -90,15 +65,15 @@ std::optional<Failure> JudgePin(const HttpAnswer& answer, const Pin& pin, const 
 bool IsPage(const HttpAnswer& answer) { return answer.content_type.starts_with("text/html"); }
 
 Failure Encoded(const HttpAnswer& answer, const std::string& url) {
-  return Fail(Kind::kRefused, EOPNOTSUPP, url,
-              "origin encodes the object's content (Content-Encoding: " + answer.content_encoding +
-                  ")");
+  return Fail(
+      Kind::kRefused, EOPNOTSUPP, url,
+      "origin encodes the object's content (Content-Encoding: " + answer.content_encoding + ")");
 }
 
 // A 200 to a request with If-Range says that the pin does not hold, unless its own validator says
 // otherwise: then the origin has merely stopped to serve ranges.
 Failure JudgeWhole(const HttpAnswer& answer, const ObjectVersion& version, const std::string& url) {
-  // A page that says that something is wrong, or asks for a login, says nothing of the object.
+  // An error page or a login page proves nothing about the object.
   if (IsPage(answer)) return Fail(Kind::kRetry, EIO, url, "answered with an HTML page");
   if (!answer.content_encoding.empty()) return Encoded(answer, url);
   if (answer.content_length == 0u && version.size_bytes > 0) {
@@ -142,6 +117,30 @@ std::optional<Failure> JudgePart(const HttpAnswer& answer, ByteRange range,
 
 }  // namespace
 
+Failure JudgeStatus(const HttpAnswer& answer, const std::string& url) {
+  Failure failure = Fail(Kind::kRefused, EIO, url, DescribeHttpStatus(answer.status));
+  switch (answer.status) {
+    case 404:
+    case 410:
+      failure.error = ENOENT;
+      break;
+    case 401:
+    case 403:
+    case 407:
+      failure.error = EACCES;
+      break;
+    case 408:
+    case 425:
+    case 429:
+      failure.kind = Kind::kRetry;
+      break;
+    default:
+      if (answer.status >= 500 && answer.status != 501) failure.kind = Kind::kRetry;
+  }
+  failure.retry_after = std::clamp(answer.retry_after, Duration::zero(), kMaxRetryAfter);
+  return failure;
+}
+
 Pin PinOf(const HttpAnswer& answer) {
   if (IsStrongEtag(answer.etag)) return {kEtag, answer.etag};
   if (!answer.last_modified.empty() && IsPlainText(answer.last_modified)) {
@@ -164,6 +163,8 @@ bool IsWholeOf(const HttpAnswer& answer, const ObjectVersion& version) {
 ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url, ByteRange asked) {
   ObjectVersion version;
   version.pin = PinOf(answer);
+  const time_t modified = curl_getdate(answer.last_modified.c_str(), nullptr);
+  if (modified > 0) version.modified_s = static_cast<uint64_t>(modified);
   if (version.pin.value.size() > Pin::kMaxValueSize) {
     return Fail(Kind::kRefused, EOPNOTSUPP, url, "its ETag is longer than 1024 bytes");
   }

@@ -1,18 +1,17 @@
 // What an HTTP origin's answer to a ranged GET means.  Pure: judges, does no I/O.
 //
 // Model    the header fields that matter, and the two judgements made with them: does a probe's
-// answer
-//          tell size and validator, and may the body of a fetch be written to the data file.
-// Errors   Failure with the cause in words; `url` is put in front and must be fit to be shown.
+//          answer tell size and validator, and may the body of a fetch be written to the data file.
+// Errors   Failure with the cause in words after `url`, which must be fit to be shown.
 // See      docs/protocol.md "What the fetcher does with an origin's answer"; RFC 9110, 13 to 15.
 
-#ifndef FETCHER_HTTP_ANSWER_H_
-#define FETCHER_HTTP_ANSWER_H_
+#ifndef FETCHER_HTTP_HTTP_ANSWER_H_
+#define FETCHER_HTTP_HTTP_ANSWER_H_
 
 #include <optional>
 #include <string>
 
-#include "fetcher/backend.h"
+#include "fetcher/transfer/backend.h"
 
 namespace fetcher {
 
@@ -33,6 +32,8 @@ struct HttpAnswer {
 // The longest wait that a Retry-After can ask for.
 inline constexpr Duration kMaxRetryAfter = std::chrono::seconds(30);
 
+// A status that is no answer to a range.
+Failure JudgeStatus(const HttpAnswer& answer, const std::string& url);
 // The answer to a GET of `asked`, which begins with the first byte.
 ProbeResult JudgeProbe(const HttpAnswer& answer, const std::string& url, ByteRange asked = {0, 1});
 // What tells one version from the next in this answer, "" if nothing does.
@@ -49,4 +50,4 @@ std::string IfRangeValue(const Pin& pin);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_HTTP_ANSWER_H_
+#endif  // FETCHER_HTTP_HTTP_ANSWER_H_

@@ -1,16 +1,17 @@
-// HttpAuthorizer: what lets requests in at one HTTP origin, and where that comes from.
+// HttpAuthorizer: the credentials of requests to one HTTP origin.
 //
-// Model    asked before each request for what it is to carry, or for a "not yet" while that is
-// being
-//          brought.  Told when an answer refuses what a request carried; the request is then made
-//          once more with what Authorize gives next.  What it gives goes to the origin's own
+// Model    Authorize gives what a request carries, or NotYet while that is being brought.  The
+//          authorizer is told when an answer refuses what a request carried; the request is then
+//          made once more with what Authorize gives next.  What it gives goes to the origin's own
 //          scheme, host and port and, whatever a redirect says, to no other.
 // Errors   Authorize: Failure, whose cause has no URL in it yet: nothing can be brought now, and
-// why. Threads  the event loop's.  Nothing here may block it: see renewing_authorizer.h for what
-// does that. See      docs/design.md "Credentials".
+//          why.
+// Threads  the event loop's.  Nothing here may block it: renewing_authorizer.h brings
+//          credentials on other threads.
+// See      docs/design.md "Credentials".
 
-#ifndef FETCHER_HTTP_AUTHORIZER_H_
-#define FETCHER_HTTP_AUTHORIZER_H_
+#ifndef FETCHER_HTTP_HTTP_AUTHORIZER_H_
+#define FETCHER_HTTP_HTTP_AUTHORIZER_H_
 
 #include <cstdint>
 #include <memory>
@@ -18,8 +19,8 @@
 #include <variant>
 #include <vector>
 
-#include "fetcher/backend.h"
-#include "fetcher/http_answer.h"
+#include "fetcher/http/http_answer.h"
+#include "fetcher/transfer/backend.h"
 
 namespace fetcher {
 
@@ -48,9 +49,9 @@ class HttpAuthorizer {
   virtual bool IsRefusal(const HttpAnswer& answer) const {
     return answer.status == 401 || answer.status == 403;
   }
-  // An answer that was none has come to a request that carried credentials `serial`.
+  // An answer that was no refusal has come to a request that carried credentials `serial`.
   virtual void OnAccepted(uint64_t serial) = 0;
-  // One that was, meaning `failure`.
+  // A refusal has come, which means `failure`.
   virtual void OnRefused(uint64_t serial, const HttpAnswer& answer, const Failure& failure) = 0;
   // `failure`, which the answer was taken for, in the words of this kind of origin.
   virtual Failure Explain(const HttpAnswer&, Failure failure) const { return failure; }
@@ -58,4 +59,4 @@ class HttpAuthorizer {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_HTTP_AUTHORIZER_H_
+#endif  // FETCHER_HTTP_HTTP_AUTHORIZER_H_

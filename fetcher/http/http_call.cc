@@ -1,12 +1,13 @@
-#include "fetcher/http_call.h"
+#include "fetcher/http/http_call.h"
 
 #include <curl/curl.h>
 
 #include <cerrno>
 #include <memory>
 
-#include "fetcher/http_easy.h"
-#include "fetcher/source_config.h"
+#include "fetcher/http/http_easy.h"
+#include "fetcher/http/http_trouble.h"
+#include "fetcher/source/source_config.h"
 
 namespace fetcher {
 namespace {
@@ -35,7 +36,7 @@ void SetUp(CURL* easy, const HttpCall& call, Duration connect_timeout, char* err
     curl_easy_setopt(easy, CURLOPT_USERNAME, call.user.c_str());
     curl_easy_setopt(easy, CURLOPT_PASSWORD, call.password.c_str());
   }
-  SetAuthority(easy, call.ca_file, *call.local);
+  SetRoute(easy, call.route, call.url, *call.local);
   if (call.client_cert.empty()) return;
   SetBlob(easy, CURLOPT_SSLCERT_BLOB, call.client_cert);
   SetBlob(easy, CURLOPT_SSLKEY_BLOB, call.client_key);
@@ -81,7 +82,7 @@ Result<HttpReply> CallHttp(const HttpCall& call, Duration limit, const Cancel& c
     status = Status(EMSGSIZE, shown + ": the answer is too long");
   } else if (*code != CURLE_OK) {
     const Failure failure = JudgeCurl(easy.get(), *code, error_text, shown);
-    status = Status(failure.error, failure.cause);
+    status = Status(failure.error, failure.cause + ThroughProxy(call.route.proxy.For(call.url)));
   }
   curl_multi_remove_handle(multi.get(), easy.get());
   if (!status.ok()) return status;

@@ -6,16 +6,17 @@
 //          EMSGSIZE a body over kMaxBody.
 // Threads  blocks until the answer, the limit or the Cancel: for BlockingCalls.
 
-#ifndef FETCHER_HTTP_CALL_H_
-#define FETCHER_HTTP_CALL_H_
+#ifndef FETCHER_HTTP_HTTP_CALL_H_
+#define FETCHER_HTTP_HTTP_CALL_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "fetcher/blocking_calls.h"
-#include "fetcher/http_answer.h"
-#include "fetcher/http_engine.h"
-#include "fetcher/local_files.h"
+#include "cachecore/base/status.h"
+#include "fetcher/http/http_answer.h"
+#include "fetcher/http/http_easy.h"
+#include "fetcher/http/http_engine.h"
+#include "fetcher/source/local_files.h"
+#include "fetcher/transfer/blocking_calls.h"
 
 namespace fetcher {
 
@@ -24,7 +25,7 @@ struct HttpCall {
   std::string form;  // "a=b&c=d", encoded; "": GET.
   std::string user;  // Basic authentication, if there is a user or a password.
   std::string password;
-  std::string ca_file;      // "" is the system's.
+  HttpRoute route;
   std::string client_cert;  // PEM text.
   std::string client_key;
   const LocalFiles* local = &LocalFiles::Plain();  // Where ca_file is.
@@ -43,4 +44,4 @@ std::string UrlEncode(const std::string& text);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_HTTP_CALL_H_
+#endif  // FETCHER_HTTP_HTTP_CALL_H_

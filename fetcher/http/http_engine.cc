@@ -1,4 +1,4 @@
-#include "fetcher/http_engine.h"
+#include "fetcher/http/http_engine.h"
 
 #include <curl/curl.h>
 #include <glog/logging.h>
@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <utility>
 
-#include "fetcher/http_transfer.h"
-#include "fetcher/local_files.h"
+#include "fetcher/http/http_transfer.h"
+#include "fetcher/source/local_files.h"
 
 namespace fetcher {
 namespace {
 
-// How often transfers that wait for an authorizer ask again by themselves.
+// How often transfers that wait for an authorizer ask it again.
 constexpr Duration kAskAgain = std::chrono::seconds(1);
 constexpr Duration kLongestWait = std::chrono::hours(1);
 
@@ -25,6 +25,7 @@ const LocalFiles& FilesOf(const HttpOptions& options) {
 HttpEngine::HttpEngine(const HttpOptions& options)
     : options_(options),
       multi_((curl_global_init(CURL_GLOBAL_DEFAULT), curl_multi_init())),
+      sockets_(multi_),
       calls_([this] { Wake(); }) {
   CHECK(multi_ != nullptr) << "libcurl does not start";
   // A connection for each transfer, with HTTP/2 too: where a connection is what is capped, by the
@@ -33,7 +34,7 @@ HttpEngine::HttpEngine(const HttpOptions& options)
 }
 
 HttpEngine::~HttpEngine() {
-  calls_.Finish();
+  calls_.Stop();
   for (CURL* easy : idle_easies_) curl_easy_cleanup(easy);
   curl_multi_cleanup(multi_);
 }
@@ -63,16 +64,9 @@ void HttpEngine::ReturnBuffer(std::unique_ptr<char[]> buffer) {
   if (buffer) idle_buffers_.push_back(std::move(buffer));
 }
 
-void HttpEngine::Wake() { curl_multi_wakeup(multi_); }
+void HttpEngine::Wake() { sockets_.Wake(); }
 
 void HttpEngine::Wait(std::span<pollfd> others, Duration timeout) {
-  std::vector<curl_waitfd> fds;
-  for (const pollfd& other : others) {
-    short events = 0;
-    if (other.events & POLLIN) events |= CURL_WAIT_POLLIN;
-    if (other.events & POLLOUT) events |= CURL_WAIT_POLLOUT;
-    fds.push_back({other.fd, events, 0});
-  }
   const Duration now = cachecore::Clock::Monotonic().Now();
   for (const HttpTransfer* transfer : transfers_) {
     if (transfer->has_refusal()) timeout = Duration::zero();
@@ -82,15 +76,7 @@ void HttpEngine::Wait(std::span<pollfd> others, Duration timeout) {
       timeout = std::clamp(*deadline - now, Duration::zero(), timeout);
     }
   }
-  const auto limit =
-      std::chrono::ceil<std::chrono::milliseconds>(std::min(timeout, kLongestWait)).count();
-  curl_multi_poll(multi_, fds.data(), static_cast<unsigned>(fds.size()), static_cast<int>(limit),
-                  nullptr);
-  for (size_t i = 0; i < fds.size(); ++i) {
-    others[i].revents = 0;
-    if (fds[i].revents & CURL_WAIT_POLLIN) others[i].revents |= POLLIN;
-    if (fds[i].revents & CURL_WAIT_POLLOUT) others[i].revents |= POLLOUT;
-  }
+  sockets_.Wait(others, std::min(timeout, kLongestWait));
 }
 
 void HttpEngine::AdvanceParked() {
@@ -111,11 +97,8 @@ void HttpEngine::EndOverdue() {
   }
 }
 
-void HttpEngine::Run() {
-  calls_.Reap();
-  AdvanceParked();
-  int running = 0;
-  curl_multi_perform(multi_, &running);
+bool HttpEngine::ReportEnded() {
+  bool any = false;
   int left = 0;
   while (const CURLMsg* message = curl_multi_info_read(multi_, &left)) {
     if (message->msg != CURLMSG_DONE) continue;
@@ -124,7 +107,16 @@ void HttpEngine::Run() {
     // OnDone may destroy the transfer, and `message` with it.
     const CURLcode code = message->data.result;
     transfer->OnDone(code);
+    any = true;
   }
+  return any;
+}
+
+void HttpEngine::Run() {
+  calls_.Reap();
+  AdvanceParked();
+  bool served = true;
+  while (!ReportEnded() && served) served = sockets_.Serve();
   EndOverdue();
   const Duration due = cachecore::Clock::Monotonic().Now() - options_.gather_time;
   for (HttpTransfer* transfer : transfers_) {

@@ -1,11 +1,11 @@
 // HttpEngine: the event loop's wait, and libcurl for all HTTP origins.
 //
-// Threads  the event loop's, but for Wake, which is anybody's.
+// Threads  the event loop's, but for Wake, which any thread may call.
 // Owns     connections and easy handles, and the threads of calls that may block.
 // Cost     HttpEngine::kGather bytes of memory per transfer under way, kept for the next.
 
-#ifndef FETCHER_HTTP_ENGINE_H_
-#define FETCHER_HTTP_ENGINE_H_
+#ifndef FETCHER_HTTP_HTTP_ENGINE_H_
+#define FETCHER_HTTP_HTTP_ENGINE_H_
 
 #include <poll.h>
 
@@ -13,8 +13,9 @@
 #include <span>
 #include <vector>
 
-#include "cachecore/clock.h"
-#include "fetcher/blocking_calls.h"
+#include "cachecore/base/clock.h"
+#include "fetcher/http/http_sockets.h"
+#include "fetcher/transfer/blocking_calls.h"
 
 namespace fetcher {
 
@@ -32,7 +33,7 @@ struct HttpOptions {
   Duration first_byte_timeout = std::chrono::seconds(10);
   int max_redirects = 5;
   // How long a slow origin's bytes may lie in memory: a reader may wait for the first of them, and
-  // those that have not been declared when we die are fetched again.
+  // those that have not been declared when the process dies are fetched again.
   Duration gather_time = std::chrono::milliseconds(5);
   // Certificates and secrets; null: LocalFiles::Plain.  Outlives the engine.
   const LocalFiles* files = nullptr;
@@ -51,7 +52,7 @@ class HttpEngine {
 
   // Waits for the network, for `others` (whose revents it sets), for Wake, or for `timeout`.
   void Wait(std::span<pollfd> others, Duration timeout);
-  // Moves every transfer on and ends those that are done.
+  // Moves transfers on, the oldest first, until one has ended or nothing more has come.
   void Run();
   // Ends Wait, once.
   void Wake();
@@ -70,9 +71,12 @@ class HttpEngine {
   // Asks the authorizers of those that wait for one.
   void AdvanceParked();
   void EndOverdue();
+  // Of the transfers that libcurl has finished; false for none.
+  bool ReportEnded();
 
   const HttpOptions options_;
-  void* const multi_;                     // CURLM
+  void* const multi_;  // CURLM
+  HttpSockets sockets_;
   std::vector<HttpTransfer*> transfers_;  // All that there are.
   std::vector<void*> idle_easies_;
   std::vector<std::unique_ptr<char[]>> idle_buffers_;
@@ -81,4 +85,4 @@ class HttpEngine {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_HTTP_ENGINE_H_
+#endif  // FETCHER_HTTP_HTTP_ENGINE_H_

@@ -1,20 +1,20 @@
-// How long an HTTP origin is waited for: until it is connected, until its first byte, and while bytes flow.
+// How long an HTTP origin is waited for: until it is connected, until its first byte, and while
+// bytes flow.
 //
-// Model    GrowingLimit: begins at `first`; a wait that reaches it in vain doubles it, up to kLongest,
-//          so that an origin which needs its time gets it in the end.  It begins anew when nothing
-//          was slow for kMemory.
-//          TransferWatch: one request.  From when it was sent to the first byte of its body the first
-//          byte's limit counts, whatever headers come; then fewer than `bytes_per_s` over `window` is
-//          a stall (never one if that is 0).
+// Model    GrowingLimit: begins at `first`; a wait that reaches it in vain doubles it, up to
+//          kLongest, so that an origin which needs its time gets it in the end.  It begins again
+//          when nothing was slow for kMemory.  TransferWatch: one request.  From when it was sent to
+//          the first byte of its body the first byte's limit counts, whatever headers come; then
+//          fewer than `bytes_per_s` over `window` is a stall (never one if that is 0).
 // Threads  thread-compatible.  Pure: time is passed in.
 
-#ifndef FETCHER_HTTP_PATIENCE_H_
-#define FETCHER_HTTP_PATIENCE_H_
+#ifndef FETCHER_HTTP_HTTP_PATIENCE_H_
+#define FETCHER_HTTP_HTTP_PATIENCE_H_
 
 #include <cstdint>
 #include <optional>
 
-#include "cachecore/clock.h"
+#include "cachecore/base/clock.h"
 
 namespace fetcher {
 
@@ -76,4 +76,4 @@ class TransferWatch {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_HTTP_PATIENCE_H_
+#endif  // FETCHER_HTTP_HTTP_PATIENCE_H_

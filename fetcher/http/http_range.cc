@@ -1,4 +1,4 @@
-#include "fetcher/http_range.h"
+#include "fetcher/http/http_range.h"
 
 #include <algorithm>
 #include <cerrno>

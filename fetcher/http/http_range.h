@@ -2,16 +2,16 @@
 //
 // Errors   EBADMSG for what is not of the form of RFC 9110, 14.4.
 
-#ifndef FETCHER_HTTP_RANGE_H_
-#define FETCHER_HTTP_RANGE_H_
+#ifndef FETCHER_HTTP_HTTP_RANGE_H_
+#define FETCHER_HTTP_HTTP_RANGE_H_
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/status.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/status.h"
 
 namespace fetcher {
 
@@ -37,4 +37,4 @@ std::string DescribeHttpStatus(int code);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_HTTP_RANGE_H_
+#endif  // FETCHER_HTTP_HTTP_RANGE_H_

@@ -1,24 +1,28 @@
-#include "fetcher/http_transfer.h"
+#include "fetcher/http/http_transfer.h"
 
 #include <glog/logging.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <utility>
 
-#include "fetcher/http_easy.h"
-#include "fetcher/http_range.h"
-#include "fetcher/http_url.h"
-#include "fetcher/source_config.h"
+#include "cachecore/url/url.h"
+#include "fetcher/http/http_easy.h"
+#include "fetcher/http/http_range.h"
+#include "fetcher/http/http_trouble.h"
+#include "fetcher/source/source_config.h"
 
 namespace fetcher {
 namespace {
 
+using cachecore::ParseUrl;
+using cachecore::Url;
 using Kind = Failure::Kind;
 
-// Bodies that nobody wants are read to their end up to this size, which keeps the connection.
+// Bodies that are not used are read to their end up to this size, which keeps the connection.
 constexpr uint64_t kMaxDrain = 64 << 10;
-// What is kept of an error's body, for who explains the error.
+// What is kept of an error's body, for the explanation of the error.
 constexpr size_t kMaxErrorBody = 4 << 10;
 
 bool IsRedirect(int status) {
@@ -27,6 +31,12 @@ bool IsRedirect(int status) {
 
 std::string Seconds(Duration time) {
   return std::to_string(std::chrono::ceil<std::chrono::seconds>(time).count()) + " s";
+}
+
+// Without the rest of the URL, where signatures are.
+std::string PlaceOf(const std::string& url) {
+  const std::optional<Url> parsed = ParseUrl(url);
+  return parsed ? parsed->Place() : cachecore::UrlScheme(url) + "://";
 }
 
 bool IsSuccess(int status) { return (status >= 200 && status < 300) || status == 416; }
@@ -134,14 +144,14 @@ void HttpTransfer::SetUp() {
     curl_easy_setopt(easy_, CURLOPT_RANGE, range_.c_str());
   }
   if (afresh_) curl_easy_setopt(easy_, CURLOPT_FRESH_CONNECT, 1L);
-  SetAuthority(easy_, site_.ca_file, engine_->files());
+  SetRoute(easy_, site_.route, url_, engine_->files());
   if (is_home_) SetCredentials();
   SetHeaders();
 }
 
 void HttpTransfer::SetCredentials() {
   // The URL's own, which a redirect within the site does not repeat.
-  const UrlParts base = SplitUrl(site_.base_url);
+  const Url base = ParseUrl(site_.base_url).value_or(Url());
   if (!base.user.empty() || !base.password.empty()) {
     curl_easy_setopt(easy_, CURLOPT_USERNAME, base.user.c_str());
     curl_easy_setopt(easy_, CURLOPT_PASSWORD, base.password.c_str());
@@ -218,7 +228,8 @@ void HttpTransfer::OnDone(CURLcode code) {
   // A body given up as too long or as not wanted is an answer all the same.
   if (code != CURLE_OK && code != CURLE_WRITE_ERROR) {
     Failure failure = JudgeError(code);
-    const bool with_certificate = granted_.credentials && !granted_.credentials->client_cert.empty();
+    const bool with_certificate =
+        granted_.credentials && !granted_.credentials->client_cert.empty();
     if (with_certificate && IsCertificateRefusal(code, error_text_)) {
       failure.kind = Kind::kRefused;
       failure.error = EACCES;
@@ -238,11 +249,18 @@ void HttpTransfer::OnDone(CURLcode code) {
 
 Failure HttpTransfer::JudgeError(CURLcode code) {
   Failure failure = JudgeCurl(easy_, code, error_text_, shown_url_);
-  if (code != CURLE_OPERATION_TIMEDOUT) return failure;
-  // The only time that libcurl keeps for us.
-  site_.patience->connect.TimedOut(cachecore::Clock::Monotonic().Now(), connect_limit_);
-  failure.cause += " (" + Seconds(connect_limit_) + ")";
+  if (code == CURLE_OPERATION_TIMEDOUT) {  // The only time limit that libcurl has.
+    site_.patience->connect.TimedOut(cachecore::Clock::Monotonic().Now(), connect_limit_);
+    failure.cause += " (" + Seconds(connect_limit_) + ")" + CureOfTimeout(easy_);
+  }
+  failure.cause += Way();
   return failure;
+}
+
+std::string HttpTransfer::Way() const {
+  std::string way;
+  if (url_ != home_url_) way = " (redirected to " + PlaceOf(url_) + ")";
+  return way + ThroughProxy(site_.route.proxy.For(url_));
 }
 
 std::optional<Duration> HttpTransfer::Deadline() const {
@@ -260,11 +278,11 @@ void HttpTransfer::EndIfOverdue(Duration now) {
   if (verdict == TransferWatch::Verdict::kNoAnswer) {
     const Duration limit = watch_.first_byte_limit();
     site_.patience->first_byte.TimedOut(now, limit);
-    return Finish(Fail(Kind::kRetry, EIO, "no answer within " + Seconds(limit)));
+    return Finish(Fail(Kind::kRetry, EIO, "no answer within " + Seconds(limit) + Way()));
   }
   Finish(Fail(Kind::kRetry, EIO,
               "stalled (under " + std::to_string(engine_->options().low_speed_limit) +
-                  " bytes a second)"));
+                  " bytes a second)" + Way()));
 }
 
 Failure HttpTransfer::Fail(Kind kind, int error, const std::string& what) const {
@@ -277,16 +295,19 @@ bool HttpTransfer::Redirect() {
   if (target == nullptr) return false;
   const int most = engine_->options().max_redirects;
   if (++redirects_ > most) {
-    refusal_ =
-        Fail(Kind::kRefused, EIO, "more than " + std::to_string(most) + " redirects (ELOOP)");
+    refusal_ = Fail(Kind::kRefused, EIO,
+                    "more than " + std::to_string(most) +
+                        " redirects (ELOOP); mount the URL that they should lead to" + Way());
     return false;
   }
   const std::string url = target;  // The handle's, which is reset.
-  const UrlParts base = SplitUrl(site_.base_url);
-  const UrlParts next = SplitUrl(url);
+  const Url base = ParseUrl(site_.base_url).value_or(Url());
+  const Url next = ParseUrl(url).value_or(Url());
   // A redirect may not take a request from TLS to the open.
   if (next.scheme != "https" && (next.scheme != "http" || base.scheme == "https")) {
-    refusal_ = Fail(Kind::kRefused, EIO, "redirected to a protocol that is not allowed");
+    refusal_ = Fail(Kind::kRefused, EIO,
+                    "redirected to a protocol that is not allowed (" + PlaceOf(url) +
+                        "); mount the URL that it should lead to");
     return false;
   }
   url_ = url;
@@ -316,11 +337,16 @@ bool HttpTransfer::AskAgain(const HttpAnswer& answer, Failure failure) {
 }
 
 Failure HttpTransfer::Explain(Failure failure) const {
-  if (!site_.authorizer) return failure;
-  if (is_home_) return site_.authorizer->Explain(answer(), std::move(failure));
-  if (failure.error == EACCES) {
+  if (failure.kind == Kind::kChanged) return failure;  // The same words mean the same change.
+  const HttpAnswer judged = answer();
+  if (site_.authorizer && is_home_) {
+    failure = site_.authorizer->Explain(judged, std::move(failure));
+  } else if (site_.authorizer && failure.error == EACCES) {
     failure.cause += " (by another host that it redirects to, where no credentials are sent)";
+  } else {
+    failure.cause += CureOf(judged, shown_url_, !site_.query.empty());
   }
+  failure.cause += Way();
   return failure;
 }
 

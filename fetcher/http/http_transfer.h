@@ -1,16 +1,16 @@
-// HttpTransfer: one ranged GET of an object, with what it takes to be let in, and its redirects.
+// HttpTransfer: one ranged GET of an object, with its credentials and its redirects.
 //
-// Model    asks the site's authorizer and is parked until that grants something; then is libcurl's
-//          until done.  Redirects are followed here, not by libcurl: the base URL's scheme, host
-//          and port are where credentials and the client certificate go, and the only place.  A
-//          refusal from there is told to the authorizer, and the request made once more.  Bodies
-//          that are not the object's end here; what means to be the object's goes to OnBody.  Each
-//          request is given as long as the site's HttpPatience says.
+// Model    asks the site's authorizer and waits until that grants something; then libcurl has it
+//          until it ends.  Redirects are followed here, not by libcurl: the base URL's scheme, host
+//          and port are where credentials and the client certificate go, and the only place.  After
+//          a refusal from there the authorizer is told and the request made once more.  Bodies that
+//          are not the object's end here; what may be the object's goes to OnBody.  The time limit
+//          of each request is that of the site's HttpPatience.
 // Threads  the event loop's.
-// Owns     an easy handle of the engine, while it lives.
+// Owns     an easy handle of the engine.
 
-#ifndef FETCHER_HTTP_TRANSFER_H_
-#define FETCHER_HTTP_TRANSFER_H_
+#ifndef FETCHER_HTTP_HTTP_TRANSFER_H_
+#define FETCHER_HTTP_HTTP_TRANSFER_H_
 
 #include <curl/curl.h>
 
@@ -18,23 +18,24 @@
 #include <optional>
 #include <string>
 
-#include "fetcher/backend.h"
-#include "fetcher/http_answer.h"
-#include "fetcher/http_authorizer.h"
-#include "fetcher/http_engine.h"
-#include "fetcher/http_patience.h"
+#include "fetcher/http/http_answer.h"
+#include "fetcher/http/http_authorizer.h"
+#include "fetcher/http/http_easy.h"
+#include "fetcher/http/http_engine.h"
+#include "fetcher/http/http_patience.h"
+#include "fetcher/transfer/backend.h"
 
 namespace fetcher {
 
-// Where the objects of one origin are, and how to get in.
+// Where the objects of one origin are, and the credentials for it.
 struct HttpSite {
   std::string base_url;  // Ends in '/'; may hold a user and password.
   std::string query;     // "" or "?...", put behind every URL.
-  std::string ca_file;   // "" is the system's.
+  HttpRoute route;
   bool key_is_digest =
       false;  // The key itself tells one version from the next: nothing else is pinned.
   std::string shown_base_url;  // What is shown for base_url; "" for base_url without secrets.
-  std::shared_ptr<HttpAuthorizer> authorizer;  // Null: everybody is let in.
+  std::shared_ptr<HttpAuthorizer> authorizer;  // Null: the origin needs no credentials.
   // How keys are written in URLs here; null: as they are.
   std::string (*encode_key)(const std::string& key) = nullptr;
   std::shared_ptr<HttpPatience> patience = nullptr;  // HttpBackend sets it.
@@ -76,19 +77,19 @@ class HttpTransfer : public Transfer {
   virtual void Finish(std::optional<Failure> failure) = 0;
 
   HttpAnswer answer() const;
-  // `failure`, which answer() was taken for, in the words of the site.
+  // `failure`, which answer() was taken for, in the words of the site, with what cures it.
   Failure Explain(Failure failure) const;
   // The authorizer's credentials were refused at the end.
   bool refused() const { return refused_; }
   // The answer is of another place than the site.
   bool is_elsewhere() const { return !is_home_; }
-  // Makes the request anew, of another range, or for the headers alone.  The answer that it has
+  // Makes the request again, of another range, or for the headers alone.  The answer that it has
   // must have come to its end.
   void AskFor(ByteRange range);
   void AskForHeaders();
-  // Makes it anew without If-Range.  False: it had none.
+  // Makes it again without If-Range.  False: it had none.
   bool AskWithoutIfRange();
-  // Counts body that nobody wants; false when it is too much.
+  // Counts bytes of a body that is not used; false when they are too many.
   bool Drain(size_t size);
   std::unique_ptr<char[]> TakeBuffer() { return engine_->TakeBuffer(); }
   void ReturnBuffer(std::unique_ptr<char[]> buffer) { engine_->ReturnBuffer(std::move(buffer)); }
@@ -98,7 +99,7 @@ class HttpTransfer : public Transfer {
   static size_t WriteCallback(char* data, size_t, size_t size, void* self);
   bool TakeBody(const char* data, size_t size);
 
-  // Gives the request to libcurl if the authorizer grants it.  Calls nobody back.
+  // Gives the request to libcurl if the authorizer grants it.  Makes no callback.
   void Start();
   // The same from the beginning, at the site.
   void StartAnew();
@@ -110,11 +111,14 @@ class HttpTransfer : public Transfer {
   Failure Fail(Failure::Kind kind, int error, const std::string& what) const;
   // Goes on at the place that the answer names; false if it names none.
   bool Redirect();
-  // Tells the authorizer how the answer took its credentials.  True: the request is under way anew.
+  // Tells the authorizer how the answer took its credentials.  True: the request is under way
+  // again.
   bool HandleRefusal();
   bool AskAgain(const HttpAnswer& answer, Failure failure);
   // What libcurl's error means; tells the site's patience.
   Failure JudgeError(CURLcode code);
+  // Where the request went, if that is not what shown_url() says.
+  std::string Way() const;
   int status() const;
 
   HttpEngine* const engine_;
@@ -132,7 +136,7 @@ class HttpTransfer : public Transfer {
   bool running_ = false;  // libcurl has it.
   TransferWatch watch_;
   Duration connect_limit_{0};
-  bool parked_ = false;   // It waits for the authorizer, or to report refusal_.
+  bool parked_ = false;  // It waits for the authorizer, or to report refusal_.
   bool asked_again_ = false;
   bool refused_ = false;
   std::optional<Failure> refusal_;   // To be reported at the next Advance.
@@ -145,4 +149,4 @@ class HttpTransfer : public Transfer {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_HTTP_TRANSFER_H_
+#endif  // FETCHER_HTTP_HTTP_TRANSFER_H_

@@ -1,4 +1,4 @@
-#include "fetcher/file_backend.h"
+#include "fetcher/origins/file_backend.h"
 
 #include <fcntl.h>
 #include <glog/logging.h>
@@ -10,11 +10,12 @@
 #include <cstring>
 #include <utility>
 
-#include "cachecore/fault_point.h"
-#include "cachecore/parse_text.h"
-#include "cachecore/unique_fd.h"
-#include "fetcher/data_file.h"
-#include "fetcher/source_config.h"
+#include "cachecore/base/fault_point.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/url/url.h"
+#include "fetcher/source/source_config.h"
+#include "fetcher/transfer/data_file.h"
 
 namespace fetcher {
 namespace {
@@ -23,8 +24,6 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 using Kind = Failure::Kind;
-
-constexpr std::string_view kScheme = "file://";
 
 struct OpenFile {
   UniqueFd fd;
@@ -43,10 +42,16 @@ std::variant<ObjectVersion, Failure> VersionOf(const UniqueFd& fd, const std::st
     return Failure{Kind::kRefused, S_ISDIR(info.st_mode) ? EISDIR : EINVAL,
                    url + ": not a regular file", Duration::zero()};
   }
-  const std::string stat = std::to_string(info.st_ino) + ":" + std::to_string(info.st_mtim.tv_sec) +
-                           "." + std::to_string(info.st_mtim.tv_nsec) + ":" +
-                           std::to_string(info.st_size);
-  return ObjectVersion{static_cast<uint64_t>(info.st_size), {"stat", stat}};
+  const std::string stat =
+      std::to_string(info.st_ino) + ":" + std::to_string(info.st_mtim.tv_sec) + "." +
+      std::to_string(info.st_mtim.tv_nsec) + ":" + std::to_string(info.st_size) + ":" +
+      std::to_string(info.st_ctim.tv_sec) + "." + std::to_string(info.st_ctim.tv_nsec);
+  ObjectVersion version{static_cast<uint64_t>(info.st_size), {"stat", stat}};
+  if (info.st_mtim.tv_sec >= 0) {
+    version.modified_s = static_cast<uint64_t>(info.st_mtim.tv_sec);
+    version.modified_ns = static_cast<uint32_t>(info.st_mtim.tv_nsec);
+  }
+  return version;
 }
 
 Kind KindOf(int error) {
@@ -82,8 +87,8 @@ std::variant<OpenFile, Failure> OpenObject(const FileBackend& backend, const std
 
 Failure Changed(const std::string& url, const ObjectVersion& was, const ObjectVersion& is) {
   return {Kind::kChanged, ESTALE,
-          url + ": changed since it was mounted (inode:mtime:size was " + was.pin.value + ", is " +
-              is.pin.value + ")",
+          url + ": changed since it was mounted (inode:mtime:size:ctime was " + was.pin.value +
+              ", is " + is.pin.value + ")",
           Duration::zero()};
 }
 
@@ -176,7 +181,8 @@ class FileFetch : public FileTransfer {
     }
     const uint64_t length = std::min(FileEngine::kPieceSize, request_.range.end - position_);
     const ByteRange piece = ByteRange::At(position_, length);
-    if (auto failure = request_.data_fd < 0 ? ReadPiece(piece) : CopyPiece(piece)) return End(std::move(failure));
+    if (auto failure = request_.data_fd < 0 ? ReadPiece(piece) : CopyPiece(piece))
+      return End(std::move(failure));
     // A writer may have come between the check and the copy: what was copied counts only if not.
     auto again = VersionOf(file_, url());
     if (auto* failure = std::get_if<Failure>(&again)) return End(std::move(*failure));
@@ -204,7 +210,11 @@ class FileFetch : public FileTransfer {
 
   // A request without a pin takes any version: its bytes authenticate themselves.
   bool OtherPin(const ObjectVersion& now) const {
-    return !request_.version.pin.kind.empty() && now.pin != request_.version.pin;
+    const Pin& pin = request_.version.pin;
+    if (pin.kind.empty() || now.pin == pin) return false;
+    // An earlier version pinned no time of change.
+    const bool is_old = std::count(pin.value.begin(), pin.value.end(), ':') == 2;
+    return !is_old || now.pin.kind != pin.kind || !now.pin.value.starts_with(pin.value + ":");
   }
 
   std::optional<Failure> ReadPiece(ByteRange piece) {
@@ -261,7 +271,7 @@ class FileFetch : public FileTransfer {
 
 Result<UniqueFd> FileBackend::Open(const std::string& key) const {
   const std::string url = Describe(key);
-  auto path = cachecore::PercentDecode(std::string_view(url_).substr(kScheme.size()));
+  auto path = cachecore::PercentDecode(cachecore::AfterScheme(url_));
   auto name = cachecore::PercentDecode(key);
   if (!path.ok() || !name.ok()) return Status(EINVAL, url + ": not a file's name");
   if (files_.empty()) {  // A source that was not written by `holdfast mount`, or long ago.

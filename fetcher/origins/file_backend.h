@@ -1,24 +1,23 @@
 // FileBackend: objects that are files of a directory; FileEngine: copies them piece by piece.
 //
 // Model    each RunOnce does one bounded piece of one transfer, in turn, so that a local copy never
-// keeps
-//          the event loop from the device and the network.  The pin is inode, mtime and size.
+//          keeps the event loop from the device and the network.  The pin is inode, mtime and size.
 //          No symbolic link is followed.  A source that registers its files has those alone, each
 //          the very file that it was when it was mounted.
 // Errors   ENOENT, EACCES and other errnos of open refuse; read errors are worth a retry.
 // Threads  the event loop's.  A piece blocks for as long as its disk takes.
 // Cost     copy_file_range where both files allow it, else pread and pwrite; kPieceSize at a time.
 
-#ifndef FETCHER_FILE_BACKEND_H_
-#define FETCHER_FILE_BACKEND_H_
+#ifndef FETCHER_ORIGINS_FILE_BACKEND_H_
+#define FETCHER_ORIGINS_FILE_BACKEND_H_
 
 #include <list>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "fetcher/backend.h"
-#include "fetcher/local_files.h"
+#include "fetcher/source/local_files.h"
+#include "fetcher/transfer/backend.h"
 
 namespace fetcher {
 
@@ -72,4 +71,4 @@ class FileBackend : public Backend {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_FILE_BACKEND_H_
+#endif  // FETCHER_ORIGINS_FILE_BACKEND_H_

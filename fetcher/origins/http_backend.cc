@@ -1,4 +1,4 @@
-#include "fetcher/http_backend.h"
+#include "fetcher/origins/http_backend.h"
 
 #include <unistd.h>
 
@@ -7,18 +7,18 @@
 #include <cstring>
 #include <utility>
 
-#include "cachecore/fault_point.h"
-#include "fetcher/data_file.h"
-#include "fetcher/http_answer.h"
-#include "fetcher/http_range.h"
+#include "cachecore/base/fault_point.h"
+#include "fetcher/http/http_answer.h"
+#include "fetcher/http/http_range.h"
+#include "fetcher/transfer/data_file.h"
 
 namespace fetcher {
 namespace {
 
 using Kind = Failure::Kind;
 
-// Asks for the first byte; where that is refused or answered oddly, for the first block, as anybody
-// would; and where no answer tells the size, for the headers alone.
+// Asks for the first byte; where that is refused or answered oddly, for the first block, as
+// reads do; and where no answer tells the size, for the headers alone.
 class HttpProbe : public HttpTransfer {
  public:
   HttpProbe(HttpEngine* engine, const HttpSite& site, const std::string& key, bool afresh,
@@ -52,7 +52,12 @@ class HttpProbe : public HttpTransfer {
     // The size that the part did not tell.
     if (now.status == 200 && now.content_length && now.content_encoding.empty()) {
       const Pin pin = PinOf(*part_);
-      if (PinOf(now) == pin) return ObjectVersion{*now.content_length, pin};
+      if (PinOf(now) == pin) {
+        ProbeResult told = JudgeProbe(*part_, shown_url(), asked_);
+        ObjectVersion version{*now.content_length, pin};
+        if (const auto* part = std::get_if<ObjectVersion>(&told)) version = *part;
+        return version;
+      }
     }
     return JudgeProbe(*part_, shown_url(), asked_);
   }
@@ -95,8 +100,7 @@ class HttpProbe : public HttpTransfer {
 class HttpFetch : public HttpTransfer {
  public:
   HttpFetch(HttpEngine* engine, const HttpSite& site, FetchRequest request, FetchSink* sink)
-      : HttpTransfer(engine, site, request.key, request.range, request.version.pin,
-                     request.afresh),
+      : HttpTransfer(engine, site, request.key, request.range, request.version.pin, request.afresh),
         request_(std::move(request)),
         stored_(request_.range.begin),
         answered_end_(request_.range.end),
@@ -162,10 +166,12 @@ void HttpFetch::Finish(std::optional<Failure> failure) {
     return;
   }
   Store();
+  // The object was served before: certificates, ports and redirects are put right again.
+  if (failure && failure->kind == Kind::kRefused) failure->kind = Kind::kRetry;
   if (!failure_) failure_ = std::move(failure);
-  // The object was served before: what let us in then may do so again.
+  // The object was served before: the same credentials may be accepted again.
   if (failure_ && refused()) failure_->kind = Kind::kRetry;
-  // A place that it is redirected to may be another one, or signed anew, the next time.
+  // The next redirect may lead to another place, or have a new signature.
   if (failure_ && failure_->kind == Kind::kRefused && is_elsewhere()) failure_->kind = Kind::kRetry;
   if (!failure_ && stored_ < request_.range.end) {
     failure_ = Failure{Kind::kRetry, EIO,
@@ -230,8 +236,7 @@ HttpBackend::HttpBackend(HttpSite site, HttpEngine* engine)
       }()),
       engine_(engine) {}
 
-std::unique_ptr<Transfer> HttpBackend::Probe(const std::string& key, bool afresh,
-                                             ProbeDone done) {
+std::unique_ptr<Transfer> HttpBackend::Probe(const std::string& key, bool afresh, ProbeDone done) {
   return std::make_unique<HttpProbe>(engine_, site_, key, afresh, std::move(done));
 }
 

@@ -8,15 +8,15 @@
 // Threads  the event loop's.  Writing to a data file may block on its disk.
 // Cost     one copy socket to buffer, one buffer to page cache.
 
-#ifndef FETCHER_HTTP_BACKEND_H_
-#define FETCHER_HTTP_BACKEND_H_
+#ifndef FETCHER_ORIGINS_HTTP_BACKEND_H_
+#define FETCHER_ORIGINS_HTTP_BACKEND_H_
 
 #include <memory>
 #include <string>
 
-#include "fetcher/backend.h"
-#include "fetcher/http_engine.h"
-#include "fetcher/http_transfer.h"
+#include "fetcher/http/http_engine.h"
+#include "fetcher/http/http_transfer.h"
+#include "fetcher/transfer/backend.h"
 
 namespace fetcher {
 
@@ -36,4 +36,4 @@ class HttpBackend : public Backend {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_HTTP_BACKEND_H_
+#endif  // FETCHER_ORIGINS_HTTP_BACKEND_H_

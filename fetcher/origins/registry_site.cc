@@ -1,25 +1,27 @@
-#include "fetcher/registry_site.h"
+#include "fetcher/origins/registry_site.h"
 
 #include <algorithm>
 #include <cerrno>
 #include <optional>
 #include <utility>
 
-#include "fetcher/child_output.h"
-#include "fetcher/docker_auth.h"
-#include "fetcher/http_call.h"
-#include "fetcher/http_range.h"
-#include "fetcher/http_url.h"
-#include "fetcher/local_files.h"
-#include "fetcher/registry_challenge.h"
+#include "cachecore/url/url.h"
+#include "fetcher/auth/docker_auth.h"
+#include "fetcher/auth/registry_challenge.h"
+#include "fetcher/http/http_call.h"
+#include "fetcher/http/http_range.h"
+#include "fetcher/source/local_files.h"
+#include "fetcher/transfer/child_output.h"
 
 namespace fetcher {
 namespace {
 
+using cachecore::ParseUrl;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::Url;
 
-constexpr char kRegistryScheme[] = "oci://";
+constexpr char kPlainScheme[] = "oci+http://";
 constexpr Duration kCallLimit = std::chrono::seconds(20);
 // A helper that takes longer is given more time so often before requests are made without it.
 constexpr int kSlowHelperTries = 2;
@@ -30,25 +32,27 @@ class RegistryAuthorizer : public RenewingAuthorizer {
   RegistryAuthorizer(const RegistryConfig& config, Bring bring, HttpEngine* engine)
       : RenewingAuthorizer("the credentials for " + config.Registry(), std::move(bring),
                            engine->calls(), cachecore::Clock::Monotonic()),
-        auth_file_(config.options.auth_file) {}
+        auth_files_(config.options.AuthFilesText()) {}
 
   Failure Explain(const HttpAnswer& answer, Failure failure) const override;
 
  private:
-  const std::string auth_file_;
+  const std::string auth_files_;
 };
 
 Failure RegistryAuthorizer::Explain(const HttpAnswer& answer, Failure failure) const {
   const std::string code = ParseErrorCode(answer.error_body);
   if (!code.empty()) failure.cause += " (" + code + ")";
   if (answer.status == 401 || answer.status == 403) {
-    failure.cause += auth_file_.empty() ? "; there is no auth file (--auth-file)"
-                                        : "; its credentials come from " + auth_file_;
+    failure.cause += auth_files_.empty() ? "; there is no auth file (--auth-file)"
+                                         : "; its credentials come from " + auth_files_;
+  } else if (answer.status == 404 || answer.status == 410) {
+    failure.cause += "; the registry has lost this blob: push the image again";
   }
   return failure;
 }
 
-// What stands in a header line and in a URL of ours.
+// What a header line and a URL of the fetcher may have.
 bool IsPlain(const std::string& text) {
   return !text.empty() &&
          std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f; });
@@ -65,6 +69,7 @@ class Bringer {
   // What an unauthenticated request is answered; "" when it is let in.
   Result<std::string> AskForChallenge() const;
   Result<RegistryCredentials> FindCredentials();
+  Result<RegistryCredentials> FindIn(const std::string& auth_file);
   Result<RegistryCredentials> AskHelper(const AuthChoice& choice);
   Result<BroughtCredentials> BringBasic();
   Result<BroughtCredentials> BringToken(const Challenge& challenge);
@@ -79,6 +84,7 @@ class Bringer {
   const Renewal& renewal_;
   const Cancel& cancel_;
   const Duration limit_;
+  std::string found_in_;         // The auth file of the credentials.
   std::string helper_trouble_;   // Why the helper gave nothing, behind "; ".
   HttpCredentials certificate_;  // That alone, which goes to the registry's own host only.
 };
@@ -103,23 +109,35 @@ Result<BroughtCredentials> Bringer::Bring() {
 Result<std::string> Bringer::AskForChallenge() const {
   HttpCall call;
   call.url = config_.ApiUrl();
-  call.ca_file = config_.ca_file;
+  call.route = config_.route;
   call.local = &Local();
   call.client_cert = certificate_.client_cert;
   call.client_key = certificate_.client_key;
   ASSIGN_OR_RETURN(const HttpReply reply, CallHttp(call, limit_, cancel_));
   if (reply.answer.status == 401) return reply.answer.www_authenticate;
-  // Redirects and the like: the blobs themselves will tell.
+  // Redirects and the like: the requests for blobs report what is wrong.
   if (reply.answer.status < 500) return std::string();
   return Status(EIO, call.url + ": " + DescribeHttpStatus(reply.answer.status));
 }
 
+// Of the first file that has any.
 Result<RegistryCredentials> Bringer::FindCredentials() {
-  if (config_.options.auth_file.empty()) return RegistryCredentials();
-  ASSIGN_OR_RETURN(const std::string text,
-                   Local().ReadSecret(config_.options.auth_file, "auth file"));
-  Result<DockerAuth> auth = DockerAuth::Parse(text);
-  if (!auth.ok()) return std::move(auth).status().WithContext(config_.options.auth_file);
+  const std::vector<std::string> files = config_.options.AuthFiles();
+  for (const std::string& file : files) {
+    Result<RegistryCredentials> found = FindIn(file);
+    // One of several that was removed since the mount counts as one without this registry.
+    if (found.status().error() == ENOENT && files.size() > 1) continue;
+    found_in_ = file;
+    if (!found.ok() || !found->empty()) return found;
+  }
+  return RegistryCredentials();
+}
+
+Result<RegistryCredentials> Bringer::FindIn(const std::string& auth_file) {
+  ASSIGN_OR_RETURN(const std::string text, Local().ReadSecret(auth_file, "auth file"));
+  Result<DockerAuth> auth =
+      auth_file.ends_with("/.dockercfg") ? DockerAuth::ParseOldest(text) : DockerAuth::Parse(text);
+  if (!auth.ok()) return std::move(auth).status().WithContext(auth_file);
   AuthChoice choice = auth->Find(config_.Registry(), config_.Repository());
   if (choice.helper.empty()) return std::move(choice.credentials);
   return AskHelper(choice);
@@ -151,7 +169,7 @@ Result<BroughtCredentials> Bringer::BringBasic() {
     return Status(EACCES, config_.Registry() + " wants a user and a password, and " +
                               (config_.options.auth_file.empty()
                                    ? "there is no auth file (--auth-file)"
-                                   : config_.options.auth_file + " has none for it") +
+                                   : config_.options.AuthFilesText() + " has none for it") +
                               helper_trouble_);
   }
   BroughtCredentials brought{certificate_, std::nullopt};
@@ -168,16 +186,18 @@ Result<HttpReply> Bringer::AskTokenService(const Challenge& challenge,
   };
   HttpCall call;
   call.url = parameter("realm");
-  const bool is_tls = call.url.starts_with("https://");
-  if (!is_tls && !(config_.options.plain_http && call.url.starts_with("http://"))) {
+  const Url realm = ParseUrl(call.url).value_or(Url());
+  if (realm.scheme.empty() || !IsPlain(call.url)) {
+    return Status(EPROTO, config_.Registry() + " names a bad token service");
+  }
+  if (realm.scheme != "https" && !(config_.IsPlainHttp() && realm.scheme == "http")) {
     return Status(EPROTO, config_.Registry() +
                               " names a token service that can't be reached by TLS, where no "
                               "credentials are sent");
   }
-  if (!IsPlain(call.url)) return Status(EPROTO, config_.Registry() + " names a bad token service");
-  call.ca_file = config_.ca_file;
+  call.route = config_.route;
   call.local = &Local();
-  if (SplitUrl(call.url).IsSamePlace(SplitUrl(config_.ApiUrl()))) {
+  if (realm.IsSamePlace(ParseUrl(config_.ApiUrl()).value_or(Url()))) {
     call.client_cert = certificate_.client_cert;
     call.client_key = certificate_.client_key;
   }
@@ -191,7 +211,7 @@ Result<HttpReply> Bringer::AskTokenService(const Challenge& challenge,
   } else {
     call.user = credentials.user;
     call.password = credentials.password;
-    call.url += (call.url.find('?') == std::string::npos ? "?" : "&") + question;
+    call.url += (realm.query.empty() ? "?" : "&") + question;
   }
   return CallHttp(call, limit_, cancel_);
 }
@@ -202,11 +222,11 @@ Result<BroughtCredentials> Bringer::BringToken(const Challenge& challenge) {
   const std::string service = "the token service of " + config_.Registry();
   if (!reply.ok()) return std::move(reply).status().WithContext(service);
   if (reply->answer.status != 200) {
-    return Status(EACCES,
-                  service + " answers " + DescribeHttpStatus(reply->answer.status) + " to " +
-                      (credentials.empty() ? "a request without credentials"
-                                           : "the credentials in " + config_.options.auth_file) +
-                      helper_trouble_);
+    return Status(EACCES, service + " answers " + DescribeHttpStatus(reply->answer.status) +
+                              " to " +
+                              (credentials.empty() ? "a request without credentials"
+                                                   : "the credentials in " + found_in_) +
+                              helper_trouble_);
   }
   Result<RegistryToken> token = ParseToken(reply->body);
   if (!token.ok()) return std::move(token).status().WithContext(service);
@@ -217,25 +237,26 @@ Result<BroughtCredentials> Bringer::BringToken(const Challenge& challenge) {
 
 }  // namespace
 
-std::string RegistryConfig::Registry() const {
-  const size_t host = sizeof kRegistryScheme - 1;
-  return url.substr(host, url.find('/', host) - host);
+bool RegistryConfig::IsPlainHttp() const {
+  return options.plain_http || url.starts_with(kPlainScheme);
 }
 
+std::string RegistryConfig::Registry() const { return ParseUrl(url).value_or(Url()).authority; }
+
 std::string RegistryConfig::Repository() const {
-  const size_t path = url.find('/', sizeof kRegistryScheme - 1) + 1;
-  return url.substr(path, url.size() - 1 - path);
+  const std::string path = ParseUrl(url).value_or(Url()).path;
+  return path.size() < 2 ? "" : path.substr(1, path.size() - 2);
 }
 
 std::string RegistryConfig::ApiUrl() const {
-  return std::string(options.plain_http ? "http" : "https") + "://" + ApiHost(Registry()) + "/v2/";
+  return std::string(IsPlainHttp() ? "http" : "https") + "://" + ApiHost(Registry()) + "/v2/";
 }
 
 HttpSite MakeRegistrySite(const RegistryConfig& config, HttpEngine* engine) {
   HttpSite site;
   site.base_url = config.ApiUrl() + config.Repository() + "/blobs/";
   site.shown_base_url = config.url;
-  site.ca_file = config.ca_file;
+  site.route = config.route;
   site.key_is_digest = true;
   RegistryConfig own = config;
   own.local = &engine->files();

@@ -1,4 +1,4 @@
-#include "fetcher/s3_backend.h"
+#include "fetcher/origins/s3_backend.h"
 
 #include <algorithm>
 #include <cctype>
@@ -6,18 +6,21 @@
 #include <string_view>
 #include <utility>
 
-#include "cachecore/parse_text.h"
-#include "fetcher/renewing_authorizer.h"
-#include "fetcher/source_config.h"
+#include "cachecore/base/hex.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/url/url.h"
+#include "fetcher/auth/renewing_authorizer.h"
+#include "fetcher/source/source_config.h"
 
 namespace fetcher {
 namespace {
 
+using cachecore::ParseUrl;
 using cachecore::Result;
 using cachecore::SecretEnvironment;
+using cachecore::Url;
 using Kind = Failure::Kind;
 
-constexpr char kScheme[] = "s3://";
 constexpr size_t kMaxCodeSize = 64;
 constexpr cachecore::Duration kProcessLimit = std::chrono::seconds(60);
 // Of the empty body that all our requests have.
@@ -56,15 +59,14 @@ class S3Authorizer : public RenewingAuthorizer {
   }
 };
 
-HttpSite MakeSite(const std::string& url, const std::string& ca_file, const S3Options& options,
+HttpSite MakeSite(const std::string& url, const HttpRoute& route, const S3Options& options,
                   std::shared_ptr<const SecretEnvironment> environment, HttpEngine* engine) {
   S3Options resolved = options;
   resolved.region = S3Region(options, engine->files());
-  auto bring = [resolved, environment, engine](
-                   const Renewal& renewal, const Cancel& cancel) -> Result<BroughtCredentials> {
-    ASSIGN_OR_RETURN(S3Keys keys,
-                     BringS3Credentials(resolved, *environment, engine->files(),
-                                        renewal.Limit(kProcessLimit), cancel));
+  auto bring = [resolved, environment, engine](const Renewal& renewal,
+                                               const Cancel& cancel) -> Result<BroughtCredentials> {
+    ASSIGN_OR_RETURN(S3Keys keys, BringS3Credentials(resolved, *environment, engine->files(),
+                                                     renewal.Limit(kProcessLimit), cancel));
     BroughtCredentials brought;
     brought.credentials.sigv4 = "aws:amz:" + resolved.region + ":s3";
     brought.credentials.user = keys.access_key;
@@ -78,7 +80,7 @@ HttpSite MakeSite(const std::string& url, const std::string& ca_file, const S3Op
   };
   HttpSite site;
   site.base_url = S3BaseUrl(url, resolved);
-  site.ca_file = ca_file;
+  site.route = route;
   site.shown_base_url = url;
   site.authorizer = std::make_shared<S3Authorizer>(std::move(bring), engine);
   site.encode_key = &S3Encode;
@@ -87,9 +89,9 @@ HttpSite MakeSite(const std::string& url, const std::string& ca_file, const S3Op
 
 }  // namespace
 
-S3Backend::S3Backend(const std::string& url, const std::string& ca_file, const S3Options& options,
+S3Backend::S3Backend(const std::string& url, const HttpRoute& route, const S3Options& options,
                      std::shared_ptr<const SecretEnvironment> environment, HttpEngine* engine)
-    : http_(MakeSite(url, ca_file, options, std::move(environment), engine), engine) {}
+    : http_(MakeSite(url, route, options, std::move(environment), engine), engine) {}
 
 std::unique_ptr<Transfer> S3Backend::Probe(const std::string& key, bool afresh, ProbeDone done) {
   return http_.Probe(key, afresh, std::move(done));
@@ -100,10 +102,9 @@ std::unique_ptr<Transfer> S3Backend::Fetch(FetchRequest request, FetchSink* sink
 }
 
 std::string S3BaseUrl(const std::string& url, const S3Options& options) {
-  const std::string_view rest = std::string_view(url).substr(sizeof(kScheme) - 1);
-  const size_t slash = std::min(rest.find('/'), rest.size());
-  const std::string bucket(rest.substr(0, slash));
-  const std::string prefix = S3Encode(std::string(rest.substr(slash)));
+  const Url place = ParseUrl(url).value_or(Url());
+  const std::string bucket = place.authority;
+  const std::string prefix = S3Encode(place.path);
   std::string endpoint = options.endpoint;
   while (endpoint.ends_with('/')) endpoint.pop_back();
   // A bucket with a dot in its name is not covered by a certificate for *.ENDPOINT.
@@ -111,12 +112,11 @@ std::string S3BaseUrl(const std::string& url, const S3Options& options) {
   const bool path_style = options.path_style || (is_aws && bucket.find('.') != std::string::npos);
   if (is_aws) endpoint = "https://s3." + options.region + ".amazonaws.com";
   if (path_style) return endpoint + "/" + bucket + prefix;
-  const size_t host = endpoint.find("://") + 3;
-  return endpoint.substr(0, host) + bucket + "." + endpoint.substr(host) + prefix;
+  const Url server = ParseUrl(endpoint).value_or(Url());
+  return server.scheme + "://" + bucket + "." + server.authority + prefix;
 }
 
 std::string S3Encode(const std::string& percent_encoded) {
-  constexpr char kHex[] = "0123456789ABCDEF";
   const Result<std::string> decoded = cachecore::PercentDecode(percent_encoded);
   std::string encoded;
   for (const char c : decoded.ok() ? *decoded : percent_encoded) {
@@ -124,7 +124,7 @@ std::string S3Encode(const std::string& percent_encoded) {
     if (std::isalnum(byte) || std::string_view("/-._~").find(c) != std::string_view::npos) {
       encoded.push_back(c);
     } else {
-      encoded += {'%', kHex[byte >> 4], kHex[byte & 15]};
+      encoded += '%' + cachecore::UpperHexText({&c, 1});
     }
   }
   return encoded;

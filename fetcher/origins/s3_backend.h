@@ -1,31 +1,29 @@
 // S3: objects of a bucket, by signed HTTP requests.
 //
 // Model    an HttpSite whose requests are signed with SigV4 (by libcurl) and whose errors are read
-// from
-//          S3's XML.  Keys are sent in the one encoding that the signature is made over.
+//          from S3's XML.  Keys are sent in the one encoding that the signature is made over.
 // Errors   those of an HTTP origin; by S3's codes ENOENT for a key or bucket that is not there,
-// EACCES
-//          for what is not allowed.
+//          EACCES for what is not allowed.
 // See      docs/sources.md "S3"
 
-#ifndef FETCHER_S3_BACKEND_H_
-#define FETCHER_S3_BACKEND_H_
+#ifndef FETCHER_ORIGINS_S3_BACKEND_H_
+#define FETCHER_ORIGINS_S3_BACKEND_H_
 
 #include <memory>
 #include <string>
 
-#include "cachecore/secret_environment.h"
-#include "cachecore/status.h"
-#include "fetcher/backend.h"
-#include "fetcher/http_backend.h"
-#include "fetcher/s3_credentials.h"
+#include "cachecore/base/status.h"
+#include "cachecore/environment/secret_environment.h"
+#include "fetcher/auth/s3_credentials.h"
+#include "fetcher/origins/http_backend.h"
+#include "fetcher/transfer/backend.h"
 
 namespace fetcher {
 
 class S3Backend : public Backend {
  public:
   // `url` is s3://BUCKET/[PREFIX/].  `engine` outlives this.
-  S3Backend(const std::string& url, const std::string& ca_file, const S3Options& options,
+  S3Backend(const std::string& url, const HttpRoute& route, const S3Options& options,
             std::shared_ptr<const cachecore::SecretEnvironment> environment, HttpEngine* engine);
 
   std::unique_ptr<Transfer> Probe(const std::string& key, bool afresh, ProbeDone done) override;
@@ -42,9 +40,9 @@ std::string S3BaseUrl(const std::string& url, const S3Options& options);
 std::string S3Encode(const std::string& percent_encoded);
 // <Code> of S3's error document; "" if there is none.
 std::string S3ErrorCode(const std::string& xml);
-// `failure`, which an answer with that error document was taken for, by S3's own code.
+// `failure`, made of an answer with that error document, told more exactly by S3's own code.
 Failure ExplainS3Failure(const std::string& xml, Failure failure);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_S3_BACKEND_H_
+#endif  // FETCHER_ORIGINS_S3_BACKEND_H_

@@ -1,15 +1,15 @@
 // SourceTable: the volumes' sources and the origins behind them, shared by all objects.
 //
-// Model    a source is a list of origins in order of preference, read anew from its file at each
-// OPEN.
-//          Volumes that name the same origin share it, with its connections and its limit.
+// Model    a source is a list of origins in order of preference, read again from its file at each
+//          OPEN. Volumes that name the same origin share it, with its connections and its limit.
 // Errors   those of LocalFiles::ReadSource.
 // Threads  the event loop's.
-// Owns     origins, as long as anybody holds their source.
+// Owns     origins, as long as an object holds their source.
 
-#ifndef FETCHER_SOURCE_TABLE_H_
-#define FETCHER_SOURCE_TABLE_H_
+#ifndef FETCHER_ORIGINS_SOURCE_TABLE_H_
+#define FETCHER_ORIGINS_SOURCE_TABLE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -17,23 +17,25 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/secret_environment.h"
-#include "cachecore/status.h"
-#include "fetcher/backend.h"
-#include "fetcher/file_backend.h"
-#include "fetcher/http_backend.h"
-#include "fetcher/local_files.h"
-#include "fetcher/source_config.h"
+#include "cachecore/base/status.h"
+#include "cachecore/environment/secret_environment.h"
+#include "fetcher/origins/file_backend.h"
+#include "fetcher/origins/http_backend.h"
+#include "fetcher/source/local_files.h"
+#include "fetcher/source/source_config.h"
+#include "fetcher/transfer/backend.h"
+#include "fetcher/transfer/transfer_limit.h"
 
 namespace fetcher {
 
 struct Origin {
   std::string name;  // PinName of its URL, redacted.
   std::unique_ptr<Backend> backend;
-  uint32_t max_transfers = 0;
-  uint32_t transfers = 0;  // Under way.
+  TransferLimit limit;
+  uint32_t transfers = 0;  // Under way; above the limit after it came down.
 
-  uint32_t idle() const { return max_transfers - transfers; }
+  explicit Origin(uint32_t most_transfers) : limit(most_transfers) {}
+  uint32_t idle() const { return limit.value() - std::min(limit.value(), transfers); }
 };
 
 // One of an origin's transfers, for as long as it is held.
@@ -45,6 +47,11 @@ class TransferSlot {
   ~TransferSlot() { --origin_->transfers; }
   TransferSlot(const TransferSlot&) = delete;
   TransferSlot& operator=(const TransferSlot&) = delete;
+
+  // Bytes of it have come.
+  void Brought(uint64_t bytes, Duration now) const {
+    origin_->limit.Brought(bytes, origin_->transfers, now);
+  }
 
  private:
   const std::shared_ptr<Origin> origin_;
@@ -74,10 +81,11 @@ class SourceTable {
   bool IsOther(const std::string& volume, const std::string& stamp) const;
 
  private:
-  std::shared_ptr<Origin> OpenOrigin(const std::string& volume, const std::string& url,
-                                     const SourceConfig& config);
-  std::unique_ptr<Backend> MakeBackend(const std::string& volume, const std::string& url,
-                                       const SourceConfig& config) const;
+  cachecore::Result<std::shared_ptr<Origin>> OpenOrigin(const std::string& volume,
+                                                        const std::string& url,
+                                                        const SourceConfig& config);
+  std::unique_ptr<Backend> MakeBackend(OriginScheme scheme, const std::string& volume,
+                                       const std::string& url, const SourceConfig& config) const;
 
   const LocalFiles* const files_;
   const uint32_t connections_;
@@ -89,4 +97,4 @@ class SourceTable {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_SOURCE_TABLE_H_
+#endif  // FETCHER_ORIGINS_SOURCE_TABLE_H_

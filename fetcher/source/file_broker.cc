@@ -1,10 +1,11 @@
-#include "fetcher/file_broker.h"
+#include "fetcher/source/file_broker.h"
 
 #include <grp.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <pwd.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -14,12 +15,13 @@
 #include <charconv>
 #include <climits>
 #include <csignal>
-#include <cstring>
+#include <iterator>
 #include <optional>
 #include <utility>
 
-#include "cachecore/secret_environment.h"
-#include "fetcher/local_files.h"
+#include "cachecore/base/unix_socket.h"
+#include "cachecore/environment/secret_environment.h"
+#include "fetcher/source/local_files.h"
 
 namespace fetcher {
 namespace {
@@ -38,24 +40,7 @@ struct Packet {
 };
 
 Status SendPacket(int socket, const std::string& bytes, int fd) {
-  iovec data{const_cast<char*>(bytes.data()), bytes.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  if (fd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
-  }
-  ssize_t sent = -1;
-  do {
-    sent = sendmsg(socket, &message, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
+  const ssize_t sent = cachecore::SendWithDescriptor(socket, bytes, fd);
   return sent >= 0 ? Status() : Status::FromErrno(errno, "send");
 }
 
@@ -63,25 +48,10 @@ Status SendPacket(int socket, const std::string& bytes, int fd) {
 std::optional<Packet> ReceivePacket(int socket) {
   Packet packet;
   packet.bytes.resize(kMaxPacket);
-  iovec data{packet.bytes.data(), packet.bytes.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof(control);
-  ssize_t size = -1;
-  do {
-    size = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  } while (size < 0 && errno == EINTR);
-  if (size <= 0) return std::nullopt;
-  packet.bytes.resize(static_cast<size_t>(size));
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(header), sizeof(int));
-    packet.fd.Reset(fd);
-  }
+  const cachecore::ReceivedPacket received =
+      cachecore::ReceiveWithDescriptors(socket, packet.bytes, {&packet.fd, 1});
+  if (received.size <= 0) return std::nullopt;
+  packet.bytes.resize(static_cast<size_t>(received.size));
   return packet;
 }
 
@@ -111,8 +81,8 @@ Result<UniqueFd> Open(const RegisteredFiles& files, const std::string& request) 
 
 void Answer(const RegisteredFiles& files, const Packet& request) {
   const Result<UniqueFd> opened = Open(files, request.bytes);
-  (void)SendPacket(request.fd.get(), AnswerText(opened.status()), opened.ok() ? opened->get() : -1)
-      .ok();
+  SendPacket(request.fd.get(), AnswerText(opened.status()), opened.ok() ? opened->get() : -1)
+      .IgnoreError("the fetcher no longer waits for this answer");
 }
 
 Status SetCapabilities(uint64_t wanted) {
@@ -132,6 +102,28 @@ void DropBoundingSet() {
   }
 }
 
+// SIGCHLD, blocked, as a descriptor: children are reaped when they end, not at the next request.
+int OpenChildSignals() {
+  std::signal(SIGCHLD, SIG_DFL);
+  sigset_t ended;
+  sigemptyset(&ended);
+  sigaddset(&ended, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &ended, nullptr);
+  return signalfd(-1, &ended, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+// Returns once the socket has something to say.
+void ReapChildrenUntilAsked(int socket, int signals, int* children) {
+  for (;;) {
+    pollfd entries[] = {{socket, POLLIN, 0}, {signals, POLLIN, 0}};
+    (void)poll(entries, std::size(entries), -1);
+    signalfd_siginfo info;
+    while (read(signals, &info, sizeof info) > 0) continue;
+    while (*children > 0 && waitpid(-1, nullptr, WNOHANG) > 0) --*children;
+    if (entries[0].revents != 0) return;
+  }
+}
+
 [[noreturn]] void Serve(int socket, const RegisteredFiles& files) {
   // Our end is the fetcher's: nothing else ends us, so that no file waits for a broker.
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
@@ -144,11 +136,14 @@ void DropBoundingSet() {
   DropBoundingSet();
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   if (!SetCapabilities(uint64_t{1} << CAP_DAC_READ_SEARCH).ok()) {
-    SetCapabilities(0).ok();  // A container without it: root's own files can be opened.
+    SetCapabilities(0).IgnoreError("a container without it can open root's own files");
   }
+  const int signals = OpenChildSignals();
   int children = 0;
-  while (const std::optional<Packet> request = ReceivePacket(socket)) {
-    while (children > 0 && waitpid(-1, nullptr, WNOHANG) > 0) --children;
+  for (;;) {
+    ReapChildrenUntilAsked(socket, signals, &children);
+    const std::optional<Packet> request = ReceivePacket(socket);
+    if (!request) _exit(0);
     if (!request->fd.valid()) continue;
     const pid_t child = children < kChildrenMax ? fork() : -1;
     if (child == 0) {
@@ -159,10 +154,10 @@ void DropBoundingSet() {
       ++children;
     } else {
       const Status busy(EAGAIN, "too many files are being opened");
-      (void)SendPacket(request->fd.get(), AnswerText(busy), -1).ok();
+      SendPacket(request->fd.get(), AnswerText(busy), -1)
+          .IgnoreError("the fetcher no longer waits for this answer");
     }
   }
-  _exit(0);
 }
 
 }  // namespace
@@ -193,7 +188,7 @@ Result<UniqueFd> AskBroker(const UniqueFd& broker, const BrokerRequest& request)
   std::string text(1, static_cast<char>(request.kind));
   text += request.volume + '\0' + request.name;
   if (!SendPacket(broker.get(), text, theirs.get()).ok()) {
-    return Status(ECONNRESET, "the process that opens files for the fetcher is gone");
+    return Status(ECONNRESET, "the process that opens files for the fetcher has ended");
   }
   theirs.Reset();
   pollfd answer = {ours.get(), POLLIN, 0};
@@ -209,7 +204,7 @@ Result<UniqueFd> AskBroker(const UniqueFd& broker, const BrokerRequest& request)
       space != std::string::npos &&
       std::from_chars(packet->bytes.data(), packet->bytes.data() + space, error).ec == std::errc();
   if (!is_answer) {
-    return Status(ECONNRESET, "the process that opens files for the fetcher is gone");
+    return Status(ECONNRESET, "the process that opens files for the fetcher has ended");
   }
   if (error != 0) return Status(error, packet->bytes.substr(space + 1));
   if (!packet->fd.valid()) return Status(EMFILE, name + ": no descriptor is left for it");
@@ -232,8 +227,8 @@ Status BecomeUser(const UserIds& user) {
   DropBoundingSet();
   if (setgroups(0, nullptr) != 0 || setresgid(user.gid, user.gid, user.gid) != 0 ||
       setresuid(user.uid, user.uid, user.uid) != 0) {
-    return Status::FromErrno(errno, "become user " + user.name +
-                                        " (--fetcher-user=root of holdfast mount stays root)");
+    return Status::FromErrno(
+        errno, "become user " + user.name + " (--fetcher-user=root of holdfast mount stays root)");
   }
   RETURN_IF_ERROR(SetCapabilities(0));
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {

@@ -3,25 +3,25 @@
 // Model    StartBroker forks it before the fetcher gives root up.  A request is one packet on a
 //          socket pair that only the fetcher has, and carries the socket for its answer; a child of
 //          the broker opens the file and answers there with an errno, a sentence and, for success,
-//          the descriptor.  So a file on a server that is gone holds up nothing but its request,
-//          and nobody but the fetcher can ask.  What it may ask for: RegisteredFiles.
+//          the descriptor.  So a file on a server that does not answer delays its request only,
+//          and only the fetcher can ask. What it may ask for: RegisteredFiles.
 // Errors   AskBroker: what the broker said; EAGAIN no answer within LocalFiles::kPatience, or too
-//          many requests; ECONNRESET the broker is gone.
+//          many requests; ECONNRESET the broker has ended.
 // Threads  StartBroker, BecomeUser: while there is one thread.  AskBroker: any.
 // Cost     a fork of a small process per request.
 // Crash    the broker ends when the fetcher's end of the socket pair is closed; a fetcher whose
-//          broker has died is to end, so that both are started anew.
+//          broker has died must end, so that both are started again.
 
-#ifndef FETCHER_FILE_BROKER_H_
-#define FETCHER_FILE_BROKER_H_
+#ifndef FETCHER_SOURCE_FILE_BROKER_H_
+#define FETCHER_SOURCE_FILE_BROKER_H_
 
 #include <sys/types.h>
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "fetcher/registered_files.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "fetcher/source/registered_files.h"
 
 namespace fetcher {
 
@@ -51,4 +51,4 @@ cachecore::Status BecomeUser(const UserIds& user);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_FILE_BROKER_H_
+#endif  // FETCHER_SOURCE_FILE_BROKER_H_

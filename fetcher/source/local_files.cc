@@ -1,12 +1,12 @@
-#include "fetcher/local_files.h"
+#include "fetcher/source/local_files.h"
 
 #include <fcntl.h>
 #include <glog/logging.h>
 
 #include <cerrno>
 
-#include "cachecore/secret_file.h"
-#include "fetcher/file_broker.h"
+#include "cachecore/environment/secret_file.h"
+#include "fetcher/source/file_broker.h"
 
 namespace fetcher {
 

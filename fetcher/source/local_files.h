@@ -1,27 +1,27 @@
 // LocalFiles: what the fetcher reads of this machine's disks, with rights that are not its own.
 //
 // Model    opens by itself what it may; asks the broker, root's half of this program, for the rest.
-//          A source's files are opened as it registered them, whoever opens.  Without sources, as
+//          A source's files are opened as it registered them, by either half.  Without sources, as
 //          in tests, paths are opened as they are.
 // Errors   those of RegisteredFiles and, for files of secrets, of ReadSecretFile; EAGAIN: the
-//          broker has not answered within kPatience; ECONNRESET: it is gone.
+//          broker has not answered within kPatience; ECONNRESET: it has ended.
 // Threads  thread-safe.
 // Owns     the connection to the broker.
-// See      fetcher/file_broker.h
+// See      fetcher/source/file_broker.h
 
-#ifndef FETCHER_LOCAL_FILES_H_
-#define FETCHER_LOCAL_FILES_H_
+#ifndef FETCHER_SOURCE_LOCAL_FILES_H_
+#define FETCHER_SOURCE_LOCAL_FILES_H_
 
 #include <chrono>
 #include <map>
 #include <optional>
 #include <string>
 
-#include "cachecore/clock.h"
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "fetcher/registered_files.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "fetcher/source/registered_files.h"
 
 namespace fetcher {
 
@@ -51,7 +51,7 @@ class LocalFiles {
   cachecore::Result<std::string> DevicePath(const std::string& device,
                                             cachecore::UniqueFd* keep) const;
 
-  // Hung up when the broker is gone: our end must follow.  -1 without one.
+  // Hung up when the broker has ended: this process must end too.  -1 without one.
   int broker_fd() const { return broker_.get(); }
 
  private:
@@ -70,4 +70,4 @@ class LocalFiles {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_LOCAL_FILES_H_
+#endif  // FETCHER_SOURCE_LOCAL_FILES_H_

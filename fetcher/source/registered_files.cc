@@ -1,4 +1,4 @@
-#include "fetcher/registered_files.h"
+#include "fetcher/source/registered_files.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <memory>
 
-#include "cachecore/pinned_file.h"
+#include "cachecore/system/pinned_file.h"
 
 namespace fetcher {
 namespace {
@@ -19,7 +19,7 @@ using cachecore::UniqueFd;
 
 constexpr std::string_view kSourceSuffix = ".json";
 
-// Root's, or ours if we are not root, and nobody else's to change.
+// Root's, or this user's if it is not root, and no other user may change it.
 Status CheckOwner(const UniqueFd& fd, mode_t type, const std::string& path) {
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, path);
@@ -51,8 +51,9 @@ Result<UniqueFd> RegisteredFiles::OpenSource(const std::string& volume) const {
   RETURN_IF_ERROR(CheckVolumeKey(volume));
   Result<UniqueFd> directory = OpenSourcesDir();
   // Without the directory there is no such source.
-  if (!directory.ok()) return Status(directory.status().error(), SourcePath(volume) + ": " +
-                                                                    directory.status().message());
+  if (!directory.ok())
+    return Status(directory.status().error(),
+                  SourcePath(volume) + ": " + directory.status().message());
   return OpenSourceIn(*directory, volume + std::string(kSourceSuffix));
 }
 
@@ -83,7 +84,8 @@ Result<UniqueFd> RegisteredFiles::OpenFile(const std::string& path) const {
     if (!pin) continue;
     Result<UniqueFd> opened = cachecore::OpenPinnedFile(*pin);
     // A source of an earlier mount may know another owner.
-    if (opened.status().error() != EPERM && opened.status().error() != ELOOP) return opened;
+    const int error = opened.status().error();
+    if (error != EPERM && error != EACCES) return opened;
     refused = opened.status();
   }
   return refused;

@@ -1,20 +1,20 @@
 // RegisteredFiles: the files that a fetcher may need opened: those that an instance's sources name.
 //
-// Model    sources are root's: a directory or a source file of somebody else, or one that others
-//          may write to, registers nothing.  Each call reads the sources anew.
+// Model    sources are root's: a directory or a source file of another user, or one that others
+//          may write to, registers nothing.  Each call reads the sources again.
 // Errors   EPERM: the file is registered by no source, or the sources are not root's; others as
 //          OpenPinnedFile.
 // Threads  thread-safe: immutable.  Blocks on disks.
 // Cost     a file that `volume` does not name is looked for in every source.
 
-#ifndef FETCHER_REGISTERED_FILES_H_
-#define FETCHER_REGISTERED_FILES_H_
+#ifndef FETCHER_SOURCE_REGISTERED_FILES_H_
+#define FETCHER_SOURCE_REGISTERED_FILES_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "fetcher/source_config.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "fetcher/source/source_config.h"
 
 namespace fetcher {
 
@@ -46,4 +46,4 @@ class RegisteredFiles {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_REGISTERED_FILES_H_
+#endif  // FETCHER_SOURCE_REGISTERED_FILES_H_

@@ -1,4 +1,4 @@
-#include "fetcher/source_config.h"
+#include "fetcher/source/source_config.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -10,10 +10,13 @@
 #include <initializer_list>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
-#include "cachecore/limits.h"
-#include "cachecore/parse_text.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/hex.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/url/url.h"
+#include "cachecore/values/limits.h"
 
 namespace fetcher {
 namespace {
@@ -21,7 +24,6 @@ namespace {
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
-
 
 Status Bad(const std::string& what) { return Status(EINVAL, what); }
 
@@ -31,23 +33,22 @@ bool IsUrlText(std::string_view text) {
 }
 
 Status CheckOrigin(const std::string& url) {
-  const bool http = url.starts_with("http://") || url.starts_with("https://");
-  const bool s3 = url.starts_with("s3://");
-  const bool registry = url.starts_with("oci://");
-  if (!http && !s3 && !registry && !url.starts_with("file:///")) {
-    return Bad("an origin is not http://, https://, s3://, oci:// or file:///");
-  }
+  ASSIGN_OR_RETURN(const OriginScheme scheme, OriginSchemeOf(url));
   if (url.size() > cachecore::kUrlBytesMax) return Bad("an origin is longer than 16384 bytes");
   if (!IsUrlText(url)) return Bad("an origin has a byte that no URL may have");
   if (url.find_first_of("?#") != std::string::npos) {
     return Bad("an origin has a query or a fragment (a query goes into \"query\")");
   }
-  const size_t host = url.find("://") + 3;
-  const size_t path = url.find('/', host);
-  if ((http || registry) && path <= host) return Bad("an origin has no host");
-  if (s3 && path <= host) return Bad("an origin has no bucket");
-  if (registry && (path >= url.size() - 1 || url.find('@') < path)) {
-    return Bad("an oci:// origin is not REGISTRY/REPO/");
+  const bool is_registry = scheme == OriginScheme::kRegistry;
+  if (scheme != OriginScheme::kFile) {
+    const std::optional<cachecore::Url> parsed = cachecore::ParseUrl(url);
+    if (!parsed) {
+      return Bad(scheme == OriginScheme::kS3 ? "an origin has no bucket"
+                                             : "an origin has no valid host and port");
+    }
+    if (is_registry && (parsed->path.size() < 2 || parsed->has_user)) {
+      return Bad("an oci:// origin is not REGISTRY/REPO/");
+    }
   }
   if (url.back() != '/') return Bad("an origin does not end in '/'");
   return Status();
@@ -61,6 +62,29 @@ Status TakeString(const json& object, const char* name, std::string* text) {
   *text = it->get<std::string>();
   if (text->find('\0') != std::string::npos) {
     return Bad(std::string("\"") + name + "\" has a NUL byte");
+  }
+  return Status();
+}
+
+// Sets *path from an optional string field, in which U+0000 and two hexadecimal digits stand for a
+// byte that is not UTF-8.
+Status TakePath(const json& object, const char* name, std::string* path) {
+  const auto it = object.find(name);
+  if (it == object.end()) return Status();
+  if (!it->is_string()) return Bad(std::string("\"") + name + "\" is not a string");
+  const std::string text = it->get<std::string>();
+  path->clear();
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\0') {
+      *path += text[i];
+      continue;
+    }
+    const std::optional<std::string> byte =
+        cachecore::BytesOfHex(std::string_view(text).substr(i + 1, 2));
+    const bool is_byte = byte && byte->size() == 1 && (*byte)[0] != '\0';
+    if (!is_byte) return Bad(std::string("\"") + name + "\" has a NUL byte");
+    *path += *byte;
+    i += 2;
   }
   return Status();
 }
@@ -83,9 +107,9 @@ Status CheckFields(const json& object, std::initializer_list<const char*> known)
 }
 
 Status TakeCredentialFiles(const json& root, CredentialFiles* files) {
-  RETURN_IF_ERROR(TakeString(root, "client_cert", &files->client_cert));
-  RETURN_IF_ERROR(TakeString(root, "client_key", &files->client_key));
-  return TakeString(root, "headers_file", &files->headers);
+  RETURN_IF_ERROR(TakePath(root, "client_cert", &files->client_cert));
+  RETURN_IF_ERROR(TakePath(root, "client_key", &files->client_key));
+  return TakePath(root, "headers_file", &files->headers);
 }
 
 Status TakeS3(const json& root, S3Options* s3) {
@@ -97,18 +121,16 @@ Status TakeS3(const json& root, S3Options* s3) {
   RETURN_IF_ERROR(TakeString(*it, "endpoint", &s3->endpoint));
   RETURN_IF_ERROR(TakeString(*it, "region", &s3->region));
   RETURN_IF_ERROR(TakeString(*it, "profile", &s3->profile));
-  RETURN_IF_ERROR(TakeString(*it, "credentials_file", &s3->credentials_file));
-  RETURN_IF_ERROR(TakeString(*it, "config_file", &s3->config_file));
+  RETURN_IF_ERROR(TakePath(*it, "credentials_file", &s3->credentials_file));
+  RETURN_IF_ERROR(TakePath(*it, "config_file", &s3->config_file));
   RETURN_IF_ERROR(TakeBool(*it, "path_style", &s3->path_style));
   const auto fits = [](unsigned char c) { return std::isalnum(c) || c == '-'; };
   if (!std::all_of(s3->region.begin(), s3->region.end(), fits)) {
     return Bad("the region of \"s3\" is no word");
   }
-  const bool http = s3->endpoint.starts_with("http://") || s3->endpoint.starts_with("https://");
-  if (!s3->endpoint.empty() &&
-      (!http || !IsUrlText(s3->endpoint) ||
-       s3->endpoint.find_first_of("@?#/", s3->endpoint.find("://") + 3) != std::string::npos ||
-       s3->endpoint.ends_with("//"))) {
+  if (s3->endpoint.empty()) return Status();
+  const std::optional<cachecore::Url> endpoint = cachecore::ParseUrl(s3->endpoint);
+  if (!endpoint || !IsUrlText(s3->endpoint) || !endpoint->IsHttpServer()) {
     return Bad("the endpoint of \"s3\" is not http:// or https:// with a host and perhaps a port");
   }
   return Status();
@@ -118,9 +140,44 @@ Status TakeRegistry(const json& root, RegistryOptions* registry) {
   const auto it = root.find("oci");
   if (it == root.end()) return Status();
   if (!it->is_object()) return Bad("\"oci\" is not an object");
-  RETURN_IF_ERROR(CheckFields(*it, {"auth_file", "plain_http"}));
-  RETURN_IF_ERROR(TakeString(*it, "auth_file", &registry->auth_file));
+  RETURN_IF_ERROR(CheckFields(*it, {"auth_file", "more_auth_files", "plain_http"}));
+  RETURN_IF_ERROR(TakePath(*it, "auth_file", &registry->auth_file));
+  if (const auto more = it->find("more_auth_files"); more != it->end()) {
+    if (!more->is_array()) return Bad("\"more_auth_files\" is not an array");
+    for (const json& file : *more) {
+      std::string path;
+      RETURN_IF_ERROR(TakePath(json{{"more_auth_files", file}}, "more_auth_files", &path));
+      registry->more_auth_files.push_back(std::move(path));
+    }
+  }
   return TakeBool(*it, "plain_http", &registry->plain_http);
+}
+
+Status TakeRegistries(const json& root, std::map<std::string, RegistryAccess>* registries) {
+  const auto it = root.find("registries");
+  if (it == root.end()) return Status();
+  if (!it->is_object()) return Bad("\"registries\" is not an object");
+  for (const auto& [host, fields] : it->items()) {
+    if (!fields.is_object()) return Bad("an entry of \"registries\" is not an object");
+    RETURN_IF_ERROR(CheckFields(fields, {"ca_file", "client_cert", "client_key", "insecure"}));
+    RegistryAccess& access = (*registries)[host];
+    RETURN_IF_ERROR(TakePath(fields, "ca_file", &access.ca_file));
+    RETURN_IF_ERROR(TakePath(fields, "client_cert", &access.client_cert));
+    RETURN_IF_ERROR(TakePath(fields, "client_key", &access.client_key));
+    RETURN_IF_ERROR(TakeBool(fields, "insecure", &access.insecure));
+  }
+  return Status();
+}
+
+Status TakeProxy(const json& root, cachecore::ProxySettings* proxy) {
+  const auto it = root.find("proxy");
+  if (it == root.end()) return Status();
+  if (!it->is_object()) return Bad("\"proxy\" is not an object");
+  RETURN_IF_ERROR(CheckFields(*it, {"http", "https", "no"}));
+  *proxy = {};
+  RETURN_IF_ERROR(TakeString(*it, "http", &proxy->http));
+  RETURN_IF_ERROR(TakeString(*it, "https", &proxy->https));
+  return TakeString(*it, "no", &proxy->no);
 }
 
 Status TakeVerity(const json& root, SourceConfig* config) {
@@ -159,8 +216,8 @@ Status TakeFiles(const json& root, std::vector<LocalFile>* files) {
     RETURN_IF_ERROR(TakeString(entry, "url", &file.url));
     uint64_t owner = 0;
     RETURN_IF_ERROR(TakeNumber(entry, "owner", std::numeric_limits<uid_t>::max(), &owner));
-    RETURN_IF_ERROR(TakeNumber(entry, "inode", std::numeric_limits<uint64_t>::max(),
-                               &file.pin.inode));
+    RETURN_IF_ERROR(
+        TakeNumber(entry, "inode", std::numeric_limits<uint64_t>::max(), &file.pin.inode));
     if (!file.pin.path.starts_with('/')) return Bad("a path of \"files\" is not absolute");
     file.pin.owner = static_cast<uid_t>(owner);
     using Links = cachecore::FilePin::Links;
@@ -192,9 +249,9 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
   if (!root.is_object()) return Bad("not a JSON object");
   const auto version = root.find("version");
   if (version == root.end() || *version != 1) return Bad("\"version\" is not 1");
-  RETURN_IF_ERROR(CheckFields(root, {"version", "origins", "query", "ca_file", "client_cert",
-                                     "client_key", "headers_file", "s3", "oci", "verity",
-                                     "merkle", "files"}));
+  RETURN_IF_ERROR(CheckFields(
+      root, {"version", "origins", "query", "ca_file", "client_cert", "client_key", "headers_file",
+             "s3", "oci", "registries", "proxy", "verity", "merkle", "files"}));
   SourceConfig config;
   config.stamp = std::to_string(std::hash<std::string_view>{}(text));
   const auto origins = root.find("origins");
@@ -208,10 +265,12 @@ Result<SourceConfig> ParseSourceConfig(std::string_view text) {
     RETURN_IF_ERROR(CheckOrigin(config.origins.back()));
   }
   RETURN_IF_ERROR(TakeString(root, "query", &config.query));
-  RETURN_IF_ERROR(TakeString(root, "ca_file", &config.ca_file));
+  RETURN_IF_ERROR(TakePath(root, "ca_file", &config.ca_file));
   RETURN_IF_ERROR(TakeCredentialFiles(root, &config.files));
   RETURN_IF_ERROR(TakeS3(root, &config.s3));
   RETURN_IF_ERROR(TakeRegistry(root, &config.registry));
+  RETURN_IF_ERROR(TakeRegistries(root, &config.registries));
+  RETURN_IF_ERROR(TakeProxy(root, &config.proxy));
   RETURN_IF_ERROR(TakeVerity(root, &config));
   RETURN_IF_ERROR(TakeFiles(root, &config.local));
   if (!config.query.empty() && (config.query[0] != '?' || !IsUrlText(config.query) ||
@@ -231,9 +290,10 @@ std::optional<cachecore::FilePin> SourceConfig::FindFile(const std::string& path
   const auto found = std::find_if(local.begin(), local.end(), is_it);
   if (found != local.end()) return found->pin;
   // A source of before owners were noted.
-  for (const std::string& known :
-       {ca_file, files.client_cert, files.client_key, files.headers, s3.credentials_file,
-        s3.config_file, registry.auth_file}) {
+  std::vector<std::string> all = registry.AuthFiles();
+  all.insert(all.end(), {ca_file, files.client_cert, files.client_key, files.headers,
+                         s3.credentials_file, s3.config_file});
+  for (const std::string& known : all) {
     if (!path.empty() && known == path) {
       return cachecore::FilePin{path, 0, 0, cachecore::FilePin::Links::kOfOwner};
     }
@@ -275,15 +335,17 @@ Status CheckObjectKey(std::string_view key) {
   return Status();
 }
 
+Result<OriginScheme> OriginSchemeOf(std::string_view url) {
+  if (url.starts_with("http://") || url.starts_with("https://")) return OriginScheme::kHttp;
+  if (url.starts_with("s3://")) return OriginScheme::kS3;
+  if (url.starts_with("oci://") || url.starts_with("oci+http://")) return OriginScheme::kRegistry;
+  if (url.starts_with("file:///")) return OriginScheme::kFile;
+  return Bad("an origin is not http://, https://, s3://, oci:// or file:///");
+}
+
 std::string RedactUrl(std::string_view url) {
-  url = url.substr(0, url.find_first_of("?#"));
-  const size_t scheme = url.find("://");
-  if (scheme == std::string_view::npos) return std::string(url);
-  const size_t host = scheme + 3;
-  const size_t path = std::min(url.find('/', host), url.size());
-  const size_t at = url.substr(0, path).rfind('@');
-  if (at == std::string_view::npos || at < host) return std::string(url);
-  return std::string(url.substr(0, host)) + std::string(url.substr(at + 1));
+  const std::string shown = cachecore::WithoutUser(url);
+  return shown.substr(0, shown.find_first_of("?#"));
 }
 
 std::string ShortUrl(std::string url) {

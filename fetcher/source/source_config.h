@@ -11,21 +11,21 @@
 // Threads  immutable values; LoadSourceConfig reads one file.
 // See      docs/protocol.md "Sources".
 
-#ifndef FETCHER_SOURCE_CONFIG_H_
-#define FETCHER_SOURCE_CONFIG_H_
+#ifndef FETCHER_SOURCE_SOURCE_CONFIG_H_
+#define FETCHER_SOURCE_SOURCE_CONFIG_H_
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "cachecore/pinned_file.h"
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cachecore/verity_tree.h"
-#include "fetcher/file_credentials.h"
-#include "fetcher/registry_site.h"
-#include "fetcher/s3_credentials.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/pinned_file.h"
+#include "cachecore/url/proxy_settings.h"
+#include "cachecore/verity/verity_tree.h"
+#include "fetcher/source/origin_options.h"
 
 namespace fetcher {
 
@@ -34,22 +34,38 @@ struct LocalFile {
   std::string url;  // Of an object; "" for a file of certificates or secrets.
 };
 
+// What an origin's URL begins with, and so which backend reads it.
+enum class OriginScheme { kFile, kHttp, kRegistry, kS3 };
+
+// What one registry among the origins has of its own; it takes the place of the source's.
+struct RegistryAccess {
+  std::string ca_file;
+  std::string client_cert;
+  std::string client_key;
+  bool insecure = false;  // Its certificate is not looked at.
+};
+
 struct SourceConfig {
   std::vector<std::string> origins;  // In order of preference, each ending in '/'.
   std::string query;
   std::string ca_file;
-  CredentialFiles files;     // For https origins.
-  S3Options s3;              // For s3 origins.
-  RegistryOptions registry;  // For oci origins.
+  CredentialFiles files;                             // For https origins.
+  S3Options s3;                                      // For s3 origins.
+  RegistryOptions registry;                          // For oci origins.
+  std::map<std::string, RegistryAccess> registries;  // By HOST[:PORT].
+  cachecore::ProxySettings proxy = cachecore::ProxySettings::FromEnvironment();
   std::optional<cachecore::Digest> verity;  // What the object's bytes are checked against.
   std::string merkle;                       // The key of its Merkle tree; "": by its own key.
   std::string stamp;                        // Tells this text from the next.
-  std::vector<LocalFile> local;  // What of it lies on this machine.
+  std::vector<LocalFile> local;             // What of it lies on this machine.
 
   // How `path`, a file of certificates or secrets, is to be opened; nullopt if it is not of this
   // source.
   std::optional<cachecore::FilePin> FindFile(const std::string& path) const;
 };
+
+// EINVAL for a URL that no backend reads.
+cachecore::Result<OriginScheme> OriginSchemeOf(std::string_view url);
 
 cachecore::Result<SourceConfig> ParseSourceConfig(std::string_view json);
 // Every error names `path`.
@@ -69,4 +85,4 @@ std::string ShortUrl(std::string url);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_SOURCE_CONFIG_H_
+#endif  // FETCHER_SOURCE_SOURCE_CONFIG_H_

@@ -1,19 +1,18 @@
 // Backend: one origin of objects, such as a directory or an HTTP server's path.
 //
 // Model    Probe learns an object's size and validator; Fetch brings a range of it into a data
-// file, or, where the bytes must be checked before they are written, to its sink.
-//          The validator ("pin") is what tells one version of an object from the next.  A fetch
-//          checks the origin's answer against size and pin before it writes its first byte, so that
-//          bytes of two versions never mix.
+//          file, or, where the bytes must be checked before they are written, to its sink. The
+//          validator ("pin") is what tells one version of an object from the next.  A fetch checks
+//          the origin's answer against size and pin before it writes its first byte, so that bytes
+//          of two versions never mix.
 // Errors   Failure: worth a retry, refused, changed since it was pinned, or ours (the data file).
 // Threads  everything, callbacks included, on the one thread that runs the event loop.
 // Owns     a Transfer is one operation under way; destroying it abandons it with no further
-// callback.
-//          Callbacks that end a transfer may destroy it; OnStored may not.  Transfers must not
-//          outlive their backend, nor sinks and data files their transfer.
+//          callback. Callbacks that end a transfer may destroy it; OnStored may not.  Transfers
+//          must not outlive their backend, nor sinks and data files their transfer.
 
-#ifndef FETCHER_BACKEND_H_
-#define FETCHER_BACKEND_H_
+#ifndef FETCHER_TRANSFER_BACKEND_H_
+#define FETCHER_TRANSFER_BACKEND_H_
 
 #include <cerrno>
 #include <cstdint>
@@ -24,8 +23,8 @@
 #include <string>
 #include <variant>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/clock.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/clock.h"
 
 namespace fetcher {
 
@@ -60,6 +59,8 @@ struct Failure {
 struct ObjectVersion {
   uint64_t size_bytes = 0;
   Pin pin;
+  uint64_t modified_s = 0;  // Since 1970; 0 with 0 ns is not known.
+  uint32_t modified_ns = 0;
 };
 
 struct FetchRequest {
@@ -77,7 +78,7 @@ class FetchSink {
   virtual std::optional<Failure> OnBytes(uint64_t offset, std::span<const char> bytes) {
     static_cast<void>(offset);
     static_cast<void>(bytes);
-    return Failure{Failure::Kind::kLocal, EINVAL, "nobody takes these bytes"};
+    return Failure{Failure::Kind::kLocal, EINVAL, "no sink takes these bytes"};
   }
   // These bytes are in the data file.  Ranges come in order, without a gap, from the first byte on.
   virtual void OnStored(ByteRange range) = 0;
@@ -109,4 +110,4 @@ class Backend {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_BACKEND_H_
+#endif  // FETCHER_TRANSFER_BACKEND_H_

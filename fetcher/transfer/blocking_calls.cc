@@ -1,4 +1,4 @@
-#include "fetcher/blocking_calls.h"
+#include "fetcher/transfer/blocking_calls.h"
 
 #include <glog/logging.h>
 #include <sys/eventfd.h>
@@ -39,7 +39,7 @@ void BlockingCalls::Reap() {
   }
 }
 
-void BlockingCalls::Finish() {
+void BlockingCalls::Stop() {
   for (Call& call : calls_) call.cancel->Set();
   for (Call& call : calls_) call.thread.join();
   calls_.clear();

@@ -4,11 +4,12 @@
 //          descriptor too and returns soon after Cancelled; it shares with the loop only what has a
 //          lock.  When it has returned, `wake` is called.
 // Threads  everything on the event loop, but for the functions and `wake`, which run on the
-// threads. Owns     the threads.  The destructor cancels and joins them. Cost     a thread a call:
-// calls are rare and mostly wait.
+//          threads.
+// Owns     the threads.  The destructor cancels and joins them.
+// Cost     a thread a call: calls are rare and mostly wait.
 
-#ifndef FETCHER_BLOCKING_CALLS_H_
-#define FETCHER_BLOCKING_CALLS_H_
+#ifndef FETCHER_TRANSFER_BLOCKING_CALLS_H_
+#define FETCHER_TRANSFER_BLOCKING_CALLS_H_
 
 #include <atomic>
 #include <functional>
@@ -16,7 +17,7 @@
 #include <memory>
 #include <thread>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fetcher {
 
@@ -36,16 +37,16 @@ class Cancel {
 class BlockingCalls {
  public:
   explicit BlockingCalls(std::function<void()> wake) : wake_(std::move(wake)) {}
-  ~BlockingCalls() { Finish(); }
+  ~BlockingCalls() { Stop(); }
   BlockingCalls(const BlockingCalls&) = delete;
   BlockingCalls& operator=(const BlockingCalls&) = delete;
 
-  // Whoever sets the result gives the call up; its thread ends when the function heeds that.
+  // Setting the result cancels the call; its thread ends when the function sees that.
   std::shared_ptr<Cancel> Start(std::function<void(const Cancel&)> call);
   // Joins those that have returned.
   void Reap();
   // Cancels and joins all: Start is not called any more.
-  void Finish();
+  void Stop();
 
  private:
   struct Call {
@@ -60,4 +61,4 @@ class BlockingCalls {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_BLOCKING_CALLS_H_
+#endif  // FETCHER_TRANSFER_BLOCKING_CALLS_H_

@@ -1,9 +1,8 @@
-#include "fetcher/child_output.h"
+#include "fetcher/transfer/child_output.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -13,26 +12,21 @@
 #include <string_view>
 #include <utility>
 
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/process.h"
+#include "cachecore/system/spawn.h"
+
 namespace fetcher {
 namespace {
 
 using cachecore::Duration;
+using cachecore::Pipe;
 using cachecore::Result;
+using cachecore::SpawnOptions;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
 constexpr size_t kMaxOutput = 64 << 10;
-
-struct Pipe {
-  UniqueFd reader;
-  UniqueFd writer;
-
-  static Result<Pipe> Make() {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "make a pipe");
-    return Pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  }
-};
 
 // What service managers put into our environment for us alone.
 bool IsOurs(std::string_view variable) {
@@ -42,59 +36,23 @@ bool IsOurs(std::string_view variable) {
   return false;
 }
 
-// How to start it.
-class SpawnPlan {
- public:
-  SpawnPlan(int standard_input, int standard_output) {
-    posix_spawn_file_actions_init(&actions_);
-    posix_spawn_file_actions_adddup2(&actions_, standard_input, STDIN_FILENO);
-    posix_spawn_file_actions_adddup2(&actions_, standard_output, STDOUT_FILENO);
-    posix_spawn_file_actions_addopen(&actions_, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addclosefrom_np(&actions_, STDERR_FILENO + 1);
-    posix_spawnattr_init(&attributes_);
-    sigset_t none;
-    sigemptyset(&none);
-    posix_spawnattr_setsigmask(&attributes_, &none);
-    sigset_t pipe;
-    sigemptyset(&pipe);
-    sigaddset(&pipe, SIGPIPE);
-    posix_spawnattr_setsigdefault(&attributes_, &pipe);
-    // A group of its own, so that what it has started ends with it.
-    posix_spawnattr_setpgroup(&attributes_, 0);
-    posix_spawnattr_setflags(
-        &attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+Result<pid_t> Start(const std::vector<std::string>& argv, int input, int output) {
+  SpawnOptions options;
+  options.argv = argv;
+  options.environment.emplace();
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    if (!IsOurs(*variable)) options.environment->push_back(*variable);
   }
-  ~SpawnPlan() {
-    posix_spawn_file_actions_destroy(&actions_);
-    posix_spawnattr_destroy(&attributes_);
-  }
-  SpawnPlan(const SpawnPlan&) = delete;
-  SpawnPlan& operator=(const SpawnPlan&) = delete;
-
-  Result<pid_t> Spawn(const std::vector<std::string>& argv) const {
-    std::vector<char*> arguments;
-    for (const std::string& argument : argv)
-      arguments.push_back(const_cast<char*>(argument.c_str()));
-    arguments.push_back(nullptr);
-    std::vector<char*> environment;
-    for (char** variable = environ; *variable != nullptr; ++variable) {
-      if (!IsOurs(*variable)) environment.push_back(*variable);
-    }
-    environment.push_back(nullptr);
-    pid_t pid = 0;
-    const int error = posix_spawnp(&pid, argv[0].c_str(), &actions_, &attributes_, arguments.data(),
-                                   environment.data());
-    if (error != 0) {
-      return Status::FromErrno(error, "run " + argv[0] + " as user " + std::to_string(geteuid()) +
-                                          " (--fetcher-user names another)");
-    }
-    return pid;
-  }
-
- private:
-  posix_spawn_file_actions_t actions_;
-  posix_spawnattr_t attributes_;
-};
+  options.input = input;
+  options.output = output;
+  // Processes that it starts end with it.
+  options.group = SpawnOptions::Group::kOwn;
+  Result<pid_t> pid = cachecore::Spawn(options);
+  if (pid.ok()) return pid;
+  return Status::FromErrno(pid.status().error(), "run " + argv[0] + " as user " +
+                                                     std::to_string(geteuid()) +
+                                                     " (--fetcher-user names another)");
+}
 
 // One program's time.
 class Patience {
@@ -151,9 +109,7 @@ Status AwaitEnd(pid_t pid, const Patience& patience, bool is_wanted) {
   Status waited = is_wanted && pidfd.valid() ? patience.Await(pidfd.get()) : Status();
   // Not reaped yet, it keeps its group's number from being another's.
   if (!is_wanted || !waited.ok()) kill(-pid, SIGKILL);
-  int status = 0;
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
+  const int status = cachecore::ReapChild(pid);
   RETURN_IF_ERROR(std::move(waited));
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return Status();
   const std::string how = WIFEXITED(status)
@@ -175,7 +131,7 @@ Result<std::string> RunForOutput(const std::vector<std::string>& argv, const std
     return Status(EMSGSIZE, "ask " + argv[0] + ": the question is too long");
   }
   in.writer.Reset();
-  ASSIGN_OR_RETURN(const pid_t pid, SpawnPlan(in.reader.get(), out.writer.get()).Spawn(argv));
+  ASSIGN_OR_RETURN(const pid_t pid, Start(argv, in.reader.get(), out.writer.get()));
   in.reader.Reset();
   out.writer.Reset();
   const Patience patience(argv[0], limit, cancel);

@@ -1,22 +1,22 @@
 // RunForOutput: what a program prints, for those that bring credentials.
 //
 // Model    the program gets `input` on stdin, /dev/null as stderr (it may print secrets there), our
-//          environment less what service managers put there for us, and no descriptor of ours.  It
-//          is killed when it takes too long or the call is cancelled.
+//          environment without the variables of service managers, and no descriptor of this
+//          process.  It is killed when it takes too long or the call is cancelled.
 // Errors   ENOENT and the like: it can't be run.  ETIMEDOUT, ECANCELED.  ECHILD: it ended with an
-// exit
-//          code other than 0.  E2BIG: it printed more than 64 KiB.  None quotes what it printed.
+//          exit code other than 0.  E2BIG: it printed more than 64 KiB.  None quotes what it
+//          printed.
 // Threads  thread-safe; blocks.
 
-#ifndef FETCHER_CHILD_OUTPUT_H_
-#define FETCHER_CHILD_OUTPUT_H_
+#ifndef FETCHER_TRANSFER_CHILD_OUTPUT_H_
+#define FETCHER_TRANSFER_CHILD_OUTPUT_H_
 
 #include <string>
 #include <vector>
 
-#include "cachecore/clock.h"
-#include "cachecore/status.h"
-#include "fetcher/blocking_calls.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/status.h"
+#include "fetcher/transfer/blocking_calls.h"
 
 namespace fetcher {
 
@@ -27,4 +27,4 @@ cachecore::Result<std::string> RunForOutput(const std::vector<std::string>& argv
 
 }  // namespace fetcher
 
-#endif  // FETCHER_CHILD_OUTPUT_H_
+#endif  // FETCHER_TRANSFER_CHILD_OUTPUT_H_

@@ -1,4 +1,4 @@
-#include "fetcher/data_file.h"
+#include "fetcher/transfer/data_file.h"
 
 #include <unistd.h>
 

@@ -1,9 +1,9 @@
 // What went wrong with a data file, which the daemon has given us as a descriptor.
 
-#ifndef FETCHER_DATA_FILE_H_
-#define FETCHER_DATA_FILE_H_
+#ifndef FETCHER_TRANSFER_DATA_FILE_H_
+#define FETCHER_TRANSFER_DATA_FILE_H_
 
-#include "fetcher/backend.h"
+#include "fetcher/transfer/backend.h"
 
 namespace fetcher {
 
@@ -16,4 +16,4 @@ bool TakesNoWrites(int error);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_DATA_FILE_H_
+#endif  // FETCHER_TRANSFER_DATA_FILE_H_

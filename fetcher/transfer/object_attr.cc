@@ -1,13 +1,12 @@
-#include "fetcher/object_attr.h"
-
-#include <openssl/sha.h>
+#include "fetcher/transfer/object_attr.h"
 
 #include <cerrno>
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "cachecore/limits.h"
-#include "cachecore/wire.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/protocol/wire.h"
+#include "cachecore/values/limits.h"
 
 namespace fetcher {
 
@@ -17,12 +16,7 @@ using nlohmann::json;
 
 std::string PinName(const std::string& url) {
   if (url.size() <= cachecore::kPinNameBytesMax) return url;
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(url.data()), url.size(), digest);
-  std::string name = "sha256:";
-  constexpr char kHex[] = "0123456789abcdef";
-  for (const unsigned char byte : digest) name += {kHex[byte >> 4], kHex[byte & 15]};
-  return name;
+  return cachecore::DigestOf(url);
 }
 
 Result<std::string> EncodeAttr(const ObjectAttr& attr) {

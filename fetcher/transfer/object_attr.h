@@ -2,20 +2,19 @@
 // on without asking any origin.  Pure.
 //
 // Model    {"size":N,"pins":{"http://h/base/":{"etag":"\"x\""}}}: the size, and per origin (its
-// URL,
-//          redacted) what was pinned there; {} is an origin without a validator.
+//          URL, redacted) what was pinned there; {} is an origin without a validator.
 // Errors   EBADMSG for what is no such text; E2BIG when it would not fit kMaxAttrSize.
 
-#ifndef FETCHER_OBJECT_ATTR_H_
-#define FETCHER_OBJECT_ATTR_H_
+#ifndef FETCHER_TRANSFER_OBJECT_ATTR_H_
+#define FETCHER_TRANSFER_OBJECT_ATTR_H_
 
 #include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
 
-#include "cachecore/status.h"
-#include "fetcher/backend.h"
+#include "cachecore/base/status.h"
+#include "fetcher/transfer/backend.h"
 
 namespace fetcher {
 
@@ -31,4 +30,4 @@ cachecore::Result<ObjectAttr> DecodeAttr(std::string_view text);
 
 }  // namespace fetcher
 
-#endif  // FETCHER_OBJECT_ATTR_H_
+#endif  // FETCHER_TRANSFER_OBJECT_ATTR_H_

@@ -1,4 +1,4 @@
-#include "fetcher/range_set.h"
+#include "fetcher/transfer/range_set.h"
 
 #include <algorithm>
 #include <iterator>

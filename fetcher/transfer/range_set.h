@@ -4,14 +4,14 @@
 // Threads  thread-compatible.
 // Cost     O(log n) plus the ranges that a call touches.
 
-#ifndef FETCHER_RANGE_SET_H_
-#define FETCHER_RANGE_SET_H_
+#ifndef FETCHER_TRANSFER_RANGE_SET_H_
+#define FETCHER_TRANSFER_RANGE_SET_H_
 
 #include <cstdint>
 #include <map>
 #include <vector>
 
-#include "cachecore/byte_range.h"
+#include "cachecore/base/byte_range.h"
 
 namespace fetcher {
 
@@ -34,4 +34,4 @@ class RangeSet {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_RANGE_SET_H_
+#endif  // FETCHER_TRANSFER_RANGE_SET_H_

@@ -1,4 +1,4 @@
-#include "fetcher/retry_policy.h"
+#include "fetcher/transfer/retry_policy.h"
 
 #include <glog/logging.h>
 

@@ -1,18 +1,17 @@
 // RetryPolicy: when to try again; RetryBudget: when to stop trying.  Pure: time is passed in.
 //
-// Model    full jitter: the n-th wait is uniform in (0, min(cap, first * 2^n)], so that many
-// waiters
-//          spread out instead of returning together.  A budget runs from the first failure since
-//          the last success.
+// Model    full jitter: the n-th wait is uniform in (0, min(cap, first * 2^(n-1))], so that many
+//          waiters spread out instead of returning together.  A budget runs from the first failure
+//          since the last success.
 // Threads  thread-compatible.
 
-#ifndef FETCHER_RETRY_POLICY_H_
-#define FETCHER_RETRY_POLICY_H_
+#ifndef FETCHER_TRANSFER_RETRY_POLICY_H_
+#define FETCHER_TRANSFER_RETRY_POLICY_H_
 
 #include <optional>
 #include <random>
 
-#include "cachecore/clock.h"
+#include "cachecore/base/clock.h"
 
 namespace fetcher {
 
@@ -61,4 +60,4 @@ class RetryBudget {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_RETRY_POLICY_H_
+#endif  // FETCHER_TRANSFER_RETRY_POLICY_H_

@@ -3,16 +3,16 @@
 // Threads  thread-compatible.
 // Cost     a node for each object that is to be woken, however often that is asked for.
 
-#ifndef FETCHER_TIMERS_H_
-#define FETCHER_TIMERS_H_
+#ifndef FETCHER_TRANSFER_TIMERS_H_
+#define FETCHER_TRANSFER_TIMERS_H_
 
 #include <map>
 #include <optional>
 #include <set>
 #include <utility>
 
-#include "cachecore/clock.h"
-#include "cachecore/ids.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/values/ids.h"
 
 namespace fetcher {
 
@@ -28,7 +28,7 @@ class Timers {
     entry->second = at;
     by_time_.emplace(at, id);
   }
-  void Cancel(ObjectId id) {
+  void Remove(ObjectId id) {
     const auto entry = by_id_.find(id);
     if (entry == by_id_.end()) return;
     by_time_.erase({entry->second, id});
@@ -38,7 +38,7 @@ class Timers {
   std::optional<ObjectId> TakeDue(Duration now) {
     if (by_time_.empty() || by_time_.begin()->first > now) return std::nullopt;
     const ObjectId id = by_time_.begin()->second;
-    Cancel(id);
+    Remove(id);
     return id;
   }
   std::optional<Duration> Next() const {
@@ -58,4 +58,4 @@ class Timers {
 
 }  // namespace fetcher
 
-#endif  // FETCHER_TIMERS_H_
+#endif  // FETCHER_TRANSFER_TIMERS_H_

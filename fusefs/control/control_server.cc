@@ -1,4 +1,4 @@
-#include "fusefs/control_server.h"
+#include "fusefs/control/control_server.h"
 
 #include <glog/logging.h>
 #include <poll.h>
@@ -9,11 +9,15 @@
 
 #include <cerrno>
 
-#include "fusefs/unix_listener.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/protocol/control_messages.h"
+#include "cachecore/system/unix_listener.h"
 
 namespace fusefs {
 
+using cachecore::MayConnect;
 using cachecore::MutexLock;
+using cachecore::PeerOf;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
@@ -21,7 +25,7 @@ using cachecore::UniqueFd;
 namespace {
 
 constexpr size_t kMaxRequest = 64 << 10;
-constexpr int kControlPauseMs = 100;  // When a connection cannot be accepted.
+constexpr int kControlPauseMs = 100;   // When a connection cannot be accepted.
 constexpr timeval kPatience = {5, 0};  // For a peer that connects and says or takes nothing.
 
 bool SendAll(int socket, std::string_view text) {
@@ -32,6 +36,10 @@ bool SendAll(int socket, std::string_view text) {
     text.remove_prefix(static_cast<size_t>(sent));
   }
   return true;
+}
+
+void Refuse(int socket, const Status& why) {
+  SendAll(socket, cachecore::JsonText(cachecore::control::EncodeRefusal(why)) + "\n");
 }
 
 // One line, or nothing if it is too long or does not come.
@@ -93,13 +101,13 @@ void ControlServer::Run() {
     }
     const Result<ucred> peer = PeerOf(socket.get());
     if (!peer.ok() || !MayConnect(*peer, geteuid())) {
-      SendAll(socket.get(), "{\"ok\":false,\"errno\":1,\"error\":\"not your daemon\"}\n");
+      Refuse(socket.get(), Status(EPERM, "not your daemon"));
       continue;
     }
     {
       MutexLock lock(&mu_);
       if (connections_ >= kMaxConnections) {
-        SendAll(socket.get(), "{\"ok\":false,\"errno\":16,\"error\":\"too many at once\"}\n");
+        Refuse(socket.get(), Status(EBUSY, "too many at once"));
         continue;
       }
       ++connections_;
@@ -117,7 +125,7 @@ void ControlServer::Serve(UniqueFd socket) {
   setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof(kPatience));
   setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof(kPatience));
   const std::string request = ReceiveLine(socket.get());
-  SendAll(socket.get(), handler_(request) + "\n");
+  SendAll(socket.get(), handler_(request, socket.get()) + "\n");
 }
 
 }  // namespace fusefs

@@ -1,17 +1,15 @@
 // ControlServer: the operator's socket.
 //
 // Model    a stream socket; a connection carries one request, a line of JSON, and one answer, a
-// line of
-//          JSON; then it is closed.  Operations: ping, status, acquire, stop.
+//          line of JSON; then it is closed.  The operations: cachecore/protocol/control_messages.h.
 // Errors   answers {"ok":false,"errno":N,"error":"one line"}; a request that is too long, late or
-// not
-//          JSON gets EINVAL.  Strangers (not root, not our uid) get EPERM.
+//          not JSON gets EINVAL.  Strangers (not root, not our uid) get EPERM.
 // Threads  one that accepts, one a connection, at most kMaxConnections: a call that waits for the
 //          fetcher holds its own thread only.
 // See      docs/protocol.md "The control socket".
 
-#ifndef FUSEFS_CONTROL_SERVER_H_
-#define FUSEFS_CONTROL_SERVER_H_
+#ifndef FUSEFS_CONTROL_CONTROL_SERVER_H_
+#define FUSEFS_CONTROL_CONTROL_SERVER_H_
 
 #include <atomic>
 #include <functional>
@@ -19,17 +17,17 @@
 #include <string>
 #include <thread>
 
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fusefs {
 
 class ControlServer {
  public:
   // Gives the answer (a line of JSON without the newline) to a request line.  Called on a thread of
-  // the connection's own; may block.
-  using Handler = std::function<std::string(const std::string& request)>;
+  // the connection's own; may block.  `peer`: the connection, by which the caller's end is noticed.
+  using Handler = std::function<std::string(const std::string& request, int peer)>;
 
   static constexpr int kMaxConnections = 64;
 
@@ -57,4 +55,4 @@ class ControlServer {
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_CONTROL_SERVER_H_
+#endif  // FUSEFS_CONTROL_CONTROL_SERVER_H_

@@ -1,4 +1,4 @@
-#include "fusefs/device_server.h"
+#include "fusefs/device/device_server.h"
 
 #include <glog/logging.h>
 #include <poll.h>
@@ -12,11 +12,13 @@
 #include <ctime>
 #include <utility>
 
-#include "fusefs/unix_listener.h"
+#include "cachecore/system/unix_listener.h"
 
 namespace fusefs {
 
+using cachecore::MayConnect;
 using cachecore::MutexLock;
+using cachecore::PeerOf;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
@@ -26,7 +28,7 @@ namespace {
 // How many connections are accepted before the session is looked after again: a crowd at the door
 // must not starve the fetcher that is attached.
 constexpr int kAcceptsATurn = 64;
-// How long nobody is accepted when it has failed.
+// The pause after a failed accept.
 constexpr int kAcceptPauseMs = 100;
 
 }  // namespace
@@ -43,8 +45,9 @@ DeviceServer::DeviceServer(UniqueFd listener, uid_t fetcher_uid, UniqueFd wake)
 
 DeviceServer::~DeviceServer() { Stop(); }
 
-void DeviceServer::Start(cachecore::Cache* cache) {
+void DeviceServer::Start(cachecore::Cache* cache, bool refuses) {
   cache_ = cache;
+  refuses_ = refuses;
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -120,25 +123,26 @@ void DeviceServer::Accept() {
       while (session_->Serve(POLLIN)) continue;  // What it had said before that counts.
       Detach();
     }
-    if (session_) {
+    if (session_ || refuses_) {
       RefuseFetcher(socket.get(), EBUSY);
       continue;
     }
-    const Result<cachecore::Generation> generation = cache_->Attach();
+    const Result<cachecore::Generation> generation = cache_->device().Attach();
     if (!generation.ok()) {
       LOG(ERROR) << "a fetcher cannot attach: " << generation.status().message();
       RefuseFetcher(socket.get(), generation.status().error());
       continue;
     }
-    // With each packet the kernel is to say who sent it: the connection may have an heir.
+    // With each packet the kernel is to say who sent it: the connection may have a successor.
     const int on = 1;
     setsockopt(socket.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
     Introduce(peer->pid, *generation);
     LOG(INFO) << "fetcher attached: pid " << peer->pid << ", generation " << generation->value;
-    session_.emplace(std::move(socket), cache_, [this](pid_t pid, cachecore::Generation heir) {
-      LOG(INFO) << "fetcher resumed: pid " << pid << ", generation " << heir.value;
-      Introduce(pid, heir);
-    });
+    session_.emplace(
+        std::move(socket), &cache_->device(), [this](pid_t pid, cachecore::Generation resumed) {
+          LOG(INFO) << "fetcher resumed: pid " << pid << ", generation " << resumed.value;
+          Introduce(pid, resumed);
+        });
     session_->Hello(*generation);
     if (!session_->Serve(0)) Detach();
   }
@@ -154,7 +158,7 @@ void DeviceServer::Introduce(pid_t pid, cachecore::Generation generation) {
   if (pid > 0 && !fetcher_process_.valid() && errno == ESRCH) NoteDeath();
 }
 
-// Its connection, if somebody keeps it, goes on with all that was asked on it.
+// Its connection, if a service manager keeps it, continues with all requests on it.
 void DeviceServer::NoteDeath() {
   fetcher_process_.Reset();
   MutexLock lock(&mu_);
@@ -171,7 +175,7 @@ void DeviceServer::Detach() {
     fetcher_.reset();
   }
   LOG(INFO) << "fetcher detached";
-  cache_->Detach();
+  cache_->device().Detach();
 }
 
 }  // namespace fusefs

@@ -1,19 +1,18 @@
 // DeviceServer: the socket that fetchers attach to, and the one session at a time on it.
 //
 // Model    a listening SOCK_SEQPACKET socket; a connection is one open of the device.  The first
-// gets
-//          HELLO and is attached as a new generation; others get HELLO with -EBUSY, strangers with
-//          -EPERM, and are closed.  When the attached connection hangs up the fetcher is detached.
+//          gets HELLO and is attached as a new generation; others get HELLO with -EBUSY, strangers
+//          with -EPERM, and are closed.  When the attached connection hangs up the fetcher is
+//          detached.
 // Errors   whatever a peer sends gets an errno for an answer; a peer that breaks the framing or
-// does not
-//          read its answers loses its own connection, nothing more.
+//          does not read its answers loses its own connection, nothing more.
 // Threads  one thread does it all; Wake and the queries may be called from any.
 // Owns     the listening socket, the session's socket.
 // Crash    nothing to keep: the peer sees the hang-up and attaches to the next daemon.
 // See      docs/protocol.md.
 
-#ifndef FUSEFS_DEVICE_SERVER_H_
-#define FUSEFS_DEVICE_SERVER_H_
+#ifndef FUSEFS_DEVICE_DEVICE_SERVER_H_
+#define FUSEFS_DEVICE_DEVICE_SERVER_H_
 
 #include <sys/types.h>
 
@@ -22,12 +21,12 @@
 #include <string>
 #include <thread>
 
-#include "cachecore/cache.h"
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "fusefs/device_session.h"
-#include "fusefs/watchdog.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/cache/cache.h"
+#include "fusefs/device/device_session.h"
+#include "fusefs/service/watchdog.h"
 
 namespace fusefs {
 
@@ -39,12 +38,13 @@ struct FetcherInfo {
 
 class DeviceServer {
  public:
-  // `listener`: see ListenUnix.  `fetcher_uid`: who may attach, beside root and ourselves.
+  // `listener`: see ListenUnix.  `fetcher_uid`: the user that may attach, beside root and our own.
   static cachecore::Result<std::unique_ptr<DeviceServer>> Make(cachecore::UniqueFd listener,
                                                                uid_t fetcher_uid);
   ~DeviceServer();
 
-  void Start(cachecore::Cache* cache);
+  // `refuses`: each fetcher gets EBUSY, since another device serves this cache.
+  void Start(cachecore::Cache* cache, bool refuses = false);
   // A message may have become deliverable.  Callable before Start.
   void Wake();
   // Ends the thread and closes the session.
@@ -60,7 +60,7 @@ class DeviceServer {
 
   void Run();
   void Accept();
-  // Notes who serves now, and watches for its death.
+  // Records the process that serves now, and watches for its death.
   void Introduce(pid_t pid, cachecore::Generation generation);
   void NoteDeath();
   void Detach();
@@ -69,8 +69,9 @@ class DeviceServer {
   const uid_t fetcher_uid_;
   const cachecore::UniqueFd wake_;  // An eventfd.
   cachecore::Cache* cache_ = nullptr;
-  std::optional<DeviceSession> session_;  // The device thread's.
-  cachecore::UniqueFd fetcher_process_;   // A pidfd; the device thread's.
+  bool refuses_ = false;
+  std::optional<DeviceSession> session_;        // The device thread's.
+  cachecore::UniqueFd fetcher_process_;         // A pidfd; the device thread's.
   cachecore::Duration accept_paused_until_{0};  // The device thread's.
   std::thread thread_;
   std::atomic<bool> stopping_{false};
@@ -82,4 +83,4 @@ class DeviceServer {
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_DEVICE_SERVER_H_
+#endif  // FUSEFS_DEVICE_DEVICE_SERVER_H_

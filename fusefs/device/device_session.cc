@@ -1,4 +1,4 @@
-#include "fusefs/device_session.h"
+#include "fusefs/device/device_session.h"
 
 #include <glog/logging.h>
 #include <poll.h>
@@ -6,15 +6,18 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <optional>
+#include <span>
 #include <utility>
 
-#include "cachecore/fault_point.h"
+#include "cachecore/base/fault_point.h"
+#include "cachecore/base/unix_socket.h"
+
 namespace fusefs {
 
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::UniqueFd;
 namespace wire = cachecore::wire;
 
 namespace {
@@ -24,47 +27,18 @@ constexpr int kPacketsATurn = 256;
 
 // 1: sent.  0: not now.  -1: the connection is over.
 int Send(int socket, const std::string& bytes, int fd) {
-  iovec iov = {const_cast<char*>(bytes.data()), bytes.size()};
-  msghdr header = {};
-  header.msg_iov = &iov;
-  header.msg_iovlen = 1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  if (fd >= 0) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    cmsghdr* message = CMSG_FIRSTHDR(&header);
-    message->cmsg_level = SOL_SOCKET;
-    message->cmsg_type = SCM_RIGHTS;
-    message->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(message), &fd, sizeof(int));
-  }
-  while (true) {
-    const ssize_t sent = sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent >= 0) return 1;
-    if (errno == EINTR) continue;
-    // ETOOMANYREFS: too many descriptors are on their way in sockets; the peer must take some.
-    return errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS ? 0 : -1;
-  }
+  if (cachecore::SendWithDescriptor(socket, bytes, fd, MSG_DONTWAIT) >= 0) return 1;
+  // ETOOMANYREFS: too many descriptors are on their way in sockets; the peer must take some.
+  return errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS ? 0 : -1;
 }
 
-// As recv(2) with MSG_DONTWAIT; *pid is the sender's.
-ssize_t ReceivePacket(int socket, char* buffer, size_t capacity, pid_t* pid) {
-  iovec iov = {buffer, capacity};
-  msghdr header = {};
-  header.msg_iov = &iov;
-  header.msg_iovlen = 1;
-  // Room for the credentials and nothing else: descriptors that a peer sends are let go.
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(ucred))] = {};
-  header.msg_control = control;
-  header.msg_controllen = sizeof(control);
+// As recv(2) with MSG_DONTWAIT; *pid is the sender's, *file what has come with the packet.
+ssize_t ReceivePacket(int socket, std::span<char> buffer, pid_t* pid, UniqueFd* file) {
   // MSG_TRUNC: the real length, so that a packet that is too long is known for what it is.
-  const ssize_t got = recvmsg(socket, &header, MSG_DONTWAIT | MSG_TRUNC);
-  const cmsghdr* message = got > 0 ? CMSG_FIRSTHDR(&header) : nullptr;
-  if (message == nullptr || message->cmsg_type != SCM_CREDENTIALS) return got;
-  ucred sender = {};
-  std::memcpy(&sender, CMSG_DATA(message), sizeof(sender));
-  *pid = sender.pid;
-  return got;
+  const cachecore::ReceivedPacket packet =
+      cachecore::ReceiveWithDescriptors(socket, buffer, {file, 1}, MSG_DONTWAIT | MSG_TRUNC);
+  if (packet.sender) *pid = packet.sender->pid;
+  return packet.size;
 }
 
 // The token of a packet whose first command is `resume`.
@@ -83,10 +57,11 @@ void RefuseFetcher(int socket, int error) {
   Send(socket, wire::EncodeMessage(hello, 0), -1);
 }
 
-DeviceSession::DeviceSession(cachecore::UniqueFd socket, cachecore::Cache* cache, OnHeir on_heir)
+DeviceSession::DeviceSession(cachecore::UniqueFd socket, cachecore::DevicePort* port,
+                             OnResumed on_resumed)
     : socket_(std::move(socket)),
-      cache_(cache),
-      on_heir_(std::move(on_heir)),
+      port_(port),
+      on_resumed_(std::move(on_resumed)),
       buffer_(wire::kMaxCommandPacket + 1) {}
 
 short DeviceSession::wanted_events() const { return outgoing_.empty() ? POLLIN : POLLOUT; }
@@ -98,13 +73,15 @@ bool DeviceSession::HungUp() const {
 
 void DeviceSession::Hello(cachecore::Generation generation) {
   wire::HelloMessage hello;
+  hello.caps = offered_caps();
   hello.generation = generation;
   outgoing_.push_back({wire::EncodeMessage(hello, 0), {}});
 }
 
 bool DeviceSession::Serve(short events) {
   Flush();
-  if ((deaf_ || (events & (POLLIN | POLLHUP | POLLERR)) != 0) && outgoing_.empty() && !Receive()) {
+  if ((peer_gone_ || (events & (POLLIN | POLLHUP | POLLERR)) != 0) && outgoing_.empty() &&
+      !Receive()) {
     return false;
   }
   return Pump();
@@ -115,13 +92,13 @@ bool DeviceSession::Serve(short events) {
 bool DeviceSession::Receive() {
   for (int i = 0; i < kPacketsATurn && outgoing_.empty(); ++i) {
     pid_t pid = 0;
-    const ssize_t got = ReceivePacket(socket_.get(), buffer_.data(), buffer_.size(), &pid);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && errno == ECONNRESET && !deaf_) {
-      deaf_ = true;  // It died with messages unread.  Told once, before what it had sent.
+    UniqueFd file;
+    const ssize_t got = ReceivePacket(socket_.get(), buffer_, &pid, &file);
+    if (got < 0 && errno == ECONNRESET && !peer_gone_) {
+      peer_gone_ = true;  // It died with messages unread.  Told once, before what it had sent.
       continue;
     }
-    if (got < 0 && errno == EAGAIN) return !deaf_;
+    if (got < 0 && errno == EAGAIN) return !peer_gone_;
     if (got <= 0) return false;  // An empty packet looks like the end of the connection, and is.
     cachecore::FaultPoint(cachecore::Fault::kCommandsReceived);
     const auto size = static_cast<size_t>(got);
@@ -133,7 +110,7 @@ bool DeviceSession::Receive() {
     }
     wire::ReplyMessage reply;
     reply.packet = packets_++;
-    reply.results = fits ? Handle(packet) : std::vector<int32_t>{-E2BIG};
+    reply.results = fits ? Handle(packet, std::move(file)) : std::vector<int32_t>{-E2BIG};
     cachecore::FaultPoint(cachecore::Fault::kCommandsDone);
     outgoing_.push_back({wire::EncodeMessage(reply, caps_), {}});
     Flush();
@@ -147,11 +124,12 @@ bool DeviceSession::Resume(uint32_t token, pid_t pid) {
   credits_ = 0;
   packets_ = 0;
   wire::HelloMessage hello;
+  hello.caps = offered_caps();
   hello.resumed = token;
-  const Result<cachecore::Generation> generation = cache_->Resume();
+  const Result<cachecore::Generation> generation = port_->Resume();
   if (generation.ok()) {
     hello.generation = *generation;
-    on_heir_(pid, *generation);
+    on_resumed_(pid, *generation);
   } else {
     LOG(ERROR) << "a fetcher cannot resume: " << generation.status().message();
     hello.status = -generation.status().error();
@@ -166,7 +144,7 @@ Result<wire::Command> DeviceSession::Admit(std::string_view line, bool* done_her
   Result<wire::Command> command = wire::ParseCommand(line);
   if (!command.ok()) return command;
   if (const auto* caps = std::get_if<wire::CapsCommand>(&*command)) {
-    if ((caps->caps & ~wire::kAllCaps) != 0) return Status(EINVAL, "unknown capability");
+    if ((caps->caps & ~offered_caps()) != 0) return Status(EINVAL, "unknown capability");
     caps_ = caps->caps;
     *done_here = true;
   } else if (const auto* credit = std::get_if<wire::CreditCommand>(&*command)) {
@@ -180,11 +158,22 @@ Result<wire::Command> DeviceSession::Admit(std::string_view line, bool* done_her
   } else if (std::holds_alternative<wire::VerityCommand>(*command) &&
              (caps_ & wire::kCapVerity) == 0) {
     return Status(EOPNOTSUPP, "verity was not chosen with caps");
+  } else if (std::holds_alternative<wire::FactsCommand>(*command) &&
+             (caps_ & wire::kCapFacts) == 0) {
+    return Status(EOPNOTSUPP, "facts was not chosen with caps");
+  } else if ((std::holds_alternative<wire::FullCommand>(*command) ||
+              std::holds_alternative<wire::ThroughCommand>(*command)) &&
+             (caps_ & wire::kCapThrough) == 0) {
+    return Status(EOPNOTSUPP, "through was not chosen with caps");
   }
   return command;
 }
 
-std::vector<int32_t> DeviceSession::Handle(std::string_view packet) {
+uint32_t DeviceSession::offered_caps() const {
+  return port_->serves_through() ? wire::kAllCaps : wire::kAllCaps & ~wire::kCapThrough;
+}
+
+std::vector<int32_t> DeviceSession::Handle(std::string_view packet, UniqueFd file) {
   const Result<std::vector<std::string_view>> lines = wire::SplitPacket(packet);
   if (!lines.ok()) return {-lines.status().error()};
   // Without kCapBatch the first newline ends the packet, as the kernel has it.
@@ -193,16 +182,17 @@ std::vector<int32_t> DeviceSession::Handle(std::string_view packet) {
   std::vector<Result<wire::Command>> commands;
   const auto flush = [&] {
     if (commands.empty()) return;
-    const std::vector<int32_t> some = cache_->Execute(commands);
+    const std::vector<int32_t> some = port_->Execute(commands);
     results.insert(results.end(), some.begin(), some.end());
     commands.clear();
   };
   for (size_t i = 0; i < count; ++i) {
     bool done_here = false;
     Result<wire::Command> command = Admit((*lines)[i], &done_here);
-    if (done_here) {
+    const auto* through = command.ok() ? std::get_if<wire::ThroughCommand>(&*command) : nullptr;
+    if (done_here || through != nullptr) {
       flush();
-      results.push_back(0);
+      results.push_back(done_here ? 0 : port_->Through(*through, std::exchange(file, {})));
     } else {
       commands.push_back(std::move(command));
     }
@@ -212,18 +202,18 @@ std::vector<int32_t> DeviceSession::Handle(std::string_view packet) {
 }
 
 void DeviceSession::Flush() {
-  while (!outgoing_.empty() && !deaf_) {
+  while (!outgoing_.empty() && !peer_gone_) {
     const int sent = Send(socket_.get(), outgoing_.front().bytes, outgoing_.front().fd.get());
     if (sent == 0) return;
-    if (sent < 0) deaf_ = true;
+    if (sent < 0) peer_gone_ = true;
     if (sent > 0) outgoing_.pop_front();
   }
-  if (deaf_) outgoing_.clear();
+  if (peer_gone_) outgoing_.clear();
 }
 
 bool DeviceSession::Pump() {
-  while (credits_ > 0 && outgoing_.empty() && !deaf_) {
-    std::optional<cachecore::OutgoingMessage> message = cache_->NextMessage();
+  while (credits_ > 0 && outgoing_.empty() && !peer_gone_) {
+    std::optional<cachecore::OutgoingMessage> message = port_->NextMessage();
     if (!message) return true;
     --credits_;
     outgoing_.push_back(
@@ -232,7 +222,7 @@ bool DeviceSession::Pump() {
     cachecore::FaultPoint(cachecore::Fault::kMessageSent);
   }
   // What it may still have said is read before it is given up.
-  return !deaf_ || Receive();
+  return !peer_gone_ || Receive();
 }
 
 }  // namespace fusefs

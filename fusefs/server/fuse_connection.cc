@@ -1,4 +1,4 @@
-#include "fusefs/fuse_connection.h"
+#include "fusefs/server/fuse_connection.h"
 
 #include <fcntl.h>
 #include <glog/logging.h>
@@ -14,8 +14,8 @@
 #include <iterator>
 #include <utility>
 
-#include "cachecore/fault_point.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/fault_point.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fusefs {
 
@@ -27,27 +27,35 @@ namespace {
 constexpr int32_t kNotifyResend = 7;              // FUSE_NOTIFY_RESEND.
 constexpr uint32_t kHasResend = 1u << (39 - 32);  // FUSE_HAS_RESEND, in flags2.
 
-thread_local bool resent = false;
-
-struct Expected {
-  uint64_t unique = 0;
-  size_t size = 0;  // With the header; 0 is anything.
-  bool refused = false;
-};
-thread_local Expected expected;
-
 std::string ReadAll(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// Atomic, and complete before the kernel can have been answered.  It need not survive a power cut:
-// nor does the mount.
-Status Save(const std::string& path, const void* bytes, size_t size) {
-  const std::string fresh = path + ".new";
+// What an INIT or its answer takes at most; both are about 100 bytes.
+constexpr size_t kRoomBytes = 4096;
+
+std::string FreshPath(const std::string& path) { return path + ".new"; }
+
+Status TakeRoom(const std::string& path) {
+  const std::string fresh = FreshPath(path);
   const cachecore::UniqueFd file(
       open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!file.valid() || write(file.get(), bytes, size) != static_cast<ssize_t>(size) ||
+  if (!file.valid()) return Status::FromErrno(errno, "making " + fresh);
+  const std::string room(kRoomBytes, '\0');
+  const ssize_t wrote = write(file.get(), room.data(), room.size());
+  if (wrote == static_cast<ssize_t>(room.size())) return Status();
+  return Status::FromErrno(wrote < 0 ? errno : ENOSPC, "taking room in " + fresh);
+}
+
+// Atomic, and complete before the kernel can have been answered.  It need not survive a power cut:
+// nor does the mount.  Written over what TakeRoom has taken: a full disk does not refuse it.
+Status Save(const std::string& path, const void* bytes, size_t size) {
+  const std::string fresh = FreshPath(path);
+  const cachecore::UniqueFd file(open(fresh.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  const ssize_t wrote = file.valid() ? write(file.get(), bytes, size) : -1;
+  if (wrote >= 0 && wrote != static_cast<ssize_t>(size)) errno = ENOSPC;
+  if (wrote != static_cast<ssize_t>(size) || ftruncate(file.get(), static_cast<off_t>(size)) != 0 ||
       rename(fresh.c_str(), path.c_str()) != 0) {
     return Status::FromErrno(errno, "saving the kernel's INIT in " + path);
   }
@@ -71,30 +79,25 @@ fuse_init_out InitOf(const std::string& answer) {
 }
 
 // Answers EIO in place of a reply of the wrong size.
-bool Refused(int fd, size_t size) {
-  if (expected.size == 0 || size == expected.size) return false;
+bool Refused(int fd, size_t size, ExpectedReply* expected) {
+  if (expected == nullptr || size == sizeof(fuse_out_header) + expected->bytes) return false;
   fuse_out_header header = {};
   header.len = sizeof(header);
   header.error = -EIO;
-  header.unique = expected.unique;
-  VLOG(1) << "a reply of " << size << " bytes in place of " << expected.size << " becomes EIO";
-  expected.refused = true;
+  header.unique = expected->unique;
+  VLOG(1) << "a reply of " << size << " bytes in place of " << sizeof(header) + expected->bytes
+          << " becomes EIO";
+  expected->refused = true;
   if (write(fd, &header, sizeof(header)) < 0) PLOG(WARNING) << "answering EIO";
   return true;
 }
 
 }  // namespace
 
-void FuseConnection::ExpectReply(uint64_t unique, size_t size) {
-  expected = {unique, sizeof(fuse_out_header) + size, false};
-}
-
-bool FuseConnection::ExpectNothing() { return !std::exchange(expected, {}).refused; }
-
 ssize_t FuseConnection::Splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size,
-                               unsigned flags) {
-  if (Refused(out, size)) {
-    Answered(expected.unique);
+                               unsigned flags, ExpectedReply* expected) {
+  if (Refused(out, size, expected)) {
+    Answered(expected->unique);
     errno = EIO;  // libfuse empties its pipe and lets the request go.
     return -1;
   }
@@ -104,7 +107,7 @@ ssize_t FuseConnection::Splice(int in, off_t* in_offset, int out, off_t* out_off
   // Also after ENOENT: the kernel no longer waits for it.
   if (sent >= 0 || errno == ENOENT) {
     const int error = errno;
-    Answered(expected.unique);
+    Answered(expected->unique);
     errno = error;
   }
   return sent;
@@ -115,6 +118,7 @@ Status FuseConnection::Reset() {
     if (unlink(path.c_str()) != 0 && errno != ENOENT) {
       return Status::FromErrno(errno, "removing " + path);
     }
+    RETURN_IF_ERROR(TakeRoom(path));
   }
   return Status();
 }
@@ -142,7 +146,7 @@ void FuseConnection::NoteOffer(const char* init, size_t size) {
   logging_ = log_ != nullptr && !(resends && may_resend_);
 }
 
-Status FuseConnection::TakeUp(int fd) {
+Status FuseConnection::TakeOver(int fd) {
   if (logging_) {
     const std::vector<std::string> unanswered = log_->TakeUnanswered();
     LOG(INFO) << "the kernel cannot resend: " << unanswered.size() << " requests come from the log";
@@ -180,8 +184,6 @@ Status FuseConnection::CheckAnswer() const {
                     ", for as long as the mount lasts: unmount, then start the new program");
 }
 
-bool FuseConnection::Resent() { return resent; }
-
 void FuseConnection::Answered(uint64_t unique) {
   if (logging_) log_->Remove(unique);
 }
@@ -197,8 +199,16 @@ ssize_t FuseConnection::ReadKept(void* buffer, size_t size) {
   return static_cast<ssize_t>(request.size());
 }
 
-ssize_t FuseConnection::Read(int fd, void* buffer, size_t size) {
-  resent = false;
+ssize_t FuseConnection::Read(int fd, void* buffer, size_t size, TakenRequest* taken) {
+  *taken = {};
+  const ssize_t got = Receive(fd, buffer, size, &taken->resent);
+  if (got >= static_cast<ssize_t>(sizeof(fuse_in_header))) {
+    taken->unique = static_cast<const fuse_in_header*>(buffer)->unique;
+  }
+  return got;
+}
+
+ssize_t FuseConnection::Receive(int fd, void* buffer, size_t size, bool* resent) {
   if (!replay_.empty()) {
     const std::string bytes = std::move(replay_);
     replay_.clear();
@@ -207,15 +217,15 @@ ssize_t FuseConnection::Read(int fd, void* buffer, size_t size) {
   }
   if (has_kept_) {
     const ssize_t got = ReadKept(buffer, size);
-    resent = got > 0;
-    if (resent) return got;
+    *resent = got > 0;
+    if (*resent) return got;
   }
   while (true) {
     const ssize_t got = read(fd, buffer, size);
     if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return got;
     const auto* header = static_cast<const fuse_in_header*>(buffer);
     if (header->opcode != FUSE_INIT) {
-      resent = (header->unique & kResentBit) != 0;
+      *resent = (header->unique & kResentBit) != 0;
       if (logging_) {
         log_->Add(buffer, static_cast<size_t>(got));
         cachecore::FaultPoint(cachecore::Fault::kRequestKept);
@@ -225,13 +235,28 @@ ssize_t FuseConnection::Read(int fd, void* buffer, size_t size) {
     if (init_answer_.empty()) {
       NoteOffer(static_cast<const char*>(buffer), static_cast<size_t>(got));
       const Status saved = Save(state_path_, buffer, static_cast<size_t>(got));
-      if (!saved.ok()) LOG(ERROR) << saved.message() << "; a restart will lose this mount";
+      if (!saved.ok()) {
+        // No later daemon could go on with this mount.
+        LOG(ERROR) << saved.message() << "; the mount is refused";
+        RefuseInit(fd, header->unique);
+        continue;
+      }
       unanswered_init_ = header->unique;
       return got;
     }
     // Sent again: the dead daemon had saved it and not answered.
     if (AnswerInit(fd, buffer) < 0) return -1;
   }
+}
+
+// The kernel fails whatever waits for the mount; the next read(2) says ENODEV once it is unmounted.
+void FuseConnection::RefuseInit(int fd, uint64_t unique) {
+  fuse_out_header header = {};
+  header.len = sizeof(header);
+  header.error = -EIO;
+  header.unique = unique;
+  if (write(fd, &header, sizeof(header)) < 0) PLOG(WARNING) << "refusing INIT";
+  refused_ = true;
 }
 
 ssize_t FuseConnection::AnswerInit(int fd, const void* request) {
@@ -248,7 +273,7 @@ void FuseConnection::SaveAnswer(const std::string& answer) {
   LOG_IF(WARNING, !saved.ok()) << saved.message();
 }
 
-ssize_t FuseConnection::Write(int fd, const iovec* iov, int count) {
+ssize_t FuseConnection::Write(int fd, const iovec* iov, int count, ExpectedReply* expected) {
   if (!keep_answer_) {
     size_t size = 0;
     for (int i = 0; i < count; ++i) size += iov[i].iov_len;
@@ -258,7 +283,8 @@ ssize_t FuseConnection::Write(int fd, const iovec* iov, int count) {
       SaveAnswer(Joined(iov, count));
     }
     cachecore::FaultPoint(cachecore::Fault::kBeforeReply);
-    const ssize_t sent = Refused(fd, size) ? static_cast<ssize_t>(size) : writev(fd, iov, count);
+    const ssize_t sent =
+        Refused(fd, size, expected) ? static_cast<ssize_t>(size) : writev(fd, iov, count);
     cachecore::FaultPoint(cachecore::Fault::kReplied);
     // Also after ENOENT: the kernel no longer waits for it.
     if (sent >= 0 || errno == ENOENT) {

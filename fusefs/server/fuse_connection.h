@@ -9,12 +9,11 @@
 // Threads  Read, Write and Splice: any, at once.  Replay: before any of them.
 // Owns     the saved INIT at `state_path`; not the descriptor.
 // Crash    INIT saved, then answered: a daemon that dies between leaves an INIT that the kernel
-// sends
-//          again, and which is answered as the replayed one was.
+//          sends again, and which is answered as the replayed one was.
 // See      docs/recovery.md; Linux include/uapi/linux/fuse.h (FUSE_NOTIFY_RESEND, kernel 6.9).
 
-#ifndef FUSEFS_FUSE_CONNECTION_H_
-#define FUSEFS_FUSE_CONNECTION_H_
+#ifndef FUSEFS_SERVER_FUSE_CONNECTION_H_
+#define FUSEFS_SERVER_FUSE_CONNECTION_H_
 
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -24,14 +23,28 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
-#include "fusefs/request_log.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
+#include "fusefs/server/request_log.h"
 
 namespace fusefs {
 
 // Set in `unique` of a request that the kernel sends again.
 inline constexpr uint64_t kResentBit = 1ull << 63;
+
+// What Read tells of a request beside its bytes.
+struct TakenRequest {
+  uint64_t unique = 0;
+  bool resent = false;  // An earlier daemon had taken it.
+};
+
+// A reply that must carry exactly `bytes` after its header: a shorter one, as libfuse sends after an
+// error before the end of a file, would be the end of the file to the kernel.  It becomes EIO.
+struct ExpectedReply {
+  uint64_t unique;
+  size_t bytes;
+  bool refused = false;  // It has become EIO.
+};
 
 class FuseConnection {
  public:
@@ -40,7 +53,7 @@ class FuseConnection {
   FuseConnection(std::string state_path, RequestLog* log, bool may_resend)
       : state_path_(std::move(state_path)), log_(log), may_resend_(may_resend) {}
 
-  // Forgets an earlier connection's INIT.  For a new mount.
+  // Forgets an earlier connection's INIT, and takes the room for the next one's.  For a new mount.
   cachecore::Status Reset();
   // The next Read gives the saved INIT, whose answer Write keeps.  False when there is none: the
   // kernel's INIT has not been read yet, or not been saved, and will come (again) by itself.
@@ -48,24 +61,24 @@ class FuseConnection {
   // Whether the answer that Replay has kept agrees with the one that the kernel was given.  EPROTO
   // when the kernel would be served in another way than was agreed; fine when none is known.
   cachecore::Status CheckAnswer() const;
+  // INIT could not be saved, and was answered with an error: the mount is of no use.
+  bool refused() const { return refused_; }
+  // Whether what a daemon had taken comes from the log.  Known after Replay.
+  bool IsLogging() const { return logging_; }
   // Asks the kernel to send again what was read and not answered; or, where it cannot, has Read
   // give what the log has kept of that.
-  cachecore::Status TakeUp(int fd);
-  // Whether this thread's last Read gave a request that an earlier daemon had taken.
-  static bool Resent();
+  cachecore::Status TakeOver(int fd);
 
-  // The next reply of this thread must carry exactly `size` bytes: a shorter one, as libfuse sends
-  // after an error in the middle of a file, would be the end of the file to the kernel.  It becomes
-  // EIO.
-  static void ExpectReply(uint64_t unique, size_t size);
-  // Until here.  False if it has become EIO.
-  static bool ExpectNothing();
-
-  ssize_t Read(int fd, void* buffer, size_t size);
-  ssize_t Write(int fd, const iovec* iov, int count);
-  ssize_t Splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags);
+  ssize_t Read(int fd, void* buffer, size_t size, TakenRequest* taken);
+  // `expected` is null for a reply of any size.
+  ssize_t Write(int fd, const iovec* iov, int count, ExpectedReply* expected);
+  // REQUIRES: `expected` is not null.
+  ssize_t Splice(int in, off_t* in_offset, int out, off_t* out_offset, size_t size, unsigned flags,
+                 ExpectedReply* expected);
 
  private:
+  ssize_t Receive(int fd, void* buffer, size_t size, bool* resent);
+  void RefuseInit(int fd, uint64_t unique);
   ssize_t AnswerInit(int fd, const void* request);
   // What the kernel offers in its INIT decides whether requests are logged.
   void NoteOffer(const char* init, size_t size);
@@ -78,6 +91,7 @@ class FuseConnection {
   RequestLog* const log_;
   const bool may_resend_;
   std::atomic<bool> logging_{false};
+  std::atomic<bool> refused_{false};
   std::atomic<bool> has_kept_{false};  // kept_ is not empty.
   cachecore::Mutex mu_;
   std::deque<std::string> kept_ GUARDED_BY(mu_);
@@ -90,4 +104,4 @@ class FuseConnection {
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_FUSE_CONNECTION_H_
+#endif  // FUSEFS_SERVER_FUSE_CONNECTION_H_

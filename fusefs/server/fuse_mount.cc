@@ -1,4 +1,4 @@
-#include "fusefs/fuse_mount.h"
+#include "fusefs/server/fuse_mount.h"
 
 #include <fcntl.h>
 #include <glog/logging.h>
@@ -17,16 +17,39 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
+namespace {
+
+// Of the FUSE device, in the kernel's list of devices.
+constexpr unsigned kMiscMajor = 10;
+constexpr unsigned kFuseMinor = 229;
+
+}  // namespace
+
 Result<UniqueFd> OpenFuse() {
   UniqueFd fd(open("/dev/fuse", O_RDWR | O_CLOEXEC));
-  if (!fd.valid()) return Status::FromErrno(errno, "opening /dev/fuse");
-  return fd;
+  struct stat info;
+  if (fd.valid() && fstat(fd.get(), &info) == 0 && S_ISCHR(info.st_mode) &&
+      info.st_rdev == makedev(kMiscMajor, kFuseMinor)) {
+    return fd;
+  }
+  const int error = fd.valid() ? ENODEV : errno;
+  const char* cure = "";
+  if (error == ENOENT || error == ENODEV || error == ENXIO) {
+    cure =
+        ": load the kernel's FUSE module (modprobe fuse), or give the container the device "
+        "(--device /dev/fuse)";
+  } else if (error == EACCES || error == EPERM) {
+    cure = ": /dev must not be mounted nodev, and a container needs --device /dev/fuse";
+  }
+  return Status(error, Status::FromErrno(error, "opening /dev/fuse").message() + cure);
 }
 
 Status DetachDeadMount(const std::string& directory) {
-  struct stat attr;
-  // ENOTCONN: the kernel's word for a mount whose server is gone for good.
-  while (stat(directory.c_str(), &attr) != 0 && errno == ENOTCONN) {
+  struct statx attr;
+  // ENOTCONN: the kernel's word for a mount whose server is gone for good.  What the kernel still
+  // knows of such a mount says nothing.
+  while (statx(AT_FDCWD, directory.c_str(), AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &attr) != 0 &&
+         errno == ENOTCONN) {
     LOG(WARNING) << "detaching a dead mount of an earlier life at " << directory;
     if (umount2(directory.c_str(), MNT_DETACH) != 0) {
       return Status::FromErrno(errno, "detaching the dead mount at " + directory);
@@ -51,7 +74,7 @@ Status MountFuse(const std::string& directory, int fuse) {
 
 void RaiseKernelReadAhead(const std::string& directory, int kilobytes) {
   struct stat attr;
-  if (stat(directory.c_str(), &attr) != 0) return;
+  if (stat(directory.c_str(), &attr) != 0) return;  // It waits for the answer to INIT.
   const std::string path = "/sys/class/bdi/" + std::to_string(major(attr.st_dev)) + ":" +
                            std::to_string(minor(attr.st_dev)) + "/read_ahead_kb";
   std::ofstream file(path);

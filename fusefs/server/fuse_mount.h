@@ -3,13 +3,13 @@
 // Errors   the system call's errno, with the directory.
 // See      docs/design.md "The FUSE side".
 
-#ifndef FUSEFS_FUSE_MOUNT_H_
-#define FUSEFS_FUSE_MOUNT_H_
+#ifndef FUSEFS_SERVER_FUSE_MOUNT_H_
+#define FUSEFS_SERVER_FUSE_MOUNT_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fusefs {
 
@@ -28,4 +28,4 @@ cachecore::Status UnmountFuse(const std::string& directory);
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_FUSE_MOUNT_H_
+#endif  // FUSEFS_SERVER_FUSE_MOUNT_H_

@@ -1,10 +1,8 @@
-#include "fusefs/fuse_server.h"
+#include "fusefs/server/fuse_server.h"
 
 #include <fcntl.h>
 #include <glog/logging.h>
-#include <linux/fuse.h>
 #include <pthread.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,14 +10,12 @@
 #include <csignal>
 #include <utility>
 
-#include "cachecore/fault_point.h"
-#include "fusefs/fuse_ops.h"
+#include "cachecore/base/fault_point.h"
+#include "fusefs/server/thread_slot.h"
 
 namespace fusefs {
 
 using cachecore::Status;
-
-thread_local uint64_t FuseServer::current_unique_ = 0;
 
 namespace {
 
@@ -32,43 +28,23 @@ FuseServer::FuseServer(FuseServerOptions options, const std::string& state_path,
                        std::unique_ptr<RequestLog> log, cachecore::Cache* cache,
                        const Grants* grants)
     : options_(options),
-      cache_(cache),
-      grants_(grants),
       log_(std::move(log)),
       connection_(state_path, log_.get(), options.may_resend),
-      interrupts_(cache),
-      checkers_(options.threads) {}
+      ops_(options.max_read, options.threads, cache, grants) {}
 
 FuseServer::~FuseServer() {
   Stop();
   if (session_ != nullptr) fuse_session_destroy(session_);  // Closes the descriptor.
 }
 
-// Member by member: libfuse 3.17 has one more than 3.14.
-fuse_custom_io FuseServer::CustomIo() {
-  fuse_custom_io io = {};
-  io.writev = [](int device, iovec* iov, int count, void* server) {
-    return static_cast<FuseServer*>(server)->connection_.Write(device, iov, count);
-  };
-  io.read = [](int device, void* buffer, size_t size, void* server) {
-    return static_cast<FuseServer*>(server)->connection_.Read(device, buffer, size);
-  };
-  io.splice_send = [](int in, off_t* in_offset, int out, off_t* out_offset, size_t size,
-                      unsigned flags, void* server) {
-    return static_cast<FuseServer*>(server)->connection_.Splice(in, in_offset, out, out_offset,
-                                                                size, flags);
-  };
-  return io;
-}
-
 Status FuseServer::OpenSession(cachecore::UniqueFd fd) {
   static char program[] = "holdfastd";
   char* argv[] = {program, nullptr};
   fuse_args args = FUSE_ARGS_INIT(1, argv);
-  session_ = fuse_session_new(&args, &FuseOperations(), sizeof(fuse_lowlevel_ops), this);
+  session_ = fuse_session_new(&args, &OperationCallbacks(), sizeof(fuse_lowlevel_ops), &callees_);
   fuse_opt_free_args(&args);
   if (session_ == nullptr) return Status(EINVAL, "libfuse refuses to make a session");
-  const fuse_custom_io io = CustomIo();
+  const fuse_custom_io io = IoCallbacks();
   const int error = fuse_session_custom_io(session_, &io, fd.get());
   if (error != 0) return Status(-error, "libfuse refuses the /dev/fuse descriptor");
   fd.Release();  // The session's now.
@@ -96,10 +72,10 @@ Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
   serving_ = options_.threads;
   // Before any thread reads: what we have read ourselves must not be sent to us twice.
   if (resumed) {
-    const Status taken_up = connection_.TakeUp(device);
-    LOG_IF(ERROR, !taken_up.ok()) << "reads that the last daemon had taken are lost: "
-                                  << taken_up.message();
-    cachecore::FaultPoint(cachecore::Fault::kTakenUp);
+    const Status taken_over = connection_.TakeOver(device);
+    LOG_IF(ERROR, !taken_over.ok())
+        << "reads that the last daemon had taken are lost: " << taken_over.message();
+    cachecore::FaultPoint(cachecore::Fault::kTakenOver);
   }
   for (int i = 0; i < options_.threads; ++i) {
     WorkMark* mark = &marks_.emplace_back();
@@ -111,6 +87,8 @@ Status FuseServer::Start(cachecore::UniqueFd fd, bool resumed) {
 Status FuseServer::ReplayInit() {
   fuse_buf buffer = {};
   buffer.mem = log_->Area(0);
+  TakenRequest taken;
+  const ThreadSlot<TakenRequest> slot(&taken);
   const int got = fuse_session_receive_buf(session_, &buffer);
   if (got <= 0) return Status(EPROTO, "libfuse does not take the saved INIT");
   fuse_session_process_buf(session_, &buffer);
@@ -120,6 +98,8 @@ Status FuseServer::ReplayInit() {
 
 void FuseServer::Serve(WorkMark* mark, void* area) {
   fuse_buf buffer = {};
+  TakenRequest taken;
+  const ThreadSlot<TakenRequest> slot(&taken);
   while (!stopping_.load() && !fuse_session_exited(session_)) {
     buffer.mem = area;
     buffer.flags = static_cast<fuse_buf_flags>(0);
@@ -129,7 +109,6 @@ void FuseServer::Serve(WorkMark* mark, void* area) {
       if (got < 0) LOG(ERROR) << "reading /dev/fuse: " << strerror(-got);
       break;  // 0: the kernel has ended the connection.
     }
-    current_unique_ = static_cast<const fuse_in_header*>(area)->unique;
     cachecore::FaultPoint(cachecore::Fault::kRequestReceived);
     mark->Begin();
     fuse_session_process_buf(session_, &buffer);
@@ -153,8 +132,7 @@ void FuseServer::Stop() {
   }
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
-  checkers_.Stop();
-  interrupts_.Stop();
+  ops_.Stop();
 }
 
 }  // namespace fusefs

@@ -1,4 +1,4 @@
-#include "fusefs/grants.h"
+#include "fusefs/server/grants.h"
 
 #include <fcntl.h>
 #include <glog/logging.h>
@@ -6,12 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <fstream>
 #include <sstream>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/hex.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fusefs {
 
@@ -24,37 +24,13 @@ namespace {
 
 constexpr char kGrantsMagic[] = "holdfast-grants-1";
 
-std::string Hex(const std::string& bytes) {
-  static const char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return text;
-}
-
-std::optional<std::string> Unhex(const std::string& text) {
-  if (text.empty() || text.size() % 2 != 0) return std::nullopt;
-  std::string bytes;
-  for (size_t i = 0; i < text.size(); i += 2) {
-    unsigned byte = 0;
-    const char* end = text.data() + i + 2;
-    const auto [stopped, error] = std::from_chars(text.data() + i, end, byte, 16);
-    if (error != std::errc() || stopped != end) return std::nullopt;
-    bytes += static_cast<char>(byte);
-  }
-  return bytes;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Grants>> Grants::Open(std::string path, const cachecore::Clock& clock,
                                              bool resumed) {
   std::unique_ptr<Grants> grants(new Grants(std::move(path), clock));
   if (resumed) {
-    RETURN_IF_ERROR(grants->Load());
+    grants->Load();
   } else {
     RETURN_IF_ERROR(grants->Save(Table()));
   }
@@ -66,14 +42,34 @@ std::shared_ptr<const Grants::Table> Grants::Now() const {
   return table_;
 }
 
-Status Grants::Change(const std::function<void(Table*)>& change) {
+Status Grants::Change(const Edit& change) {
   MutexLock writing(&write_mu_);
   const auto next = std::make_shared<Table>(*Now());
   change(next.get());
   RETURN_IF_ERROR(Save(*next));
-  MutexLock lock(&mu_);
-  table_ = next;
+  NoteSaved(Status());
+  Show(next);
   return Status();
+}
+
+void Grants::TakeBack(const Edit& change) {
+  MutexLock writing(&write_mu_);
+  const auto next = std::make_shared<Table>(*Now());
+  change(next.get());
+  NoteSaved(Save(*next));
+  Show(next);
+}
+
+// Says it once a spell.
+void Grants::NoteSaved(const Status& saved) {
+  LOG_IF(ERROR, !saved.ok() && !unsaved_) << saved.message() << "; it is tried again every second";
+  LOG_IF(WARNING, saved.ok() && unsaved_) << path_ << " can be written again";
+  unsaved_ = !saved.ok();
+}
+
+void Grants::Show(std::shared_ptr<const Table> table) {
+  MutexLock lock(&mu_);
+  table_ = std::move(table);
 }
 
 Result<uint64_t> Grants::Give(const GrantName& name, const std::function<void(Grant*)>& give) {
@@ -100,9 +96,9 @@ Result<uint64_t> Grants::Lend(const GrantName& name, Duration time) {
   });
 }
 
-Status Grants::Release(const GrantName& name) {
-  if (!Now()->by_name.contains(name)) return Status();
-  return Change([&](Table* table) {
+void Grants::Release(const GrantName& name) {
+  if (!Now()->by_name.contains(name)) return;
+  TakeBack([&](Table* table) {
     const auto it = table->by_name.find(name);
     if (it == table->by_name.end()) return;
     table->by_id.erase(it->second.id);
@@ -110,12 +106,16 @@ Status Grants::Release(const GrantName& name) {
   });
 }
 
-Status Grants::Expire() {
+void Grants::Expire() {
   bool ended = false;
+  {
+    MutexLock writing(&write_mu_);
+    ended = unsaved_;
+  }
   const std::shared_ptr<const Table> now = Now();
   for (const auto& [name, grant] : now->by_name) ended = ended || !IsGood(grant);
-  if (!ended) return Status();
-  return Change([&](Table* table) {
+  if (!ended) return;
+  TakeBack([&](Table* table) {
     for (auto it = table->by_name.begin(); it != table->by_name.end();) {
       if (IsGood(it->second)) {
         ++it;
@@ -142,6 +142,12 @@ bool Grants::HasVolume(const std::string& volume) const {
   return false;
 }
 
+bool Grants::HasAny() const {
+  const std::shared_ptr<const Table> now = Now();
+  return std::any_of(now->by_name.begin(), now->by_name.end(),
+                     [this](const auto& entry) { return IsGood(entry.second); });
+}
+
 std::optional<GrantName> Grants::Find(uint64_t id) const {
   const std::shared_ptr<const Table> now = Now();
   const auto it = now->by_id.find(id);
@@ -155,47 +161,48 @@ Status Grants::Save(const Table& table) const {
   text << kGrantsMagic << " " << table.next_id << "\n";
   for (const auto& [name, grant] : table.by_name) {
     text << grant.id << " " << grant.kept << " " << grant.lent_until.count() << " "
-         << Hex(name.volume) << " " << Hex(name.object) << "\n";
+         << cachecore::HexText(name.volume) << " " << cachecore::HexText(name.object) << "\n";
   }
   const std::string bytes = text.str();
   const std::string fresh = path_ + ".new";
   const cachecore::UniqueFd file(
       open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file.valid() ||
-      write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||
-      rename(fresh.c_str(), path_.c_str()) != 0) {
-    return Status::FromErrno(errno == 0 ? ENOSPC : errno,
-                             "writing down in " + path_ + " what may be looked up");
+  const ssize_t wrote = file.valid() ? write(file.get(), bytes.data(), bytes.size()) : -1;
+  if (wrote >= 0 && wrote != static_cast<ssize_t>(bytes.size())) errno = ENOSPC;
+  if (wrote != static_cast<ssize_t>(bytes.size()) || rename(fresh.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    if (file.valid()) unlink(fresh.c_str());
+    return Status::FromErrno(error, "writing down in " + path_ + " what may be looked up");
   }
   return Status();
 }
 
-Status Grants::Load() {
+void Grants::Load() {
   std::ifstream file(path_);
   auto table = std::make_shared<Table>();
   std::string magic;
   if (!(file >> magic >> table->next_id) || magic != kGrantsMagic) {
-    // Of an older version, or lost.  Nothing may be found that nobody is known to have asked for.
+    // Of an older version, or lost.  A name is found only when a mount has asked for it.
     LOG(WARNING) << path_ << " is missing or damaged: file mounts must be mounted again";
     // Ids that were given must not come to mean another object.
     table->next_id = static_cast<uint64_t>(clock_.Now().count());
-    RETURN_IF_ERROR(Save(*table));
+    MutexLock writing(&write_mu_);
+    NoteSaved(Save(*table));
   }
   uint64_t id;
   int64_t until;
   bool kept;
   std::string volume_hex, object_hex;
   while (file >> id >> kept >> until >> volume_hex >> object_hex) {
-    const std::optional<std::string> volume = Unhex(volume_hex);
-    const std::optional<std::string> object = Unhex(object_hex);
+    const std::optional<std::string> volume = cachecore::BytesOfHex(volume_hex);
+    const std::optional<std::string> object = cachecore::BytesOfHex(object_hex);
+    // The stream gives no empty words.
     if (!volume || !object || id >= table->next_id) continue;
     const GrantName name{*volume, *object};
     table->by_name[name] = {id, kept, Duration(until)};
     table->by_id[id] = name;
   }
-  MutexLock lock(&mu_);
-  table_ = table;
-  return Status();
+  Show(std::move(table));
 }
 
 }  // namespace fusefs

@@ -4,15 +4,17 @@
 //          mount that asks for it may take.  A granted name has an id, which is never given again
 //          in the life of the FUSE connection and names a directory with this one object in it.
 // Units    times by Clock::Now(), which goes on from one process to the next.
-// Errors   a change that cannot be written down is not made; the sentence names the file.
-// Threads  thread-safe.  Looking up does no I/O and may be done with Cache::mu_ held.
+// Errors   a grant that cannot be written down is not made; the sentence names the file.  What is
+//          taken back is taken back at once, and written down by Expire once the disk takes it: a
+//          daemon that dies before has it granted still.
+// Threads  thread-safe.  Looking up does no I/O and may be done with GuardedEngine::mu held.
 // Owns     its file, in the run directory.
 // Crash    written before it counts, so the next daemon on the same FUSE connection finds it.  A new
 //          connection starts with none.
-// See      docs/design.md "Who may look up what"; docs/semantics.md "Look-up".
+// See      docs/design.md "The FUSE side"; docs/semantics.md "Look-up".
 
-#ifndef FUSEFS_GRANTS_H_
-#define FUSEFS_GRANTS_H_
+#ifndef FUSEFS_SERVER_GRANTS_H_
+#define FUSEFS_SERVER_GRANTS_H_
 
 #include <cstdint>
 #include <functional>
@@ -22,9 +24,9 @@
 #include <string>
 #include <utility>
 
-#include "cachecore/clock.h"
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
 
 namespace fusefs {
 
@@ -46,12 +48,13 @@ class Grants {
   cachecore::Result<uint64_t> Lend(const GrantName& name, cachecore::Duration time)
       EXCLUDES(write_mu_, mu_);
   // Takes it back, kept or lent.  No-op for a name that has no grant.
-  cachecore::Status Release(const GrantName& name) EXCLUDES(write_mu_, mu_);
-  // Forgets loans that have ended.
-  cachecore::Status Expire() EXCLUDES(write_mu_, mu_);
+  void Release(const GrantName& name) EXCLUDES(write_mu_, mu_);
+  // Forgets loans that have ended; writes down what could not be written before.
+  void Expire() EXCLUDES(write_mu_, mu_);
 
   bool Has(const GrantName& name) const EXCLUDES(mu_);
   bool HasVolume(const std::string& volume) const EXCLUDES(mu_);
+  bool HasAny() const EXCLUDES(mu_);
   std::optional<GrantName> Find(uint64_t id) const EXCLUDES(mu_);
 
  private:
@@ -66,24 +69,29 @@ class Grants {
     std::map<uint64_t, GrantName> by_id;
   };
 
-  Grants(std::string path, const cachecore::Clock& clock)
-      : path_(std::move(path)), clock_(clock) {}
-  // Each change makes a new table, writes it, and only then shows it.
-  cachecore::Status Change(const std::function<void(Table*)>& change) EXCLUDES(write_mu_, mu_);
+  Grants(std::string path, const cachecore::Clock& clock) : path_(std::move(path)), clock_(clock) {}
+  using Edit = std::function<void(Table*)>;
+  // Makes a new table, writes it, and only then shows it.
+  cachecore::Status Change(const Edit& change) EXCLUDES(write_mu_, mu_);
+  // The same, but shows it also when it could not be written.
+  void TakeBack(const Edit& change) EXCLUDES(write_mu_, mu_);
+  void NoteSaved(const cachecore::Status& saved) REQUIRES(write_mu_);
+  void Show(std::shared_ptr<const Table> table) EXCLUDES(mu_);
   cachecore::Result<uint64_t> Give(const GrantName& name, const std::function<void(Grant*)>& give)
       EXCLUDES(write_mu_, mu_);
   cachecore::Status Save(const Table& table) const;
-  cachecore::Status Load() EXCLUDES(mu_);
+  void Load() EXCLUDES(write_mu_, mu_);
   std::shared_ptr<const Table> Now() const EXCLUDES(mu_);
   bool IsGood(const Grant& grant) const { return grant.kept || grant.lent_until > clock_.Now(); }
 
   const std::string path_;
   const cachecore::Clock& clock_;
-  cachecore::Mutex write_mu_;  // Held over the write; before mu_.
+  cachecore::Mutex write_mu_;                   // Held over the write; before mu_.
+  bool unsaved_ GUARDED_BY(write_mu_) = false;  // The file is behind the table.
   mutable cachecore::Mutex mu_;
   std::shared_ptr<const Table> table_ GUARDED_BY(mu_) = std::make_shared<const Table>();
 };
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_GRANTS_H_
+#endif  // FUSEFS_SERVER_GRANTS_H_

@@ -1,4 +1,4 @@
-#include "fusefs/interrupts.h"
+#include "fusefs/server/interrupts.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fusefs {
 namespace {
@@ -30,7 +30,7 @@ bool IsBeingKilled(pid_t tid) {
   if (!fd.valid()) return errno == ENOENT;
   char text[8192];
   const ssize_t got = read(fd.get(), text, sizeof(text) - 1);
-  if (got <= 0) return true;  // ESRCH: it has gone meanwhile.
+  if (got <= 0) return true;  // ESRCH: the thread has ended.
   text[got] = '\0';
   for (const char* field : {"\nSigPnd:", "\nShdPnd:"}) {
     const char* at = std::strstr(text, field);
@@ -97,7 +97,7 @@ void Interrupts::Run() {
       while (!stopping_ && interrupted_ == 0 && resent_ == 0) changed_.Wait(&mu_);
       if (stopping_) return;
       for (const auto& [watch, read] : watched_) {
-        // A resent read of a thread that we cannot name may be anybody's: it is not let go unasked.
+        // A resent read of a thread without a known id may be any thread's: its wait goes on.
         const bool look_unasked = read.resent && read.tid != 0 && round == 0;
         if (read.ticket && (read.interrupted || look_unasked)) {
           suspects.emplace_back(read.tid, *read.ticket);

@@ -1,17 +1,16 @@
 // Interrupts: lets killed readers go while their read or look-up is still waiting.
 //
 // Model    a waiting read or look-up is watched from before it is handed to the Cache until it is
-// answered. The
-//          kernel says FUSE_INTERRUPT once, at the first signal; the read is withdrawn, and
-//          answered EINTR, when the reading thread has SIGKILL pending, then or later: any other
-//          signal must not break a read of a regular file.  An interrupted reader is looked at
-//          every few milliseconds until its read ends.
+//          answered. The kernel says FUSE_INTERRUPT once, at the first signal; the read is
+//          withdrawn, and answered EINTR, when the reading thread has SIGKILL pending, then or
+//          later: any other signal must not break a read of a regular file.  An interrupted reader
+//          is looked at every few milliseconds until its read ends.
 // Threads  thread-safe; one thread of its own.
 // Owns     a ticket of each.
 // See      docs/design.md "The FUSE side".
 
-#ifndef FUSEFS_INTERRUPTS_H_
-#define FUSEFS_INTERRUPTS_H_
+#ifndef FUSEFS_SERVER_INTERRUPTS_H_
+#define FUSEFS_SERVER_INTERRUPTS_H_
 
 #include <sys/types.h>
 
@@ -20,8 +19,8 @@
 #include <thread>
 #include <unordered_map>
 
-#include "cachecore/cache.h"
-#include "cachecore/mutex.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/cache/cache.h"
 
 namespace fusefs {
 
@@ -32,7 +31,7 @@ class Interrupts {
  public:
   explicit Interrupts(cachecore::Cache* cache);
   ~Interrupts();
-  // Ends the thread; killed readers are let go no more.
+  // Ends the thread; from then on the waits of killed readers are not ended.
   void Stop() EXCLUDES(mu_);
 
   // A read is about to wait; returns its watch.  `tid` is the reading thread.  `resent`: the kernel
@@ -68,4 +67,4 @@ class Interrupts {
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_INTERRUPTS_H_
+#endif  // FUSEFS_SERVER_INTERRUPTS_H_

@@ -1,9 +1,10 @@
-#include "fusefs/request_log.h"
+#include "fusefs/server/request_log.h"
 
 #include <glog/logging.h>
 #include <linux/fuse.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -62,7 +63,7 @@ constexpr size_t kTotalBytes = kSlotsAt + kSlots * kSlotBytes;
 Result<std::unique_ptr<RequestLog>> RequestLog::Open(UniqueFd memory) {
   const bool fresh = !memory.valid();
   if (fresh) {
-    memory.Reset(memfd_create("holdfast-requests", MFD_CLOEXEC));
+    memory.Reset(memfd_create(kMemoryName, MFD_CLOEXEC));
     if (!memory.valid() || ftruncate(memory.get(), kTotalBytes) != 0) {
       return Status::FromErrno(errno, "making the memory of FUSE requests");
     }
@@ -71,6 +72,19 @@ Result<std::unique_ptr<RequestLog>> RequestLog::Open(UniqueFd memory) {
   RETURN_IF_ERROR(log->Map(fresh));
   log->Collect();
   return log;
+}
+
+Status RequestLog::CheckLayout(int memory) {
+  struct stat info;
+  uint64_t magic = 0;
+  if (fstat(memory, &info) != 0 || pread(memory, &magic, sizeof magic, 0) < 0) {
+    return Status::FromErrno(errno, "reading a memory of FUSE requests");
+  }
+  const bool is_ours = static_cast<size_t>(info.st_size) == kTotalBytes && magic == kMagic;
+  return is_ours ? Status()
+                 : Status(EPROTO,
+                          "the FUSE requests that the running daemon keeps are of another "
+                          "layout, and this kernel cannot send them again");
 }
 
 Status RequestLog::Map(bool fresh) {

@@ -2,14 +2,12 @@
 // the next daemon finds them.  For kernels that cannot send them again (before 6.9).
 //
 // Model    one memory file, shared with the fd store: an area to receive into for each reader
-// thread,
-//          and a table of slots, one for each request that waits for its answer.  A request is in
-//          its area from within read(2) on, then in a slot until its answer has been written: there
-//          is no moment in which a dead daemon would have been the only one to know of it.
+//          thread, and a table of slots, one for each request that waits for its answer.  A request
+//          is in its area from within read(2) on, then in a slot until its answer has been written:
+//          there is no moment in which a dead daemon would have been the only one to know of it.
 // Units    bytes; `unique` is the kernel's name of a request.
 // Errors   Open: the errno of making or mapping the memory.  A request that no slot can hold
-// (longer
-//          than 996 bytes, or the table is full) is logged and not kept.
+//          (longer than 996 bytes, or the table is full) is logged and not kept.
 // Threads  thread-safe; an area belongs to its thread.
 // Owns     the memory; the fd store holds a copy of its descriptor.
 // Crash    killed between the answer and Remove, the next daemon handles the request again, and the
@@ -17,8 +15,8 @@
 //          long ago, to the same end.
 // See      docs/recovery.md.
 
-#ifndef FUSEFS_REQUEST_LOG_H_
-#define FUSEFS_REQUEST_LOG_H_
+#ifndef FUSEFS_SERVER_REQUEST_LOG_H_
+#define FUSEFS_SERVER_REQUEST_LOG_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -27,14 +25,15 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fusefs {
 
 class RequestLog {
  public:
+  static constexpr char kMemoryName[] = "holdfast-requests";  // As /proc/PID/fd shows it.
   static constexpr int kAreas = 64;
   // What libfuse may read before INIT has settled the size.
   static constexpr size_t kAreaBytes = (1 << 20) + (64 << 10);
@@ -42,6 +41,8 @@ class RequestLog {
   // `memory`: what memory() of the last daemon gave, or invalid for a new mount.  Memory that is
   // not ours, or of another layout, is an error: EPROTO.
   static cachecore::Result<std::unique_ptr<RequestLog>> Open(cachecore::UniqueFd memory);
+  // Whether Open would take this memory, of a daemon that is using it; EPROTO.  Changes nothing.
+  static cachecore::Status CheckLayout(int memory);
   ~RequestLog();
 
   int memory() const { return memory_.get(); }
@@ -78,4 +79,4 @@ class RequestLog {
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_REQUEST_LOG_H_
+#endif  // FUSEFS_SERVER_REQUEST_LOG_H_

@@ -1,4 +1,4 @@
-#include "fusefs/work_pool.h"
+#include "fusefs/server/work_pool.h"
 
 #include <utility>
 

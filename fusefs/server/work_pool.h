@@ -5,15 +5,15 @@
 // Threads  thread-safe; the work runs on threads of the pool, in any order.
 // Crash    what is queued at Stop is not done: the kernel sends its requests to the next daemon.
 
-#ifndef FUSEFS_WORK_POOL_H_
-#define FUSEFS_WORK_POOL_H_
+#ifndef FUSEFS_SERVER_WORK_POOL_H_
+#define FUSEFS_SERVER_WORK_POOL_H_
 
 #include <deque>
 #include <functional>
 #include <thread>
 #include <vector>
 
-#include "cachecore/mutex.h"
+#include "cachecore/base/mutex.h"
 
 namespace fusefs {
 
@@ -38,4 +38,4 @@ class WorkPool {
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_WORK_POOL_H_
+#endif  // FUSEFS_SERVER_WORK_POOL_H_

@@ -1,16 +1,17 @@
-#include "fusefs/fd_store.h"
+#include "fusefs/service/fd_store.h"
 
 #include <glog/logging.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
-#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <sstream>
 #include <utility>
 #include <vector>
+
+#include "cachecore/base/unix_socket.h"
 
 namespace fusefs {
 
@@ -24,7 +25,6 @@ constexpr uint64_t kBarrierMicroseconds = 5'000'000;
 
 // What the supervisor calls a spare's socket, and the most that it sends there.
 constexpr char kSpareName[] = "spare";
-constexpr size_t kFdsMax = 253;
 constexpr size_t kNamesMax = 128 << 10;
 
 }  // namespace
@@ -35,7 +35,7 @@ FdStore::FdStore() : available_(std::getenv("NOTIFY_SOCKET") != nullptr) {
   for (int i = 0; i < count; ++i) {
     const std::string name = names != nullptr ? names[i] : "";
     UniqueFd fd(SD_LISTEN_FDS_START + i);
-    // The first of a name; a second can only be left over from a confused life, and is let go.
+    // The first of a name; a second can only remain from an earlier error, and is closed.
     returned_.try_emplace(name, std::move(fd));
   }
   for (int i = 0; i < count && names != nullptr; ++i) std::free(names[i]);
@@ -49,32 +49,15 @@ Status FdStore::AwaitTurn() {
     return Status(ECONNRESET, "no spare is wanted");
   }
   std::vector<char> names(kNamesMax);
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(kFdsMax * sizeof(int))> ancillary;
-  iovec data{names.data(), names.size()};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = ancillary.data();
-  message.msg_controllen = ancillary.size();
-  ssize_t size = -1;
-  do {
-    size = recvmsg(socket.get(), &message, MSG_CMSG_CLOEXEC);
-  } while (size < 0 && errno == EINTR);
-  if (size <= 0) return Status(ECONNRESET, "no spare is wanted");
-  // Heard at once, so that nobody takes us for one that hangs.
+  std::vector<UniqueFd> fds(cachecore::kPacketFdsMax);
+  const cachecore::ReceivedPacket received =
+      cachecore::ReceiveWithDescriptors(socket.get(), names, fds);
+  if (received.size <= 0) return Status(ECONNRESET, "no spare is wanted");
+  // Sent at once, so that the watchdog does not regard this process as hung.
   sd_notify(0, "STATUS=taking over");
-  std::vector<UniqueFd> fds;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
-       part = CMSG_NXTHDR(&message, part)) {
-    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
-      fds.emplace_back(fd);
-    }
-  }
-  const bool whole = (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) == 0;
-  std::istringstream text(std::string(names.data(), static_cast<size_t>(size - 1)));
+  fds.resize(received.fd_count);
+  const bool whole = (received.flags & (MSG_CTRUNC | MSG_TRUNC)) == 0;
+  std::istringstream text(std::string(names.data(), static_cast<size_t>(received.size - 1)));
   size_t next = 0;
   for (std::string name; std::getline(text, name, ':') && next < fds.size(); ++next) {
     returned_.try_emplace(name, std::move(fds[next]));
@@ -89,6 +72,11 @@ UniqueFd FdStore::Take(const std::string& name) {
   UniqueFd fd = std::move(it->second);
   returned_.erase(it);
   return fd;
+}
+
+int FdStore::Find(const std::string& name) const {
+  const auto it = returned_.find(name);
+  return it == returned_.end() ? -1 : it->second.get();
 }
 
 Status FdStore::Store(const std::string& name, int fd) {

@@ -1,24 +1,24 @@
 // FdStore: descriptors that outlive this process, kept by systemd or `holdfast supervise`.
 //
 // Model    sd_notify's FDSTORE protocol.  What an earlier process stored comes back by name at
-// start;
-//          stored descriptors are not polled by the keeper (FDPOLL=0: a watcher of /dev/fuse would
-//          be woken at each request).  Without $NOTIFY_SOCKET there is no store and Store says so.
-//          A process started as a spare finds only a socket there, and the rest with AwaitTurn.
+//          start; stored descriptors are not polled by the keeper (FDPOLL=0: a watcher of /dev/fuse
+//          would be woken at each request).  Without $NOTIFY_SOCKET there is no store and Store
+//          says so. A process started as a spare finds only a socket there, and the rest with
+//          AwaitTurn.
 // Errors   the keeper itself never answers; Store waits for its barrier, so that success means that
 //          the message was handled.
-// Threads  thread-compatible.
+// Threads  thread-compatible; Store and Remove from any thread.
 // Owns     the descriptors that came back, until they are taken.
 // See      docs/recovery.md; sd_notify(3), sd_listen_fds(3).
 
-#ifndef FUSEFS_FD_STORE_H_
-#define FUSEFS_FD_STORE_H_
+#ifndef FUSEFS_SERVICE_FD_STORE_H_
+#define FUSEFS_SERVICE_FD_STORE_H_
 
 #include <map>
 #include <string>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fusefs {
 
@@ -34,7 +34,9 @@ class FdStore {
   cachecore::Status AwaitTurn();
   // A descriptor that came back under `name`; invalid if none did.
   cachecore::UniqueFd Take(const std::string& name);
-  // Stores a duplicate.  ENOTCONN when nobody keeps descriptors for us.
+  // The same, which stays here; -1 if none did.
+  int Find(const std::string& name) const;
+  // Stores a duplicate.  ENOTCONN without a service manager that keeps descriptors.
   cachecore::Status Store(const std::string& name, int fd);
   void Remove(const std::string& name);
 
@@ -45,4 +47,4 @@ class FdStore {
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_FD_STORE_H_
+#endif  // FUSEFS_SERVICE_FD_STORE_H_

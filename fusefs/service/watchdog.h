@@ -1,18 +1,17 @@
 // Watchdog: tells the service manager that this daemon serves, for as long as it does.
 //
 // Model    each thread that serves has a WorkMark: what it is at, or that it waits for work.  A
-// look
-//          finds the daemon well if no thread has been at one piece of work for longer than
+//          look finds the daemon well if no thread has been at one piece of work for longer than
 //          `limit`, the housekeeper has ticked within it, and the engine's lock could be taken.
 //          Only then is there a ping.  A lock that cannot be had holds up the watchdog itself,
 //          which comes to the same.
 // Errors   an illness is logged once, with what is stuck; the manager ends us after `limit`.
 // Threads  WorkMark: written by one thread, read by the watchdog's.  Watchdog: one of its own.
 // Cost     a mark is two stores a request.
-// See      sd_watchdog_enabled(3); docs/recovery.md "Who may die".
+// See      sd_watchdog_enabled(3); docs/recovery.md "What may die".
 
-#ifndef FUSEFS_WATCHDOG_H_
-#define FUSEFS_WATCHDOG_H_
+#ifndef FUSEFS_SERVICE_WATCHDOG_H_
+#define FUSEFS_SERVICE_WATCHDOG_H_
 
 #include <atomic>
 #include <cstdint>
@@ -21,9 +20,9 @@
 #include <thread>
 #include <vector>
 
-#include "cachecore/clock.h"
-#include "cachecore/mutex.h"
-#include "cachecore/status.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/base/status.h"
 
 namespace fusefs {
 
@@ -91,4 +90,4 @@ class Watchdog {
 
 }  // namespace fusefs
 
-#endif  // FUSEFS_WATCHDOG_H_
+#endif  // FUSEFS_SERVICE_WATCHDOG_H_

@@ -1,4 +1,4 @@
-#include "cli/build_input.h"
+#include "host/build/build_input.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -9,9 +9,9 @@
 #include <string_view>
 #include <utility>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Result;
@@ -108,9 +108,13 @@ Result<BuildInput> ParseBuildInput(const std::string& text) {
   input.path = input.reference.directory;
   input.tag = input.reference.tag;
   if (!Exists(input.path + "/index.json")) {
-    return Status(ENOENT, text + " is not an OCI layout: it has no index.json");
+    std::error_code error;
+    const bool is_directory = std::filesystem::is_directory(input.path, error);
+    return Status(ENOENT,
+                  text + " is not an OCI layout: it has no index.json" +
+                      (is_directory ? "; a directory of files is given as " + input.path : ""));
   }
   return input;
 }
 
-}  // namespace cli
+}  // namespace host

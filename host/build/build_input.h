@@ -6,15 +6,15 @@
 // Errors   EINVAL or the errno of the path, with a sentence that says what may be given.
 // Threads  immutable value.
 
-#ifndef CLI_BUILD_INPUT_H_
-#define CLI_BUILD_INPUT_H_
+#ifndef HOST_BUILD_BUILD_INPUT_H_
+#define HOST_BUILD_BUILD_INPUT_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/image_reference.h"
+#include "cachecore/base/status.h"
+#include "host/registries/image_reference.h"
 
-namespace cli {
+namespace host {
 
 struct BuildInput {
   enum class Kind { kDirectory, kLayout, kArchive, kDockerArchive, kOciArchive, kRegistry };
@@ -28,6 +28,6 @@ struct BuildInput {
 
 cachecore::Result<BuildInput> ParseBuildInput(const std::string& text);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_BUILD_INPUT_H_
+#endif  // HOST_BUILD_BUILD_INPUT_H_

@@ -1,34 +1,37 @@
-#include "cli/contained_program.h"
+#include "host/build/contained_program.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
-#include <climits>
 #include <csignal>
 #include <cstdlib>
-#include <cstring>
 #include <sstream>
 
-#include "cachecore/clock.h"
-#include "cachecore/unique_fd.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/process.h"
+#include "cachecore/system/spawn.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::CallDuringWait;
+using cachecore::Deadline;
+using cachecore::Pipe;
+using cachecore::ReadFile;
 using cachecore::Result;
+using cachecore::SpawnOptions;
 using cachecore::Status;
-using cachecore::UniqueFd;
+using cachecore::StopSignalled;
 using std::chrono::milliseconds;
 using Fence = ContainedProgram::Fence;
 
@@ -36,25 +39,7 @@ constexpr size_t kOutputBytesMax = 64 << 10;
 constexpr milliseconds kLookEvery{100};
 constexpr milliseconds kStillMax{5 * 60 * 1000};
 
-struct Pipe {
-  UniqueFd reader;
-  UniqueFd writer;
-};
-
-Result<Pipe> MakePipe() {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "pipe");
-  return Pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
-}
-
-std::vector<char*> PointersInto(std::vector<std::string>* strings) {
-  std::vector<char*> pointers;
-  for (std::string& string : *strings) pointers.push_back(string.data());
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
-// In the child.  What failed, or null.
+// In the child.  The step that failed, or null.
 const char* FenceOff(const std::string& directory, Fence fence) {
   const int spaces = CLONE_NEWNS | CLONE_NEWIPC | (fence == Fence::kAll ? CLONE_NEWNET : 0);
   if (unshare(spaces) != 0) return "make namespaces";
@@ -74,39 +59,6 @@ const char* FenceOff(const std::string& directory, Fence fence) {
     return "make its directory writable";
   }
   return nullptr;
-}
-
-struct ChildEnds {
-  int null_fd;
-  int output_fd;
-  int errors_fd;
-  int trouble_fd;  // Where the child says why it could not exec.
-};
-
-[[noreturn]] void ExecContained(const ContainedProgram& program, const std::vector<char*>& argv,
-                                const std::vector<char*>& environment, pid_t parent,
-                                const ChildEnds& ends) {
-  const char* failed = nullptr;
-  setpgid(0, 0);
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(127);  // It had died before.
-  umask(022);
-  if (program.fence != Fence::kNone) failed = FenceOff(program.directory, program.fence);
-  if (failed == nullptr && chdir(program.directory.c_str()) != 0) failed = "enter its directory";
-  if (failed == nullptr) {
-    dup2(ends.null_fd, STDIN_FILENO);
-    dup2(ends.output_fd, STDOUT_FILENO);
-    dup2(ends.errors_fd, STDERR_FILENO);
-    close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC);
-    if (program.own_environment) {
-      execve(argv[0], argv.data(), environment.data());
-    } else {
-      execv(argv[0], argv.data());
-    }
-    failed = "exec";
-  }
-  dprintf(ends.trouble_fd, "%s: %s", failed, std::strerror(errno));
-  _exit(127);
 }
 
 // What /proc/PID/io and the CPU clock of `pid` say; all of it grows while it works.
@@ -195,6 +147,7 @@ Status Listen(const Pipe& output, const Pipe& errors, Watch* watch, ContainedEnd
       if (entries[i].revents != 0 && !TakeOutput(entries[i].fd, texts[i])) entries[i].fd = -1;
     }
     if (!look.Expired() && !StopSignalled()) continue;
+    CallDuringWait();
     RETURN_IF_ERROR(watch->Look());
     look = Deadline(kLookEvery);
   }
@@ -217,50 +170,54 @@ std::string EnvironmentVariable(const char* name, const char* fallback) {
   return std::string(name) + "=" + (value != nullptr ? value : fallback);
 }
 
+Result<pid_t> Start(const ContainedProgram& program, int output, int errors) {
+  SpawnOptions options;
+  options.argv = program.argv;
+  if (program.own_environment) {
+    options.environment = {EnvironmentVariable("PATH", "/usr/bin:/bin"),
+                           "HOME=" + program.directory, "LC_ALL=C.UTF-8",
+                           "TMPDIR=" + program.directory};
+  }
+  options.output = output;
+  options.errors = errors;
+  options.group = SpawnOptions::Group::kOwn;
+  options.directory = program.directory;
+  options.file_mode_mask = 022;
+  options.in_child = [&program, parent = getpid()]() -> const char* {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(127);  // It had died before.
+    return program.fence == Fence::kNone ? nullptr : FenceOff(program.directory, program.fence);
+  };
+  Result<pid_t> child = cachecore::Spawn(options);
+  const int error = child.status().error();
+  // A program that cannot be run, or a machine without memory: the rights would not help.
+  if (child.ok() || (error != EPERM && error != ENOSYS)) return child;
+  return Status(EPERM, program.argv[0] + " can't be contained (" + child.status().message() +
+                           "): it needs root with CAP_SYS_ADMIN, and Linux 5.12 or newer");
+}
+
 }  // namespace
 
 Result<ContainedEnd> RunContained(const ContainedProgram& program) {
-  ASSIGN_OR_RETURN(Pipe output, MakePipe());
-  ASSIGN_OR_RETURN(Pipe errors, MakePipe());
-  ASSIGN_OR_RETURN(Pipe trouble, MakePipe());
-  const UniqueFd null_fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  std::vector<std::string> arguments = program.argv;
-  std::vector<std::string> variables = {EnvironmentVariable("PATH", "/usr/bin:/bin"),
-                                        "HOME=" + program.directory, "LC_ALL=C.UTF-8",
-                                        "TMPDIR=" + program.directory};
-  const std::vector<char*> argv = PointersInto(&arguments);
-  const std::vector<char*> environment = PointersInto(&variables);
-  const pid_t parent = getpid();
-  const pid_t child = fork();
-  if (child < 0) return Status::FromErrno(errno, "fork");
-  if (child == 0) {
-    ExecContained(program, argv, environment, parent,
-                  {null_fd.get(), output.writer.get(), errors.writer.get(), trouble.writer.get()});
-  }
-  setpgid(child, child);  // As it does itself: whoever comes first.
+  ASSIGN_OR_RETURN(Pipe output, Pipe::Make());
+  ASSIGN_OR_RETURN(Pipe errors, Pipe::Make());
+  ASSIGN_OR_RETURN(const pid_t child, Start(program, output.writer.get(), errors.writer.get()));
   output.writer.Reset();
   errors.writer.Reset();
-  trouble.writer.Reset();
 
   ContainedEnd end;
   Watch watch(program, child);
   const Status listened = Listen(output, errors, &watch, &end);
-  if (!listened.ok()) kill(-child, SIGKILL);
+  if (!listened.ok()) {
+    kill(-child, SIGKILL);
+    cachecore::KillChild(child);
+    return listened;
+  }
   siginfo_t ended;
   while (waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
   }
   kill(-child, SIGKILL);  // What it has left behind, while the number is still its own.
-  int wait_status = 0;
-  while (waitpid(child, &wait_status, 0) < 0 && errno == EINTR) {
-  }
-  RETURN_IF_ERROR(listened);
-  std::string why;
-  while (TakeOutput(trouble.reader.get(), &why)) {
-  }
-  if (!why.empty()) {
-    return Status(EPERM, program.argv[0] + " can't be contained (" + why +
-                             "): it needs root with CAP_SYS_ADMIN, and Linux 5.12 or newer");
-  }
+  const int wait_status = cachecore::ReapChild(child);
   end.exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
   return end;
 }
@@ -273,4 +230,4 @@ Result<std::string> OutputOfContained(const ContainedProgram& program) {
   return Status(EIO, program.argv[0].substr(program.argv[0].rfind('/') + 1) + ": " + said);
 }
 
-}  // namespace cli
+}  // namespace host

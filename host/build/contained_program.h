@@ -6,14 +6,13 @@
 //          too many files, makes no progress, or when this process ends.  What it says is kept, the
 //          last of it.
 // Errors   EINTR stopped by a signal; EFBIG it wrote more than it may; ENOSPC it made too many
-// files;
-//          ETIMEDOUT it stood still; EPERM it can't be contained.  A tool that says no is an exit
-//          code.
+//          files; ETIMEDOUT it stood still; EPERM it can't be contained; else that of its start.  A tool
+//          that says no is an exit code.
 // Threads  one thread only.
 // Crash    the tool dies with this process.
 
-#ifndef CLI_CONTAINED_PROGRAM_H_
-#define CLI_CONTAINED_PROGRAM_H_
+#ifndef HOST_BUILD_CONTAINED_PROGRAM_H_
+#define HOST_BUILD_CONTAINED_PROGRAM_H_
 
 #include <cstdint>
 #include <functional>
@@ -21,9 +20,9 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct ContainedProgram {
   enum class Fence {
@@ -50,6 +49,6 @@ cachecore::Result<ContainedEnd> RunContained(const ContainedProgram& program);
 // The same, and an exit code other than 0 is EIO with what `program` said last.
 cachecore::Result<std::string> OutputOfContained(const ContainedProgram& program);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_CONTAINED_PROGRAM_H_
+#endif  // HOST_BUILD_CONTAINED_PROGRAM_H_

@@ -1,4 +1,4 @@
-#include "cli/container_layers.h"
+#include "host/build/container_layers.h"
 
 #include <unistd.h>
 
@@ -7,15 +7,26 @@
 #include <memory>
 #include <vector>
 
-#include "cli/content_digest.h"
-#include "cli/files.h"
-#include "cli/holdfast_manifest.h"
-#include "cli/process.h"
-#include "cli/skopeo.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/subprocess.h"
+#include "host/images/holdfast_manifest.h"
+#include "host/registries/skopeo.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::DigestHex;
+using cachecore::FindProgram;
+using cachecore::FindTool;
+using cachecore::IsDigest;
+using cachecore::JsonField;
+using cachecore::JsonString;
+using cachecore::JsonStrings;
+using cachecore::Progress;
+using cachecore::ReadFile;
+using cachecore::ReadJsonFile;
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
@@ -187,4 +198,4 @@ Result<std::string> ContainerLayers::Unpack(Progress* progress) {
   return work_ + "/" + kTreeDirectory;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,28 +1,27 @@
 // ContainerLayers: a container image's layers, brought here and unpacked into one tree.
 //
 // Model    skopeo copies the image into an OCI layout in the working directory, checking digests
-// and
-//          choosing the platform; holdfast-unpack applies its layers, whiteouts and all, to one
+//          and choosing the platform; holdfast-unpack applies its layers, whiteouts and all, to one
 //          directory. Both run contained.
 // Errors   each begins with the input's name.
 // Threads  one thread only.
 // Owns     nothing: what it makes lies in the working directory.
 
-#ifndef CLI_CONTAINER_LAYERS_H_
-#define CLI_CONTAINER_LAYERS_H_
+#ifndef HOST_BUILD_CONTAINER_LAYERS_H_
+#define HOST_BUILD_CONTAINER_LAYERS_H_
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cli/build_input.h"
-#include "cli/contained_program.h"
-#include "cli/progress.h"
-#include "cli/registry_options.h"
+#include "cachecore/base/progress.h"
+#include "cachecore/base/status.h"
+#include "host/build/build_input.h"
+#include "host/build/contained_program.h"
+#include "host/registries/registry_options.h"
 
-namespace cli {
+namespace host {
 
 class ContainerLayers {
  public:
@@ -32,9 +31,9 @@ class ContainerLayers {
       : input_(input), access_(access), work_(std::move(work)), bytes_max_(bytes_max) {}
 
   // The image's config, as it was made.
-  cachecore::Result<std::string> Copy(Progress* progress);
+  cachecore::Result<std::string> Copy(cachecore::Progress* progress);
   // The directory with the tree.
-  cachecore::Result<std::string> Unpack(Progress* progress);
+  cachecore::Result<std::string> Unpack(cachecore::Progress* progress);
 
  private:
   struct Layer {
@@ -57,6 +56,6 @@ class ContainerLayers {
   std::vector<Layer> layers_;  // From the lowest up.
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_CONTAINER_LAYERS_H_
+#endif  // HOST_BUILD_CONTAINER_LAYERS_H_

@@ -1,4 +1,4 @@
-#include "cli/erofs_canonical.h"
+#include "host/build/erofs_canonical.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -11,9 +11,9 @@
 #include <unordered_set>
 #include <vector>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Result;
@@ -165,4 +165,4 @@ class ErofsImage {
 
 Status MakeErofsCanonical(const std::string& path) { return ErofsImage(path).MakeCanonical(); }
 
-}  // namespace cli
+}  // namespace host

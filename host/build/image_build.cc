@@ -1,4 +1,4 @@
-#include "cli/image_build.h"
+#include "host/build/image_build.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -14,21 +14,30 @@
 #include <utility>
 #include <vector>
 
-#include "cachecore/unique_fd.h"
-#include "cli/command.h"
-#include "cli/contained_program.h"
-#include "cli/container_layers.h"
-#include "cli/content_digest.h"
-#include "cli/erofs_canonical.h"
-#include "cli/files.h"
-#include "cli/image_config.h"
-#include "cli/process.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/subprocess.h"
+#include "host/build/contained_program.h"
+#include "host/build/container_layers.h"
+#include "host/build/erofs_canonical.h"
+#include "host/images/image_config.h"
+#include "host/instance/privileges.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::BytesText;
+using cachecore::FindTool;
+using cachecore::IsDigest;
+using cachecore::JsonString;
+using cachecore::ListDirectory;
+using cachecore::Progress;
+using cachecore::ReadFile;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::TryLockDirectory;
 using cachecore::UniqueFd;
 using nlohmann::json;
 using Kind = BuildInput::Kind;
@@ -38,7 +47,7 @@ constexpr char kErofsFile[] = "erofs";
 constexpr char kMerkleFile[] = "merkle";
 constexpr int kAttemptsMax = 10;
 // With one block alone there would be no Merkle tree, and registries don't take an empty blob.
-constexpr off_t kErofsBytesMin = 2 * 4096;
+constexpr off_t kErofsBytesMin = off_t{2} * 4096;
 
 // A new directory that goes with this, unless it was kept.  It is locked while its process lives;
 // what others have left is removed.
@@ -112,6 +121,7 @@ class ImageBuild {
 
  private:
   Status Prepare();
+  Status CheckOutside(const std::string& directory, const std::string& what) const;
   Status CheckOutput() const;
   Status CheckTools() const;
   Status TakeDirectory();
@@ -166,7 +176,20 @@ Status ImageBuild::CheckTools() const {
   return {};
 }
 
+// What is made in the input would be put into the image.
+Status ImageBuild::CheckOutside(const std::string& directory, const std::string& what) const {
+  if (request_.input.kind != Kind::kDirectory) return {};
+  std::error_code error;
+  const std::string input = std::filesystem::canonical(request_.input.path, error).string();
+  const std::string real = std::filesystem::weakly_canonical(directory, error).string();
+  if (error || (real != input && !real.starts_with(input == "/" ? input : input + "/"))) return {};
+  return Status(EINVAL, what + " lies in the input " + request_.input.text +
+                            " and would be put into the image; name one outside it");
+}
+
 Status ImageBuild::Prepare() {
+  RETURN_IF_ERROR(CheckOutside(request_.output, "the output " + request_.output));
+  RETURN_IF_ERROR(CheckOutside(request_.tmp_directory, "--tmp-dir " + request_.tmp_directory));
   RETURN_IF_ERROR(CheckOutput());
   RETURN_IF_ERROR(CheckTools());
   const std::string parent = ParentOf(request_.output);
@@ -233,7 +256,7 @@ ContainedProgram ImageBuild::InStage(std::vector<std::string> argv) const {
   ContainedProgram program;
   program.argv = std::move(argv);
   program.directory = stage_->path();
-  // Whoever isn't root can only damage what is his.
+  // A user that isn't root can damage its own files only.
   program.fence = geteuid() == 0 ? ContainedProgram::Fence::kAll : ContainedProgram::Fence::kNone;
   program.on_progress = [this](uint64_t bytes) { progress_.At(bytes); };
   return program;
@@ -317,4 +340,4 @@ Result<BuiltImage> BuildImage(const ImageBuildRequest& request, Progress* progre
   return ImageBuild(request, progress).Run();
 }
 
-}  // namespace cli
+}  // namespace host

@@ -10,20 +10,20 @@
 // Crash    a directory .OUT.holdfast-* may be left beside the output or in the temporary directory.
 // See      docs/image-format.md
 
-#ifndef CLI_IMAGE_BUILD_H_
-#define CLI_IMAGE_BUILD_H_
+#ifndef HOST_BUILD_IMAGE_BUILD_H_
+#define HOST_BUILD_IMAGE_BUILD_H_
 
 #include <cstdint>
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/build_input.h"
-#include "cli/image_tree.h"
-#include "cli/oci_layout.h"
-#include "cli/progress.h"
-#include "cli/registry_options.h"
+#include "cachecore/base/progress.h"
+#include "cachecore/base/status.h"
+#include "host/build/build_input.h"
+#include "host/build/image_tree.h"
+#include "host/images/oci_layout.h"
+#include "host/registries/registry_options.h"
 
-namespace cli {
+namespace host {
 
 struct ImageBuildRequest {
   BuildInput input;
@@ -45,8 +45,9 @@ struct BuiltImage {
   TreeSize tree;
 };
 
-cachecore::Result<BuiltImage> BuildImage(const ImageBuildRequest& request, Progress* progress);
+cachecore::Result<BuiltImage> BuildImage(const ImageBuildRequest& request,
+                                         cachecore::Progress* progress);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_BUILD_H_
+#endif  // HOST_BUILD_IMAGE_BUILD_H_

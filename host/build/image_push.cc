@@ -1,4 +1,4 @@
-#include "cli/image_push.h"
+#include "host/build/image_push.h"
 
 #include <unistd.h>
 
@@ -8,17 +8,23 @@
 #include <filesystem>
 #include <memory>
 
-#include "cli/contained_program.h"
-#include "cli/content_digest.h"
-#include "cli/files.h"
-#include "cli/holdfast_manifest.h"
-#include "cli/manifest_origin.h"
-#include "cli/process.h"
-#include "cli/skopeo.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/subprocess.h"
+#include "host/build/contained_program.h"
+#include "host/images/holdfast_manifest.h"
+#include "host/images/manifest_origin.h"
+#include "host/registries/skopeo.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::BytesText;
+using cachecore::Deadline;
+using cachecore::DigestOf;
+using cachecore::FindTool;
+using cachecore::Progress;
+using cachecore::ReadFile;
 using cachecore::Result;
 using cachecore::Status;
 
@@ -26,21 +32,28 @@ using cachecore::Status;
 constexpr char kLayoutLink[] = "layout";
 constexpr char kDigestFile[] = "digest";
 
-Result<std::string> LayoutManifest(const std::string& layout) {
-  ASSIGN_OR_RETURN(const ImageReference reference, ParseImageReference("oci-layout:" + layout));
+Result<std::string> LayoutManifest(const ImageReference& layout) {
   const RegistryAccess none;
   Result<std::string> text =
-      MakeManifestOrigin(reference, none)
-          ->Manifest(reference.tag, Deadline(std::chrono::seconds(1)));
-  if (!text.ok()) return std::move(text).status().WithContext(layout);
+      MakeManifestOrigin(layout, none)->Manifest(layout.tag, Deadline(std::chrono::seconds(1)));
+  if (!text.ok()) return std::move(text).status().WithContext(layout.Text());
   return text;
+}
+
+// skopeo copies what a layout's tag names, or the only image of a layout.
+Result<ImageReference> ParsePushed(const std::string& text) {
+  ASSIGN_OR_RETURN(ImageReference layout, ParseLayoutArgument(text));
+  if (layout.kind == ImageReference::Kind::kLayout && layout.digest.empty()) return layout;
+  return Status(EINVAL, text + " can't be pushed; give the directory of an OCI layout, or " +
+                            "oci-layout:DIR[:TAG]");
 }
 
 }  // namespace
 
 Result<std::string> PushImage(const std::string& layout, const ImageReference& target,
                               const RegistryAccess& access, Progress* progress) {
-  ASSIGN_OR_RETURN(const std::string manifest, LayoutManifest(layout));
+  ASSIGN_OR_RETURN(const ImageReference source, ParsePushed(layout));
+  ASSIGN_OR_RETURN(const std::string manifest, LayoutManifest(source));
   ASSIGN_OR_RETURN(const HoldfastManifest image, ParseHoldfastManifest(manifest, layout));
   const std::string digest = DigestOf(manifest);
   ASSIGN_OR_RETURN(const std::string program, FindTool("skopeo", "skopeo"));
@@ -52,7 +65,7 @@ Result<std::string> PushImage(const std::string& layout, const ImageReference& t
     std::error_code ignored;
     std::filesystem::remove_all(work, ignored);
   });
-  const std::string path = std::filesystem::absolute(layout, error).string();
+  const std::string& path = source.directory;
   if (symlink(path.c_str(), (work + "/" + kLayoutLink).c_str()) != 0) {
     return Status::FromErrno(errno, work);
   }
@@ -63,7 +76,8 @@ Result<std::string> PushImage(const std::string& layout, const ImageReference& t
   push.argv.insert(push.argv.end(), {"copy", "--quiet", "--preserve-digests",
                                      std::string("--digestfile=") + kDigestFile});
   for (std::string& flag : skopeo->AccessFlags("dest-")) push.argv.push_back(std::move(flag));
-  push.argv.push_back(std::string("oci:") + kLayoutLink);
+  const std::string tag = source.tag.empty() ? "" : ":" + source.tag;
+  push.argv.push_back(std::string("oci:") + kLayoutLink + tag);
   push.argv.push_back("docker://" + target.registry + "/" + target.repository + ":" + target.tag);
   push.directory = work;
   push.fence = ContainedProgram::Fence::kNone;
@@ -83,4 +97,4 @@ Result<std::string> PushImage(const std::string& layout, const ImageReference& t
   return digest;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -4,22 +4,23 @@
 //          Skopeo; each names layout or reference.
 // Threads  one thread only.
 
-#ifndef CLI_IMAGE_PUSH_H_
-#define CLI_IMAGE_PUSH_H_
+#ifndef HOST_BUILD_IMAGE_PUSH_H_
+#define HOST_BUILD_IMAGE_PUSH_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/image_reference.h"
-#include "cli/progress.h"
-#include "cli/registry_options.h"
+#include "cachecore/base/progress.h"
+#include "cachecore/base/status.h"
+#include "host/registries/image_reference.h"
+#include "host/registries/registry_options.h"
 
-namespace cli {
+namespace host {
 
 // The manifest's digest, which is the layout's.
 cachecore::Result<std::string> PushImage(const std::string& layout, const ImageReference& target,
-                                         const RegistryAccess& access, Progress* progress);
+                                         const RegistryAccess& access,
+                                         cachecore::Progress* progress);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_PUSH_H_
+#endif  // HOST_BUILD_IMAGE_PUSH_H_

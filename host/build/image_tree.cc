@@ -1,4 +1,4 @@
-#include "cli/image_tree.h"
+#include "host/build/image_tree.h"
 
 #include <fts.h>
 #include <sys/stat.h>
@@ -8,13 +8,14 @@
 #include <memory>
 #include <set>
 
-#include "cli/deadline.h"
+#include "cachecore/base/deadline.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::StopSignalled;
 
 constexpr size_t kNameBytesMax = 254;  // Of mkfs.erofs 1.5; the file system itself takes 255.
 
@@ -63,4 +64,4 @@ Result<TreeSize> MeasureTree(const std::string& directory) {
   return size;
 }
 
-}  // namespace cli
+}  // namespace host

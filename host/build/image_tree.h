@@ -4,15 +4,15 @@
 // Threads  thread-safe: no state.
 // Cost     one lstat(2) for each file.
 
-#ifndef CLI_IMAGE_TREE_H_
-#define CLI_IMAGE_TREE_H_
+#ifndef HOST_BUILD_IMAGE_TREE_H_
+#define HOST_BUILD_IMAGE_TREE_H_
 
 #include <cstdint>
 #include <string>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct TreeSize {
   uint64_t files = 0;  // Of every kind; one with several names counts once.
@@ -21,6 +21,6 @@ struct TreeSize {
 // ENAMETOOLONG for a name that mkfs.erofs can't take.
 cachecore::Result<TreeSize> MeasureTree(const std::string& directory);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_TREE_H_
+#endif  // HOST_BUILD_IMAGE_TREE_H_

@@ -1,4 +1,4 @@
-#include "cli/layer_archive.h"
+#include "host/build/layer_archive.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -9,13 +9,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <clocale>
-#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <string_view>
 #include <vector>
 
-namespace cli {
+#include "cachecore/base/digest.h"
+
+namespace host {
 namespace {
 
 using cachecore::Result;
@@ -84,13 +85,7 @@ class Decompressed {
     unsigned char bytes[EVP_MAX_MD_SIZE];
     unsigned int length = 0;
     EVP_DigestFinal_ex(hash_.get(), bytes, &length);
-    std::string digest = "sha256:";
-    for (unsigned int i = 0; i < length; ++i) {
-      char text[3];
-      std::snprintf(text, sizeof text, "%02x", bytes[i]);
-      digest += text;
-    }
-    return digest;
+    return cachecore::DigestOfHash({reinterpret_cast<const char*>(bytes), length});
   }
 
  private:
@@ -168,7 +163,7 @@ std::string Shown(std::string name) {
   return name;
 }
 
-// For who reads parts of such an archive; a container has no use for them.
+// For programs that read parts of such an archive; a container has no use for them.
 bool IsForStargz(std::string_view name) {
   if (name.starts_with("./")) name.remove_prefix(2);
   return name == "stargz.index.json" || name == ".prefetch.landmark" ||
@@ -228,4 +223,4 @@ Status ApplyLayer(const LayerArchive& layer, LayerTree* tree) {
   return Status(EBADMSG, "its config says that it is " + layer.diff_id + ", and it is " + digest);
 }
 
-}  // namespace cli
+}  // namespace host

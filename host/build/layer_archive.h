@@ -6,17 +6,17 @@
 // Errors   EBADMSG not an archive, cut off, or not what the config says; ENOSPC; otherwise those of
 //          LayerTree, behind the entry's name.
 // Threads  one thread only.  Changes the locale of this process: names are bytes, not text.
-// See      cli/layer_tree.h
+// See      host/build/layer_tree.h
 
-#ifndef CLI_LAYER_ARCHIVE_H_
-#define CLI_LAYER_ARCHIVE_H_
+#ifndef HOST_BUILD_LAYER_ARCHIVE_H_
+#define HOST_BUILD_LAYER_ARCHIVE_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/layer_tree.h"
+#include "cachecore/base/status.h"
+#include "host/build/layer_tree.h"
 
-namespace cli {
+namespace host {
 
 struct LayerArchive {
   std::string path;
@@ -30,6 +30,6 @@ cachecore::Result<std::string> TransportOfArchive(const std::string& path);
 
 cachecore::Status ApplyLayer(const LayerArchive& layer, LayerTree* tree);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_LAYER_ARCHIVE_H_
+#endif  // HOST_BUILD_LAYER_ARCHIVE_H_

@@ -1,4 +1,4 @@
-#include "cli/layer_tree.h"
+#include "host/build/layer_tree.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <sstream>
 #include <string_view>
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Result;
@@ -307,4 +307,4 @@ Result<bool> LayerTree::Remove(int directory, ino_t inode, const std::string& na
   return Status::FromErrno(errno, "remove what is there");
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,19 +1,18 @@
 // LayerTree: the directory that a container image's layers are applied to, one entry at a time.
 //
 // Model    an entry's name is taken below the tree's root, whatever it says: ".." ends there, and
-// so
-//          do symlinks, which are followed where they stand in the place of a directory.  What
-//          stands there and leads to no directory, a file of a lower layer, say, gives way to one.
-//          A whiteout (.wh.NAME, .wh..wh..opq) removes what lower layers have put there, never what
-//          its own layer has.  A directory that no entry names has mode 0755, root and the time 0;
-//          what happens below a directory leaves its time alone.
+//          so do symlinks, which are followed where they stand in the place of a directory.  What
+//          is there and leads to no directory, a file of a lower layer for example, is replaced by
+//          one.  A whiteout (.wh.NAME, .wh..wh..opq) removes what lower layers have put there,
+//          never what its own layer has.  A directory that no entry names has mode 0755, root and
+//          the time 0; what happens below a directory leaves its time alone.
 // Errors   EINVAL an entry that can be no file; the errno of what the file system refuses.
 // Threads  one thread only.
 // Cost     about ten system calls an entry; it remembers the names of the layer in hand.
 // See      the OCI image specification, layer.md; docs/image-format.md
 
-#ifndef CLI_LAYER_TREE_H_
-#define CLI_LAYER_TREE_H_
+#ifndef HOST_BUILD_LAYER_TREE_H_
+#define HOST_BUILD_LAYER_TREE_H_
 
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -26,10 +25,10 @@
 #include <utility>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
 
-namespace cli {
+namespace host {
 
 struct LayerEntry {
   std::string name;    // As the archive has it.
@@ -88,6 +87,6 @@ class LayerTree {
   std::set<std::pair<ino_t, std::string>> made_;  // By this layer: directory and name.
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_LAYER_TREE_H_
+#endif  // HOST_BUILD_LAYER_TREE_H_

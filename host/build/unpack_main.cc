@@ -6,25 +6,25 @@
 #include <memory>
 #include <string>
 
-#include "cli/layer_archive.h"
-#include "cli/layer_tree.h"
+#include "host/build/layer_archive.h"
+#include "host/build/layer_tree.h"
 
 namespace {
 
 constexpr int kArgumentsOfLayer = 3;
 
 cachecore::Status Unpack(int argc, char** argv) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<cli::LayerTree> tree, cli::LayerTree::Make(argv[1]));
+  ASSIGN_OR_RETURN(const std::unique_ptr<host::LayerTree> tree, host::LayerTree::Make(argv[1]));
   int number = 0;
   for (int i = 2; i + kArgumentsOfLayer <= argc; i += kArgumentsOfLayer) {
-    const cli::LayerArchive layer = {argv[i], argv[i + 1], std::string(argv[i + 2]) == "stargz"};
+    const host::LayerArchive layer = {argv[i], argv[i + 1], std::string(argv[i + 2]) == "stargz"};
     RETURN_IF_ERROR(ApplyLayer(layer, tree.get()).WithContext("layer " + std::to_string(++number)));
   }
   return {};
 }
 
 cachecore::Status PrintTransport(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string transport, cli::TransportOfArchive(path));
+  ASSIGN_OR_RETURN(const std::string transport, host::TransportOfArchive(path));
   std::printf("%s", transport.c_str());
   return {};
 }

@@ -1,4 +1,4 @@
-#include "cli/rootfs.h"
+#include "host/containers/rootfs.h"
 
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -9,23 +9,35 @@
 #include <ctime>
 #include <filesystem>
 #include <iostream>
-#include <optional>
 
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/image_reference.h"
-#include "cli/lock_file.h"
-#include "cli/mount_table.h"
-#include "cli/own_mounts.h"
-#include "cli/resolved_image.h"
-#include "cli/rootfs_image.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/mount_table.h"
+#include "host/containers/rootfs_image.h"
+#include "host/images/resolved_image.h"
+#include "host/instance/lock_file.h"
+#include "host/mounts/own_mounts.h"
+#include "host/registries/image_reference.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::Deadline;
+using cachecore::FindMount;
+using cachecore::ListDirectory;
+using cachecore::MakeDirectories;
+using cachecore::MountEntry;
+using cachecore::ParseMountTable;
+using cachecore::ReadFile;
+using cachecore::ReadMountTable;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::StopSignalsIgnored;
 using cachecore::UniqueFd;
+using cachecore::WaitUntil;
+
+// To undo is worth a wait for other commands beyond --timeout, which has often passed by then.
+constexpr std::chrono::milliseconds kRootfsUndoTimeout{10000};
 
 std::string OverlayPoint(const Instance& instance, const std::string& name) {
   return RootfsBundle(instance, name) + "/rootfs";
@@ -104,9 +116,9 @@ bool IsHeld(const Instance& instance, const std::string& name) {
   return HoldRootfs(instance, name).status().error() == EBUSY;
 }
 
-// Images that no overlay uses any more, nor soon will.  One that somebody looks at is tried again
-// the next time; nobody's container is the worse for it.
-void ReleaseUnusedImages(const Instance& instance) {
+// Images that no overlay uses any more, nor soon will.  A busy one is tried again
+// the next time; no container is affected.
+void ReleaseUnusedImages(const Instance& instance, const Deadline& deadline) {
   std::vector<std::string> used;
   std::vector<RootfsRecord> idle;
   for (RootfsRecord& record : ListRootfsRecords(instance)) {
@@ -116,7 +128,7 @@ void ReleaseUnusedImages(const Instance& instance) {
       idle.push_back(std::move(record));
     }
   }
-  // Now, not before: who held one until a moment ago has mounted its overlay.
+  // Now, not before: a process that held one until a moment ago has mounted its overlay.
   const Result<std::vector<MountEntry>> table = ReadMountTable();
   if (!table.ok()) return;
   for (const RootfsRecord& record : idle) {
@@ -125,42 +137,41 @@ void ReleaseUnusedImages(const Instance& instance) {
       used.push_back(ImageMountPoint(instance, record.erofs_digest));
     }
   }
-  const Status status = ReleaseImagesBut(instance, used);
+  const Status status = ReleaseImagesBut(instance, used, deadline);
   if (!status.ok()) std::cerr << "holdfast: an image stays mounted: " << status.message() << "\n";
 }
 
 // The overlay's own, which goes with it.
 std::string WorkDirectory(const RootfsRecord& record) { return record.upper + "/.holdfast-work"; }
 
-Status TakeDown(const Instance& instance, const std::string& name) {
+Status TakeDown(const Instance& instance, const std::string& name, const Deadline& deadline) {
   const std::string bundle = RootfsBundle(instance, name);
   const Result<RootfsRecord> record = ReadRootfsRecord(instance, name);
   RETURN_IF_ERROR(UnmountIfMounted(bundle + "/rootfs"));
   RETURN_IF_ERROR(UnmountIfMounted(bundle + "/tmpfs"));
   if (record.ok() && !record->own_upper) RETURN_IF_ERROR(RemoveTree(WorkDirectory(*record)));
   RETURN_IF_ERROR(RemoveTree(bundle));
-  ReleaseUnusedImages(instance);
+  ReleaseUnusedImages(instance, deadline);
   return {};
 }
 
-void SweepLocked(const Instance& instance) {
+void SweepLocked(const Instance& instance, const Deadline& deadline) {
   for (const std::string& name : ListDirectory(RootfsHome(instance))) {
     const Result<UniqueFd> held = HoldRootfs(instance, name);
     if (!held.ok()) continue;
     const Result<RootfsRecord> record = ReadRootfsRecord(instance, name);
-    // One that can't be read is somebody's data all the same, unless there is none.
+    // A directory that can't be read may have data, unless it does not exist.
     const bool is_stale =
         record.ok() ? !record->ready || record->goes_with_run : record.status().error() == ENOENT;
     if (!is_stale) continue;
     if (record.ok()) EndContainer(RootfsBundle(instance, name), name);
-    const Status gone = TakeDown(instance, name);
+    const Status gone = TakeDown(instance, name, deadline);
     if (!gone.ok()) std::cerr << "holdfast: left of " << name << ": " << gone.message() << "\n";
   }
-  ReleaseUnusedImages(instance);
+  ReleaseUnusedImages(instance, deadline);
 }
 
-Result<UniqueFd> LockHome(const Instance& instance,
-                          const std::optional<Deadline>& deadline = std::nullopt) {
+Result<UniqueFd> LockHome(const Instance& instance, const Deadline& deadline) {
   RETURN_IF_ERROR(MakeDirectories(instance.StateDir(), kInstanceDirMode));
   RETURN_IF_ERROR(MakeDirectories(RootfsHome(instance), 0700));
   return HoldLock(RunRoot(instance.root()), "rootfs@" + instance.name(), deadline);
@@ -256,7 +267,7 @@ Result<RootfsRecord> RecordFor(const RootfsRequest& request, const ImageReferenc
   return record;
 }
 
-// A root file system that is held: nobody else removes it, or the mount of its image.
+// A root file system that is held: no other command removes it, or the mount of its image.
 struct HeldRootfs {
   RootfsRecord record;
   UniqueFd held;
@@ -276,7 +287,7 @@ Result<HeldRootfs> Reserve(const RootfsRequest& request, const ImageReference& r
                            const ResolvedImage& image, const Deadline& deadline) {
   const Instance& instance = request.instance;
   ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance, deadline));
-  SweepLocked(instance);
+  SweepLocked(instance, deadline);
   ASSIGN_OR_RETURN(RootfsRecord record, RecordFor(request, reference, image));
   const std::string bundle = RootfsBundle(instance, request.name);
   if (mkdir(bundle.c_str(), 0700) != 0) {
@@ -291,14 +302,20 @@ Result<HeldRootfs> Reserve(const RootfsRequest& request, const ImageReference& r
     if (status.ok()) return HeldRootfs{std::move(record), std::move(held).value()};
     if (!record.own_upper) rmdir(WorkDirectory(record).c_str());
   }
-  (void)RemoveTree(bundle).ok();  // The error that led here is the one to tell.
+  RemoveTree(bundle).IgnoreError("the error that led here is the one to tell");
   return std::move(status).WithContext("cannot make root file system " + request.name);
+}
+
+Status RequireRootfs(const Instance& instance, const std::string& name) {
+  if (access(RootfsBundle(instance, name).c_str(), F_OK) == 0) return {};
+  return Status(ENOENT, "there is no root file system " + name + " (holdfast rootfs list)");
 }
 
 Result<HeldRootfs> Hold(const Instance& instance, const std::string& name,
                         const Deadline& deadline) {
   ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance, deadline));
-  SweepLocked(instance);
+  SweepLocked(instance, deadline);
+  RETURN_IF_ERROR(RequireRootfs(instance, name));
   ASSIGN_OR_RETURN(UniqueFd held, HoldRootfs(instance, name));
   ASSIGN_OR_RETURN(RootfsRecord record, ReadRootfsRecord(instance, name));
   return HeldRootfs{std::move(record), std::move(held)};
@@ -330,8 +347,14 @@ Result<UniqueFd> CreateRootfs(const RootfsRequest& request) {
   const Status status = Fill(request, rootfs.record, image, deadline);
   if (status.ok()) return std::move(rootfs.held);
   const StopSignalsIgnored until_undone;
-  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
-  const Status undone = TakeDown(instance, request.name);
+  const Deadline undo_deadline(kRootfsUndoTimeout);
+  const Result<UniqueFd> home = LockHome(instance, undo_deadline);
+  if (!home.ok()) {
+    std::cerr << "holdfast: " << home.status().message() << "; what is left of " << request.name
+              << " goes with the next holdfast rootfs or run\n";
+    return Status(status).WithContext("cannot make root file system " + request.name);
+  }
+  const Status undone = TakeDown(instance, request.name, undo_deadline);
   if (!undone.ok()) std::cerr << "holdfast: left behind: " << undone.message() << "\n";
   return Status(status).WithContext("cannot make root file system " + request.name);
 }
@@ -344,12 +367,35 @@ Status MountRootfs(const Instance& instance, const std::string& name,
   return MountHeld(instance, &rootfs.record, deadline);
 }
 
-Status RemoveRootfs(const Instance& instance, const std::string& name, bool force) {
+namespace {
+
+// Ends the container of a living `holdfast run`, which then removes its root file system itself.  Returns
+// whether it has.
+Result<bool> EndRun(const Instance& instance, const std::string& name, const Deadline& deadline) {
+  const auto is_held = [&] { return HoldRootfs(instance, name).status().error() == EBUSY; };
+  if (!is_held()) return false;
+  const std::string bundle = RootfsBundle(instance, name);
+  EndContainer(bundle, name);
+  RETURN_IF_ERROR(
+      WaitUntil([&] { return access(bundle.c_str(), F_OK) != 0 || !is_held(); }, deadline)
+          .WithContext("root file system " + name + " is still in use by another holdfast"));
+  return access(bundle.c_str(), F_OK) != 0;
+}
+
+}  // namespace
+
+Status RemoveRootfs(const Instance& instance, const std::string& name, bool force,
+                    std::chrono::milliseconds timeout) {
   RETURN_IF_ERROR(CheckRootfsName(name));
-  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
-  if (access(RootfsBundle(instance, name).c_str(), F_OK) != 0) {
-    SweepLocked(instance);
-    return Status(ENOENT, "there is no root file system " + name + " (holdfast rootfs list)");
+  const Deadline deadline(timeout);
+  if (force) {
+    ASSIGN_OR_RETURN(const bool has_gone, EndRun(instance, name, deadline));
+    if (has_gone) return {};
+  }
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance, deadline));
+  if (const Status found = RequireRootfs(instance, name); !found.ok()) {
+    SweepLocked(instance, deadline);
+    return found;
   }
   ASSIGN_OR_RETURN(const UniqueFd held, HoldRootfs(instance, name));
   const Result<RootfsRecord> record = ReadRootfsRecord(instance, name);
@@ -360,25 +406,28 @@ Status RemoveRootfs(const Instance& instance, const std::string& name, bool forc
                                std::to_string(pid) + " of a container; end that first");
     }
   }
-  RETURN_IF_ERROR(TakeDown(instance, name));
-  SweepLocked(instance);
+  RETURN_IF_ERROR(TakeDown(instance, name, deadline));
+  SweepLocked(instance, deadline);
   return {};
 }
 
-Status RemoveOwnRootfs(const Instance& instance, const std::string& name, UniqueFd held) {
+Status RemoveOwnRootfs(const Instance& instance, const std::string& name, UniqueFd held,
+                       std::chrono::milliseconds timeout) {
+  const Deadline deadline(timeout);
   const StopSignalsIgnored until_removed;
-  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance, deadline));
   EndContainer(RootfsBundle(instance, name), name);
-  const Status status = TakeDown(instance, name);
+  const Status status = TakeDown(instance, name, deadline);
   held.Reset();
   return status;
 }
 
-Status SweepRootfs(const Instance& instance) {
+Status SweepRootfs(const Instance& instance, std::chrono::milliseconds timeout) {
+  const Deadline deadline(timeout);
   if (access(RootfsHome(instance).c_str(), F_OK) != 0) return {};
-  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance));
-  SweepLocked(instance);
+  ASSIGN_OR_RETURN(const UniqueFd home, LockHome(instance, deadline));
+  SweepLocked(instance, deadline);
   return {};
 }
 
-}  // namespace cli
+}  // namespace host

@@ -5,27 +5,28 @@
 //          last of them takes with it.  A command first clears away what dead ones have left.
 // Errors   one line that names the root file system or the image and, where there is one, the cure;
 //          nothing stays after an error.
-// Threads  thread-safe: what is there and whose it is changes under the lock of the instance's root
-//          file systems; while one is mounted it is held alone, since that may wait for a registry.
+// Threads  thread-safe: root file systems and their owners change under the lock of the instance's
+//          root file systems; that lock is held alone while one is mounted, since a
+//          mount may wait for a registry.
 // Crash    what is half made, and what was made for a run that is dead, goes with the next call.
 // See      docs/containers.md
 
-#ifndef CLI_ROOTFS_H_
-#define CLI_ROOTFS_H_
+#ifndef HOST_CONTAINERS_ROOTFS_H_
+#define HOST_CONTAINERS_ROOTFS_H_
 
 #include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cli/instance.h"
-#include "cli/registry_options.h"
-#include "cli/rootfs_record.h"
-#include "cli/runtime_bundle.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "host/containers/rootfs_record.h"
+#include "host/containers/runtime_bundle.h"
+#include "host/instance/instance.h"
+#include "host/registries/registry_options.h"
 
-namespace cli {
+namespace host {
 
 struct RootfsRequest {
   Instance instance;
@@ -45,13 +46,15 @@ cachecore::Result<cachecore::UniqueFd> CreateRootfs(const RootfsRequest& request
 cachecore::Status MountRootfs(const Instance& instance, const std::string& name,
                               std::chrono::milliseconds timeout);
 // EBUSY while processes use it, or another holdfast has it, unless `force` ends the container.
-cachecore::Status RemoveRootfs(const Instance& instance, const std::string& name, bool force);
+// `timeout`, here and below, is for the waits for other commands.
+cachecore::Status RemoveRootfs(const Instance& instance, const std::string& name, bool force,
+                               std::chrono::milliseconds timeout);
 // Removes what goes with a run; the caller holds it by `held`.
 cachecore::Status RemoveOwnRootfs(const Instance& instance, const std::string& name,
-                                  cachecore::UniqueFd held);
+                                  cachecore::UniqueFd held, std::chrono::milliseconds timeout);
 // Clears away what dead commands have left.
-cachecore::Status SweepRootfs(const Instance& instance);
+cachecore::Status SweepRootfs(const Instance& instance, std::chrono::milliseconds timeout);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_ROOTFS_H_
+#endif  // HOST_CONTAINERS_ROOTFS_H_

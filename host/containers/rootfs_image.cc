@@ -1,4 +1,4 @@
-#include "cli/rootfs_image.h"
+#include "host/containers/rootfs_image.h"
 
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -10,50 +10,45 @@
 #include <functional>
 #include <utility>
 
-#include "cachecore/unique_fd.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/fuse_release.h"
-#include "cli/instance_control.h"
-#include "cli/mount_record.h"
-#include "cli/mount_table.h"
-#include "cli/own_mounts.h"
-#include "cli/process.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/mount_table.h"
+#include "cachecore/system/subprocess.h"
+#include "host/mount/mount_command.h"
+#include "host/mount/umount_command.h"
+#include "host/mounts/fuse_release.h"
+#include "host/mounts/mount_record.h"
+#include "host/mounts/own_mounts.h"
+#include "host/service/instance_control.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::Deadline;
+using cachecore::FindTool;
+using cachecore::ListDirectory;
+using cachecore::LockDirectory;
+using cachecore::MakeDirectories;
+using cachecore::MountEntry;
+using cachecore::ReadMountTable;
 using cachecore::Result;
+using cachecore::RunTool;
 using cachecore::Status;
+using cachecore::TryLockDirectory;
 using cachecore::UniqueFd;
+using cachecore::WaitUntil;
 
-// Beside the timeout that the command is given itself: for undoing what it began.
-constexpr std::chrono::milliseconds kMountCommandGrace{30000};
-constexpr std::chrono::milliseconds kUmountCommandTimeout{60000};
 constexpr std::chrono::milliseconds kRuncDeleteTimeout{20000};
 
-Status RunHoldfast(std::vector<std::string> arguments, std::chrono::milliseconds timeout) {
-  std::error_code error;
-  const std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
-  if (error) return Status::FromErrno(error.value(), "/proc/self/exe");
-  arguments.insert(arguments.begin(), self);
-  ASSIGN_OR_RETURN(const ToolEnd end, RunTool(arguments, Deadline(timeout)));
-  if (end.exit_code == 0) return {};
-  std::string said = end.errors;
-  while (said.ends_with('\n')) said.pop_back();
-  said = said.substr(said.rfind('\n') + 1);
-  if (said.starts_with("holdfast: ")) said = said.substr(10);
-  return Status(EIO, said.empty() ? "holdfast " + arguments[1] + " failed" : said);
-}
-
-std::vector<std::string> CommandFor(const char* verb, const Instance& instance) {
-  return {verb, "--root=" + (instance.root().empty() ? "/" : instance.root()),
+std::vector<std::string> ArgumentsFor(const Instance& instance) {
+  return {"--root=" + (instance.root().empty() ? "/" : instance.root()),
           "--instance=" + instance.name()};
 }
 
 std::string ImagesDirectory(const Instance& instance) { return instance.RunDir() + "/images"; }
 
-// Nobody but root: an image may hold setuid programs and devices, which are its containers' only.
+// Only root: an image may hold setuid programs and devices, which are its containers' only.
 Status MakeImagesDirectory(const Instance& instance) {
   const std::string path = ImagesDirectory(instance);
   RETURN_IF_ERROR(MakeDirectories(path, 0700));
@@ -93,28 +88,44 @@ Result<std::vector<MountRecord>> ImageMounts(const Instance& instance, const IsW
     }
     return std::all_of(found.begin(), found.end(), [](const auto& one) { return one.mounted; });
   };
-  RETURN_IF_ERROR(WaitUntil(all_made, deadline));
-  return found;
+  const Status waited = WaitUntil(all_made, deadline);
+  if (waited.ok()) return found;
+  const auto unmade =
+      std::find_if(found.begin(), found.end(), [](const auto& one) { return !one.mounted; });
+  if (waited.error() != ETIMEDOUT || unmade == found.end()) return waited;
+  return Status(ETIMEDOUT, "process " + std::to_string(unmade->claimed_by) + " still mounts " +
+                               unmade->url + " on " + unmade->mount_point +
+                               "; wait for it (--timeout) or end it");
 }
 
 Status MountLocked(const Instance& instance, const RootfsRecord& record, const std::string& point,
                    const Deadline& deadline) {
-  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
-                   ImageMounts(
-                       instance, [&point](const std::string& one) { return one == point; },
-                       deadline));
+  ASSIGN_OR_RETURN(
+      const std::vector<MountRecord> mounts,
+      ImageMounts(
+          instance, [&point](const std::string& one) { return one == point; }, deadline));
   if (!mounts.empty() && AnswersPing(instance) && !IsConnectionDead(instance)) return {};
   RETURN_IF_ERROR(MakeImagesDirectory(instance));
   RETURN_IF_ERROR(MakeDirectories(point, 0755));
-  std::vector<std::string> command = CommandFor("mount", instance);
+  std::vector<std::string> arguments = ArgumentsFor(instance);
   const auto left = std::max(std::chrono::milliseconds(1), deadline.Remaining());
-  command.push_back("--timeout=" + std::to_string(left.count()) + "ms");
-  command.push_back("--suid");  // The container's programs and devices, below MakeImagesDirectory.
-  command.push_back("--dev");
-  command.insert(command.end(), record.mount_flags.begin(), record.mount_flags.end());
-  command.push_back(record.reference);
-  command.push_back(point);
-  return RunHoldfast(command, left + kMountCommandGrace);
+  arguments.push_back("--timeout=" + std::to_string(left.count()) + "ms");
+  arguments.push_back("--suid");  // The container's programs and devices: MakeImagesDirectory.
+  arguments.push_back("--dev");
+  arguments.insert(arguments.end(), record.mount_flags.begin(), record.mount_flags.end());
+  arguments.push_back("--");
+  arguments.push_back(record.reference);
+  arguments.push_back(point);
+  return MountByArguments(arguments, deadline);
+}
+
+std::string CureFor(const Instance& instance, const OwnMount& mount) {
+  for (const RootfsRecord& rootfs : ListRootfsRecords(instance)) {
+    if (ImageMountPoint(instance, rootfs.erofs_digest) != mount.record.mount_point) continue;
+    return "the root file system " + rootfs.name + " is made of " + rootfs.reference +
+           "; remove it first: holdfast rootfs rm" + instance.Flags() + " " + rootfs.name;
+  }
+  return "unmount them first: " + UmountCommand(instance, mount);
 }
 
 }  // namespace
@@ -124,7 +135,7 @@ std::vector<std::string> MountFlagsOf(const RegistryAccess& access) {
   const auto add = [&flags](const char* flag, const std::string& value) {
     if (!value.empty()) flags.push_back(flag + value);
   };
-  // The default is looked for anew: it may be gone by then, and nobody has asked for it.
+  // The default is looked for again: it may be gone by then, and it was not asked for.
   if (!access.has_default_auth_file) add("--auth-file=", access.auth_file);
   add("--ca-file=", access.ca_file);
   add("--client-cert=", access.client_cert);
@@ -139,29 +150,35 @@ Status MountSharedImage(const Instance& instance, const RootfsRecord& record,
   const std::string point = ImageMountPoint(instance, record.erofs_digest);
   const std::string place = point + ".lock";
   Result<UniqueFd> lock = LockDirectory(place, 0700, deadline);
-  if (!lock.ok()) return std::move(lock).status().WithContext("another holdfast mounts the image");
+  if (lock.status().error() == ETIMEDOUT) {
+    return Status(ETIMEDOUT, "another holdfast mounts " + record.reference +
+                                 " and holds the lock " + place +
+                                 "; wait for it (--timeout) or end it");
+  }
+  if (!lock.ok()) return lock.status();
   const Status status = MountLocked(instance, record, point, deadline);
   rmdir(place.c_str());
   return status;
 }
 
-Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>& used) {
+Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>& used,
+                        const Deadline& deadline) {
   const std::string place = ImagesDirectory(instance);
   const auto is_unused = [&used](const std::string& point) {
     return std::find(used.begin(), used.end(), point) == used.end();
   };
   ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts,
-                   ImageMounts(instance, is_unused, Deadline(kUmountCommandTimeout)));
+                   ImageMounts(instance, is_unused, deadline));
   std::vector<std::string> known = used;
   Status first;
   for (const MountRecord& mount : mounts) {
     known.push_back(mount.mount_point);
-    std::vector<std::string> command = CommandFor("umount", instance);
+    std::vector<std::string> arguments = ArgumentsFor(instance);
     // A copy that another mount namespace got is no user that it could wait for: the file system
     // and the instance stay for it.  One that is used here is refused.
-    if (!IsBusy(mount.mount_point)) command.push_back("--lazy");
-    command.push_back(mount.mount_point);
-    Status status = RunHoldfast(command, kUmountCommandTimeout);
+    if (!IsBusy(mount.mount_point)) arguments.push_back("--lazy");
+    arguments.push_back(mount.mount_point);
+    Status status = UmountByArguments(arguments, deadline);
     if (first.ok()) first = std::move(status);
   }
   DetachStrays(instance, known);
@@ -174,14 +191,27 @@ Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>
   return first;
 }
 
+Status CheckHasNoMounts(const Instance& instance) {
+  ASSIGN_OR_RETURN(std::vector<OwnMount> mounts, ListMounts(instance));
+  std::erase_if(mounts, [](const OwnMount& mount) {
+    return mount.state != MountState::kMounting && mount.state != MountState::kMounted;
+  });
+  if (mounts.empty()) return {};
+  std::string list;
+  for (const OwnMount& mount : mounts) {
+    list += (list.empty() ? "" : ", ") + mount.record.mount_point;
+  }
+  return Status(EBUSY, "instance " + instance.name() + " has mounts: " + list + "; " +
+                           CureFor(instance, mounts.front()));
+}
+
 void EndContainer(const std::string& bundle, const std::string& name) {
   const std::string state = bundle + "/runc";
   if (access((state + "/" + name).c_str(), F_OK) != 0) return;
   const Result<std::string> runc = FindTool("runc", "runc");
   if (!runc.ok()) return;
-  // What it can't end is found in use afterwards.
-  (void)RunTool({*runc, "--root", state, "delete", "--force", name}, Deadline(kRuncDeleteTimeout))
-      .ok();
+  RunTool({*runc, "--root", state, "delete", "--force", name}, Deadline(kRuncDeleteTimeout))
+      .IgnoreError("what it cannot end is found in use afterwards");
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,17 +1,27 @@
-#include "cli/rootfs_record.h"
+#include "host/containers/rootfs_record.h"
 
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
 
-#include "cli/files.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/system/files.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::JsonBool;
+using cachecore::JsonInt;
+using cachecore::JsonString;
+using cachecore::JsonStrings;
+using cachecore::ListDirectory;
+using cachecore::ReadJsonFile;
+using cachecore::RecordText;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::TryLockDirectory;
 using cachecore::UniqueFd;
+using cachecore::WriteFileAtomically;
 using nlohmann::json;
 
 constexpr size_t kRootfsNameMax = 64;
@@ -103,7 +113,9 @@ std::vector<RootfsRecord> ListRootfsRecords(const Instance& instance) {
 Result<UniqueFd> HoldRootfs(const Instance& instance, const std::string& name) {
   Result<UniqueFd> fd = TryLockDirectory(RootfsBundle(instance, name));
   if (fd.ok() || fd.status().error() != EBUSY) return fd;
-  return Status(EBUSY, "root file system " + name + " is in the hands of another holdfast");
+  return Status(EBUSY, "root file system " + name +
+                           " is in use by another holdfast, which runs a container on it "
+                           "or is making it; rootfs rm --force ends the container");
 }
 
-}  // namespace cli
+}  // namespace host

@@ -2,31 +2,32 @@
 //
 // Model    StateDir()/rootfs/NAME is a runtime bundle: record.json, config.json, rootfs (where the
 //          overlay is mounted) and, unless they are elsewhere, upper and work.  The record is
-//          written first, in state "creating".  Who makes or runs it holds the directory's lock.
+//          written first, in state "creating".  The process that makes or runs it
+//          holds the directory's lock.
 // Errors   every Status names the file.
 // Crash    a lock goes with its process: what is "creating", or goes with its run, and is not
 //          locked, is stale.
 // See      docs/containers.md
 
-#ifndef CLI_ROOTFS_RECORD_H_
-#define CLI_ROOTFS_RECORD_H_
+#ifndef HOST_CONTAINERS_ROOTFS_RECORD_H_
+#define HOST_CONTAINERS_ROOTFS_RECORD_H_
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cli/instance.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "host/instance/instance.h"
 
-namespace cli {
+namespace host {
 
 struct RootfsRecord {
   std::string name;
-  std::string reference;     // With the manifest's digest.
-  std::string manifest;      // Its digest.
-  std::string erofs_digest;  // Of the image: what containers share.
+  std::string reference;                 // With the manifest's digest.
+  std::string manifest;                  // Its digest.
+  std::string erofs_digest;              // Of the image: what containers share.
   std::vector<std::string> mount_flags;  // How `holdfast mount` reaches it.
   std::string upper;                     // The directory that has upper and work.
   bool tmpfs = false;                    // It is a tmpfs of its own.
@@ -55,6 +56,6 @@ std::vector<RootfsRecord> ListRootfsRecords(const Instance& instance);
 cachecore::Result<cachecore::UniqueFd> HoldRootfs(const Instance& instance,
                                                   const std::string& name);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_ROOTFS_RECORD_H_
+#endif  // HOST_CONTAINERS_ROOTFS_RECORD_H_

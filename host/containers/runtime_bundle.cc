@@ -1,4 +1,4 @@
-#include "cli/runtime_bundle.h"
+#include "host/containers/runtime_bundle.h"
 
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -10,24 +10,41 @@
 #include <cerrno>
 #include <sstream>
 
-#include "cachecore/parse_text.h"
-#include "cachecore/unique_fd.h"
-#include "cli/bounded_call.h"
-#include "cli/content_digest.h"
-#include "cli/files.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/bounded_call.h"
+#include "cachecore/system/files.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::CallInChild;
+using cachecore::Deadline;
+using cachecore::DigestHex;
+using cachecore::DigestOf;
+using cachecore::JsonField;
+using cachecore::JsonString;
+using cachecore::JsonStrings;
+using cachecore::JsonText;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using cachecore::WriteFileAtomically;
 using nlohmann::json;
 
 constexpr size_t kCgroupDigits = 12;
 constexpr size_t kHostNameBytesMax = 64;  // __NEW_UTS_LEN.
 constexpr size_t kUserDatabaseBytesMax = 1 << 20;
 constexpr char kDefaultPath[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+// As much of it as the kernel takes, without a part of a character.
+std::string HostNameOf(const std::string& name) {
+  size_t size = std::min(name.size(), kHostNameBytesMax);
+  while (size < name.size() && size > 0 && (name[size] & 0xc0) == 0x80) --size;
+  return name.substr(0, size);
+}
 
 std::vector<std::string> SplitAt(const std::string& text, char separator) {
   std::vector<std::string> parts;
@@ -246,7 +263,7 @@ Result<json> RuntimeConfig(const std::string& name, const json& image_config,
                 {"capabilities", Capabilities()},
                 {"noNewPrivileges", true}}},
               {"root", {{"path", "rootfs"}, {"readonly", false}}},
-              {"hostname", (host.empty() ? name : host).substr(0, kHostNameBytesMax)},
+              {"hostname", HostNameOf(host.empty() ? name : host)},
               {"mounts", mounts},
               {"annotations", annotations},
               {"linux", LinuxPart(options.net)}};
@@ -277,4 +294,4 @@ Status WriteBundle(const std::string& bundle, const std::string& name,
   return WriteFileAtomically(bundle + "/config.json", JsonText(config, 2) + "\n", 0600);
 }
 
-}  // namespace cli
+}  // namespace host

@@ -8,17 +8,17 @@
 // Threads  thread-safe: no state.
 // See      docs/containers.md; the OCI image and runtime specifications.
 
-#ifndef CLI_RUNTIME_BUNDLE_H_
-#define CLI_RUNTIME_BUNDLE_H_
+#ifndef HOST_CONTAINERS_RUNTIME_BUNDLE_H_
+#define HOST_CONTAINERS_RUNTIME_BUNDLE_H_
 
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct BundleOptions {
   std::vector<std::string> command;  // In the place of the image's Cmd.
@@ -48,6 +48,6 @@ cachecore::Status WriteBundle(const std::string& bundle, const std::string& name
                               const std::string& image_config, const BundleOptions& options,
                               std::chrono::milliseconds timeout);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_RUNTIME_BUNDLE_H_
+#endif  // HOST_CONTAINERS_RUNTIME_BUNDLE_H_

@@ -1,16 +1,20 @@
-#include "cli/holdfast_manifest.h"
+#include "host/images/holdfast_manifest.h"
 
 #include <sys/utsname.h>
 
 #include <cerrno>
 #include <map>
 
-#include "cli/content_digest.h"
-#include "cli/files.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/json_fields.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::IsDigest;
+using cachecore::JsonField;
+using cachecore::JsonInt;
+using cachecore::JsonString;
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
@@ -107,7 +111,7 @@ Result<std::string> ChooseManifest(const json& list, const Platform& platform,
     const bool is_said = !offered.os.empty() || !offered.architecture.empty();
     const bool fits = offered.os == platform.os && offered.architecture == platform.architecture &&
                       (offered.variant.empty() || offered.variant == platform.variant);
-    // One that says nothing is for everybody, but never one of several.
+    // One without a platform is for every machine, but never one of several.
     if (fits || (!is_said && entries.size() == 1)) {
       std::string digest = JsonString(entry, "digest");
       if (!IsDigest(digest)) return BadManifest(name, "lists one without a sha256 digest");
@@ -147,4 +151,4 @@ Result<HoldfastManifest> ParseHoldfastManifest(const std::string& text, const st
   return found;
 }
 
-}  // namespace cli
+}  // namespace host

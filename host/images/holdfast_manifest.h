@@ -8,16 +8,16 @@
 //          people.
 // Threads  pure functions.
 
-#ifndef CLI_HOLDFAST_MANIFEST_H_
-#define CLI_HOLDFAST_MANIFEST_H_
+#ifndef HOST_IMAGES_HOLDFAST_MANIFEST_H_
+#define HOST_IMAGES_HOLDFAST_MANIFEST_H_
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 inline constexpr char kOciManifestType[] = "application/vnd.oci.image.manifest.v1+json";
 inline constexpr char kOciConfigType[] = "application/vnd.oci.image.config.v1+json";
@@ -55,6 +55,6 @@ struct HoldfastManifest {
 cachecore::Result<HoldfastManifest> ParseHoldfastManifest(const std::string& text,
                                                           const std::string& name);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_HOLDFAST_MANIFEST_H_
+#endif  // HOST_IMAGES_HOLDFAST_MANIFEST_H_

@@ -1,13 +1,15 @@
-#include "cli/image_config.h"
+#include "host/images/image_config.h"
 
 #include <cerrno>
 
-#include "cli/files.h"
-#include "cli/holdfast_manifest.h"
+#include "cachecore/base/json_fields.h"
+#include "host/images/holdfast_manifest.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::JsonString;
+using cachecore::JsonText;
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
@@ -70,4 +72,4 @@ std::string HoldfastManifestText(const LayoutBlob& config, const HoldfastBlobs& 
                    {"layers", {std::move(erofs), blobs.merkle.Descriptor(kMerkleLayerType)}}});
 }
 
-}  // namespace cli
+}  // namespace host

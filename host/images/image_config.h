@@ -7,16 +7,16 @@
 // Threads  pure functions.
 // See      docs/image-format.md
 
-#ifndef CLI_IMAGE_CONFIG_H_
-#define CLI_IMAGE_CONFIG_H_
+#ifndef HOST_IMAGES_IMAGE_CONFIG_H_
+#define HOST_IMAGES_IMAGE_CONFIG_H_
 
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/oci_layout.h"
+#include "cachecore/base/status.h"
+#include "host/images/oci_layout.h"
 
-namespace cli {
+namespace host {
 
 // Of a directory: this machine's platform and nothing else.
 nlohmann::json MinimalImageConfig();
@@ -34,6 +34,6 @@ struct HoldfastBlobs {
 std::string HoldfastConfigText(nlohmann::json config, const HoldfastBlobs& blobs);
 std::string HoldfastManifestText(const LayoutBlob& config, const HoldfastBlobs& blobs);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_CONFIG_H_
+#endif  // HOST_IMAGES_IMAGE_CONFIG_H_

@@ -1,4 +1,4 @@
-#include "cli/image_identity.h"
+#include "host/images/image_identity.h"
 
 #include <algorithm>
 #include <cctype>
@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace cli {
+namespace host {
 namespace {
 
 using Names = std::set<std::string_view>;
@@ -33,8 +33,8 @@ const std::vector<Signature>& Signatures() {
       {{"GoogleAccessId", "Signature", "Expires"}, {}},
       // Azure: shared access signatures of an account, a service and a user delegation.
       {{"sv", "sig"},
-       {"se",    "si",    "sip",   "sp",   "spr", "sr",  "srt", "ss",  "st",  "skoid",
-        "sktid", "skt",   "ske",   "sks",  "skv", "scid", "sdd", "ses", "saoid", "suoid"}},
+       {"se",    "si",  "sip", "sp",  "spr", "sr",   "srt", "ss",  "st",    "skoid",
+        "sktid", "skt", "ske", "sks", "skv", "scid", "sdd", "ses", "saoid", "suoid"}},
       // CloudFront, with a canned and with a custom policy.
       {{"Expires", "Signature", "Key-Pair-Id"}, {"Hash-Algorithm"}},
       {{"Policy", "Signature", "Key-Pair-Id"}, {"Hash-Algorithm"}},
@@ -55,13 +55,32 @@ std::string_view NameOf(const std::string& parameter) {
 
 // In lower case.
 constexpr std::string_view kNoIdentity[] = {
-    "authorization", "proxy-authorization", "cookie",           "private-token",
-    "job-token",     "deploy-token",        "x-api-key",        "api-key",
-    "apikey",        "x-auth-token",        "x-access-token",   "x-amz-security-token",
-    "x-amz-date",    "x-goog-api-key",      "x-jfrog-art-api",  "x-vault-token",
-    "x-gitlab-token", "x-ms-date",          "x-ms-version",     "x-csrf-token",
-    "user-agent",    "referer",             "x-request-id",     "x-forwarded-for",
-    "cf-access-client-id", "cf-access-client-secret",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "private-token",
+    "job-token",
+    "deploy-token",
+    "x-api-key",
+    "api-key",
+    "apikey",
+    "x-auth-token",
+    "x-access-token",
+    "x-amz-security-token",
+    "x-amz-date",
+    "x-goog-api-key",
+    "x-jfrog-art-api",
+    "x-vault-token",
+    "x-gitlab-token",
+    "x-ms-date",
+    "x-ms-version",
+    "x-csrf-token",
+    "user-agent",
+    "referer",
+    "x-request-id",
+    "x-forwarded-for",
+    "cf-access-client-id",
+    "cf-access-client-secret",
 };
 
 }  // namespace
@@ -106,4 +125,4 @@ std::string IdentityOfHeaders(const std::string& text) {
   return joined;
 }
 
-}  // namespace cli
+}  // namespace host

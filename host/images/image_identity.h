@@ -9,12 +9,12 @@
 // Threads  pure.
 // See      docs/sources.md "What an object is"
 
-#ifndef CLI_IMAGE_IDENTITY_H_
-#define CLI_IMAGE_IDENTITY_H_
+#ifndef HOST_IMAGES_IMAGE_IDENTITY_H_
+#define HOST_IMAGES_IMAGE_IDENTITY_H_
 
 #include <string>
 
-namespace cli {
+namespace host {
 
 // `query`: "" or "?...".  Returns what is left of it without signatures, "" for nothing.
 std::string IdentityOfQuery(const std::string& query);
@@ -23,6 +23,6 @@ std::string IdentityOfQuery(const std::string& query);
 // known to carry credentials or to describe the client.  "" for none.
 std::string IdentityOfHeaders(const std::string& text);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_IDENTITY_H_
+#endif  // HOST_IMAGES_IMAGE_IDENTITY_H_

@@ -1,14 +1,20 @@
-#include "cli/image_inspect.h"
+#include "host/images/image_inspect.h"
 
-#include "cli/files.h"
-#include "cli/image_config.h"
-#include "cli/image_reference.h"
-#include "cli/progress.h"
-#include "cli/resolved_image.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/base/progress.h"
+#include "host/images/image_config.h"
+#include "host/images/resolved_image.h"
+#include "host/registries/image_reference.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::BytesText;
+using cachecore::Deadline;
+using cachecore::JsonField;
+using cachecore::JsonInt;
+using cachecore::JsonString;
+using cachecore::JsonText;
 using cachecore::Result;
 using nlohmann::json;
 
@@ -30,8 +36,7 @@ std::string PlatformText(const json& platform) {
 
 Result<json> InspectImage(const std::string& image, const RegistryAccess& access,
                           const Instance& instance, std::chrono::milliseconds timeout) {
-  ASSIGN_OR_RETURN(const ImageReference reference,
-                   ParseImageReference(IsImageReference(image) ? image : "oci-layout:" + image));
+  ASSIGN_OR_RETURN(const ImageReference reference, ParseLayoutArgument(image));
   ASSIGN_OR_RETURN(const ResolvedImage resolved,
                    ResolveImage(reference, access, instance, Deadline(timeout)));
   ASSIGN_OR_RETURN(const json config, ParseImageConfig(resolved.config, "the config of " + image));
@@ -67,4 +72,4 @@ std::string InspectText(const json& found) {
   return text;
 }
 
-}  // namespace cli
+}  // namespace host

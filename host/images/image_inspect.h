@@ -3,18 +3,18 @@
 // Errors   those of ResolveImage.
 // Threads  one thread only.
 
-#ifndef CLI_IMAGE_INSPECT_H_
-#define CLI_IMAGE_INSPECT_H_
+#ifndef HOST_IMAGES_IMAGE_INSPECT_H_
+#define HOST_IMAGES_IMAGE_INSPECT_H_
 
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/instance.h"
-#include "cli/registry_options.h"
+#include "cachecore/base/status.h"
+#include "host/instance/instance.h"
+#include "host/registries/registry_options.h"
 
-namespace cli {
+namespace host {
 
 // `image` is a reference, or the directory of a layout.
 cachecore::Result<nlohmann::json> InspectImage(const std::string& image,
@@ -24,6 +24,6 @@ cachecore::Result<nlohmann::json> InspectImage(const std::string& image,
 // A line for each thing it says.
 std::string InspectText(const nlohmann::json& found);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_INSPECT_H_
+#endif  // HOST_IMAGES_IMAGE_INSPECT_H_

@@ -1,10 +1,10 @@
-#include "cli/image_kind.h"
+#include "host/images/image_kind.h"
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Result;
@@ -18,7 +18,10 @@ constexpr size_t kBlockSizeBitsAt = 12;
 constexpr size_t kBlocksHighAt = 14;  // Only with kFeature48Bit; else the root's node id.
 constexpr size_t kBlocksLowAt = 36;
 constexpr size_t kFeatureIncompatAt = 80;
+constexpr size_t kExtraDevicesAt = 86;
+constexpr size_t kDeviceTableSlotAt = 88;
 constexpr size_t kErofsSuperblockBytes = 128;
+constexpr uint32_t kFeatureDeviceTable = 0x08;
 constexpr uint32_t kFeature48Bit = 0x80;
 
 struct ErofsFeature {
@@ -71,6 +74,18 @@ std::optional<uint64_t> ErofsImageBytes(std::string_view head) {
   return blocks << std::min<uint32_t>(LittleEndian(superblock, kBlockSizeBitsAt, 1), 16);
 }
 
+std::optional<ErofsDevices> FindErofsDevices(std::string_view head) {
+  if (!ErofsImageBytes(head)) return std::nullopt;
+  const std::string_view superblock = head.substr(kSuperblockOffset, kErofsSuperblockBytes);
+  if ((LittleEndian(superblock, kFeatureIncompatAt, 4) & kFeatureDeviceTable) == 0) {
+    return std::nullopt;
+  }
+  const size_t count = LittleEndian(superblock, kExtraDevicesAt, 2);
+  if (count == 0) return std::nullopt;
+  return ErofsDevices{
+      uint64_t{LittleEndian(superblock, kDeviceTableSlotAt, 2)} * kErofsDeviceSlotBytes, count};
+}
+
 std::string UnknownErofsFeatures(std::string_view head, const std::vector<std::string>& known) {
   if (!ErofsImageBytes(head)) return "";
   uint32_t needed = LittleEndian(head, kSuperblockOffset + kFeatureIncompatAt, 4);
@@ -112,4 +127,4 @@ Result<ImageKind> RecogniseImage(const std::string& as, std::string_view head, u
   return ImageKind::kFile;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,16 +1,15 @@
 // Image recognition: what the first bytes of an object say it is, and whether that can be mounted.
 //
 // Model    EROFS is known by the magic number of its superblock at byte 1024.  What looks like a
-// web
-//          page is refused unless asked for as a file: it is nearly always an error page or a login
-//          form.
+//          web page is refused unless asked for as a file: it is nearly always an error page or a
+//          login form.
 // Units    bytes.
 // Errors   EINVAL with a sentence that names the URL.
 // Threads  pure functions.
 // See      Linux fs/erofs/erofs_fs.h, struct erofs_super_block
 
-#ifndef CLI_IMAGE_KIND_H_
-#define CLI_IMAGE_KIND_H_
+#ifndef HOST_IMAGES_IMAGE_KIND_H_
+#define HOST_IMAGES_IMAGE_KIND_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -19,9 +18,9 @@
 #include <string_view>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 inline constexpr size_t kImageHeadBytes = 4096;
 
@@ -30,6 +29,16 @@ const char* ImageKindName(ImageKind kind);
 
 // The size an EROFS superblock says its image has; nullopt when `head` holds no such superblock.
 std::optional<uint64_t> ErofsImageBytes(std::string_view head);
+
+// The table of an EROFS image's extra devices: `count` slots of kErofsDeviceSlotBytes, each beginning
+// with the device's tag.  Nullopt when `head` tells of none.
+struct ErofsDevices {
+  uint64_t offset = 0;
+  size_t count = 0;
+};
+inline constexpr size_t kErofsDeviceSlotBytes = 128;
+inline constexpr size_t kErofsDeviceTagBytes = 64;
+std::optional<ErofsDevices> FindErofsDevices(std::string_view head);
 
 // What an EROFS image needs that a kernel without it refuses, as `known` doesn't have it:
 // "fragments (0x20)", "0x400"; "" when it needs nothing of the kind.  `known` is the kernel's list
@@ -41,6 +50,6 @@ std::string UnknownErofsFeatures(std::string_view head, const std::vector<std::s
 cachecore::Result<ImageKind> RecogniseImage(const std::string& as, std::string_view head,
                                             uint64_t size_bytes, const std::string& url);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_KIND_H_
+#endif  // HOST_IMAGES_IMAGE_KIND_H_

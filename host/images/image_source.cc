@@ -1,35 +1,35 @@
-#include "cli/image_source.h"
-
-#include <xxhash.h>
+#include "host/images/image_source.h"
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
+#include <iostream>
+#include <optional>
 
-#include "cachecore/limits.h"
-#include "cachecore/secret_file.h"
-#include "cli/image_identity.h"
-#include "cli/source_files.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/hex.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/environment/secret_file.h"
+#include "cachecore/url/url.h"
+#include "cachecore/values/limits.h"
+#include "host/images/image_identity.h"
+#include "host/registries/image_reference.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::DigestHex;
+using cachecore::DigestOf;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::Url;
 using nlohmann::json;
 
 constexpr size_t kReadablePartBytesMax = 80;
+// 128 bits: neither chance nor the author of an image's URL makes two sources share a volume.
+constexpr size_t kIdentityDigits = 32;
 
-constexpr char kLower[] = "abcdefghijklmnopqrstuvwxyz";
 constexpr char kAlphanumeric[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-
-std::string ToLower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) {
-    return static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  });
-  return text;
-}
 
 bool ConsistsOf(const std::string& text, const std::string& allowed) {
   return text.find_first_not_of(allowed) == std::string::npos;
@@ -37,52 +37,33 @@ bool ConsistsOf(const std::string& text, const std::string& allowed) {
 
 // `text` up to anything that may be secret, for messages.
 std::string Quoted(const std::string& text) {
-  std::string shown = text.substr(0, text.find('?'));
+  std::string shown = cachecore::WithoutUser(text);
+  shown.resize(std::min(shown.size(), shown.find('?')));
   if (shown.size() > cachecore::kShownUrlBytesMax) {
     shown.replace(cachecore::kShownUrlBytesMax, std::string::npos, "...");
-  }
-  const size_t authority = shown.find("://");
-  const size_t at = shown.find('@');
-  if (authority != std::string::npos && at != std::string::npos) {
-    shown.erase(authority + 3, at + 1 - (authority + 3));
   }
   return "'" + shown + "'";
 }
 
-// "Host:443" -> "host" for https; empty when it can't be a host and port.
-std::string CanonicalAuthority(const std::string& scheme, const std::string& authority) {
-  std::string host = authority;
-  std::string port;
-  const size_t bracket = host.rfind(']');
-  const size_t colon = host.rfind(':');
-  if (colon != std::string::npos && (bracket == std::string::npos || colon > bracket)) {
-    port = host.substr(colon + 1);
-    host.resize(colon);
-    const int number =
-        ConsistsOf(port, "0123456789") && port.size() <= 5 ? std::atoi(port.c_str()) : 0;
-    if (number < 1 || number > 65535) return "";
-    port = std::to_string(number);
+// In one spelling; empty when the host or the zone has a byte that no name has.
+std::string CanonicalAuthority(const Url& url) {
+  std::string host = url.host;
+  if (host.starts_with('[')) {
+    const size_t zone = host.find("%25");  // "[fe80::1%25eth0]": a name of this machine.
+    if (zone == std::string::npos) return url.CanonicalAuthority();
+    host = host.substr(zone + 3, host.size() - 1 - (zone + 3));
   }
-  host = ToLower(host);
-  const bool is_ipv6 = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  if (is_ipv6 ? !ConsistsOf(host.substr(1, host.size() - 2), "0123456789abcdef:.")
-              : !ConsistsOf(host, std::string(kLower) + "0123456789.-_")) {
-    return "";
-  }
-  if (host.empty()) return "";
-  const bool is_default =
-      (scheme == "http" && port == "80") || (scheme == "https" && port == "443") || port.empty();
-  return is_default ? host : host + ":" + port;
+  const bool fits = ConsistsOf(host, std::string(kAlphanumeric) + "._-");
+  return fits ? url.CanonicalAuthority() : "";
 }
 
-// Splits what follows the authority into `url`'s last part of the base, object and query.
-Status SplitPath(const std::string& rest, const std::string& shown, ImageUrl* url) {
-  const size_t question = rest.find('?');
-  const std::string path = rest.substr(0, question);
-  if (question != std::string::npos) url->query = rest.substr(question);
+// Splits the path into `url`'s last part of the base and the object.
+Status SplitPath(const std::string& path, const std::string& shown, ImageUrl* url) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos || slash + 1 == path.size()) {
-    return Status(EINVAL, shown + " names no file: its path must end in the image's name");
+    const auto local = cachecore::PercentDecode(url->base == "file://" ? path : "");
+    return Status(EINVAL, shown + " names no file: its path must end in the image's name" +
+                              (local.ok() ? HintForPath(*local) : ""));
   }
   url->base += path.substr(0, slash + 1);
   url->object = path.substr(slash + 1);
@@ -96,16 +77,44 @@ Status SplitPath(const std::string& rest, const std::string& shown, ImageUrl* ur
   return {};
 }
 
-Status CheckBucket(const std::string& bucket, const std::string& rest, const std::string& shown) {
-  if (bucket.size() < 3 || bucket.size() > 63 ||
+Status CheckBucket(const Url& url, const std::string& shown) {
+  const std::string& bucket = url.authority;
+  if (bucket.size() < 3 || bucket.size() > 63 || url.has_user ||
       !ConsistsOf(bucket, std::string(kAlphanumeric) + ".-_")) {
     return Status(EINVAL, shown + " has no valid bucket; it is s3://BUCKET/KEY");
   }
-  if (rest.empty() || rest == "/") {
-    return Status(EINVAL, shown + " has no key; it is s3://BUCKET/KEY");
-  }
-  if (rest.find('?') == std::string::npos) return {};
+  if (url.path.size() < 2) return Status(EINVAL, shown + " has no key; it is s3://BUCKET/KEY");
+  if (url.query.empty()) return {};
   return Status(EINVAL, shown + " was given with a query, which s3:// URLs don't have");
+}
+
+// Sets the base of `image` up to its path.
+Status TakePlace(const std::string& scheme, const std::optional<Url>& url, const std::string& shown,
+                 ImageUrl* image) {
+  if (scheme == "file") {
+    if (!url) return Status(EINVAL, shown + " names a host; a file URL is file:///path");
+    if (!url->query.empty()) {
+      return Status(EINVAL, shown +
+                                " was given with a query, which files don't have; a '?' in a "
+                                "file's name is written %3F");
+    }
+    image->base = "file://";
+    return {};
+  }
+  if (scheme == "s3") {
+    RETURN_IF_ERROR(CheckBucket(url.value_or(Url()), shown));
+    image->base = url->Place();
+    return {};
+  }
+  if (url && url->has_user) {
+    return Status(EINVAL, shown +
+                              " was given with a user name or password; all users could read it in "
+                              "the process list, so it is not accepted there");
+  }
+  const std::string canonical = url ? CanonicalAuthority(*url) : "";
+  if (canonical.empty()) return Status(EINVAL, shown + " has no valid host and port");
+  image->base = scheme + "://" + canonical;
+  return {};
 }
 
 }  // namespace
@@ -127,53 +136,27 @@ Result<ImageUrl> ParseImageUrl(const std::string& text) {
   if (text.size() - url_bytes > cachecore::kQueryBytesMax) {
     return too_long("has a query", text.size() - url_bytes, cachecore::kQueryBytesMax);
   }
-  const size_t colon = text.find("://");
-  const std::string scheme = colon == std::string::npos ? "" : ToLower(text.substr(0, colon));
+  const std::string scheme = cachecore::UrlScheme(text);
   if (scheme != "http" && scheme != "https" && scheme != "s3" && scheme != "file") {
     return Status(EINVAL, shown +
                               " is not an image URL; use http://, https://, s3://BUCKET/KEY, "
-                              "file:///path, oci:// or oci-layout:");
+                              "file:///path, oci:// or oci-layout:" +
+                              HintForPath(text));
   }
   if (text.find('#') != std::string::npos) {
     return Status(EINVAL, shown + " has a fragment ('#'), which names nothing on an origin");
   }
-  const size_t path = text.find_first_of("/?", colon + 3);
-  const std::string authority =
-      text.substr(colon + 3, path == std::string::npos ? std::string::npos : path - (colon + 3));
-  const std::string rest = path == std::string::npos ? "" : text.substr(path);
-  ImageUrl url;
-  if (scheme == "file") {
-    if (!authority.empty() && ToLower(authority) != "localhost") {
-      return Status(EINVAL, shown + " names a host; a file URL is file:///path");
-    }
-    if (rest.find('?') != std::string::npos) {
-      return Status(EINVAL, shown + " was given with a query, which files don't have; a '?' in a "
-                                    "file's name is written %3F");
-    }
-    url.base = "file://";
-  } else if (scheme == "s3") {
-    RETURN_IF_ERROR(CheckBucket(authority, rest, shown));
-    url.base = "s3://" + authority;
-  } else {
-    if (authority.find('@') != std::string::npos) {
-      return Status(EINVAL,
-                    shown +
-                        " was given with a user name or password; everybody could read it in "
-                        "the process list, so it is not accepted there");
-    }
-    const std::string canonical = CanonicalAuthority(scheme, authority);
-    if (canonical.empty()) {
-      return Status(EINVAL, shown + " has no valid host and port");
-    }
-    url.base = scheme + "://" + canonical;
-  }
-  RETURN_IF_ERROR(SplitPath(rest, shown, &url));
-  return url;
+  const std::optional<Url> url = cachecore::ParseUrl(text);
+  ImageUrl image;
+  RETURN_IF_ERROR(TakePlace(scheme, url, shown, &image));
+  image.query = url->query;
+  RETURN_IF_ERROR(SplitPath(url->path, shown, &image));
+  return image;
 }
 
 std::string ImageSource::Volume() const {
-  std::string readable = origins.front().base;
-  readable = readable.substr(readable.find("://") + 3);
+  std::string readable = named.empty() ? origins.front().base : named;
+  readable = std::string(cachecore::AfterScheme(readable));
   while (!readable.empty() && readable.back() == '/') readable.pop_back();
   std::replace_if(
       readable.begin(), readable.end(),
@@ -186,7 +169,7 @@ std::string ImageSource::Volume() const {
   for (const ImageUrl& origin : origins) {
     urls.push_back(origin.Public() + (path_is_identity ? "" : IdentityOfQuery(origin.query)));
   }
-  if (IsOfRegistry()) urls.resize(1);
+  if (IsOfRegistry()) urls = {PublicUrl()};
   std::sort(urls.begin(), urls.end());
   std::string canonical;
   for (const std::string& url : urls) canonical += url + "\n";
@@ -195,10 +178,7 @@ std::string ImageSource::Volume() const {
   if (!headers.empty()) canonical += "headers\n" + headers;
   // What is checked shares nothing with what is not.
   if (!verity.empty()) canonical += verity + "\n";
-  char hash[9];
-  std::snprintf(hash, sizeof hash, "%08x",
-                static_cast<unsigned>(XXH64(canonical.data(), canonical.size(), 0) >> 32));
-  return readable + "-" + hash;
+  return readable + "-" + DigestHex(DigestOf(canonical)).substr(0, kIdentityDigits);
 }
 
 json ImageSource::ToJson() const {
@@ -208,13 +188,20 @@ json ImageSource::ToJson() const {
   access.AddTo(&value);
   if (!verity.empty()) value["verity"] = verity;
   if (!merkle.empty()) value["merkle"] = merkle;
-  json files = FilesOfSource(*this);
-  if (!files.empty()) value["files"] = std::move(files);
+  if (!files.empty()) value["files"] = files;
   if (IsOfRegistry()) {
     json oci = json::object();
     if (!auth_file.empty()) oci["auth_file"] = auth_file;
+    if (!more_auth_files.empty()) oci["more_auth_files"] = more_auth_files;
     if (plain_http) oci["plain_http"] = true;
     value["oci"] = std::move(oci);
+  }
+  if (!registries.empty()) value["registries"] = registries;
+  const bool is_remote = std::any_of(origins.begin(), origins.end(), [](const ImageUrl& origin) {
+    return !origin.base.starts_with("file:");
+  });
+  if (is_remote && !proxy.empty()) {
+    value["proxy"] = {{"http", proxy.http}, {"https", proxy.https}, {"no", proxy.no}};
   }
   return value;
 }
@@ -238,6 +225,7 @@ Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
   std::vector<std::string> origins;
   for (const ImageUrl& origin : source.origins) origins.push_back(origin.base);
   ASSIGN_OR_RETURN(source.access, access.Resolve(origins));
+  source.proxy = ProxyForSources();
   if (!source.access.headers_file.empty()) {
     ASSIGN_OR_RETURN(const std::string text,
                      cachecore::ReadSecretFile(source.access.headers_file, "headers file"));
@@ -246,11 +234,25 @@ Result<ImageSource> MakeImageSource(const std::vector<std::string>& urls,
   return source;
 }
 
-SourceChange CompareSources(const json& in_use, const json& wanted) {
-  const auto without_order = [](json source) {
+cachecore::ProxySettings ProxyForSources() {
+  cachecore::ProxySettings proxy = cachecore::ProxySettings::FromEnvironment();
+  if (!proxy.HasUser()) return proxy;
+  std::cerr << "holdfast: a proxy of the environment has a user or password, which is written to "
+               "no file; "
+               "the fetcher takes the proxies of its own environment\n";
+  return {};
+}
+
+SourceChange CompareSources(const json& in_use, const json& wanted, bool ignores_auth_files) {
+  const auto without_order = [ignores_auth_files](json source) {
     json& origins = source["origins"];
     if (origins.is_array()) std::sort(origins.begin(), origins.end());
     source.erase("files");  // Whether the object is another now, is the fetcher's to say.
+    source.erase("proxy");  // A way, which the mount that is there has already.
+    if (ignores_auth_files && source["oci"].is_object()) {
+      source["oci"].erase("auth_file");
+      source["oci"].erase("more_auth_files");
+    }
     return source;
   };
   json before = without_order(in_use);
@@ -268,11 +270,9 @@ std::string PercentEncodePath(const std::string& path) {
       encoded += c;
       continue;
     }
-    char escaped[4];
-    std::snprintf(escaped, sizeof escaped, "%%%02X", static_cast<unsigned>(c & 0xff));
-    encoded += escaped;
+    encoded += '%' + cachecore::UpperHexText({&c, 1});
   }
   return encoded;
 }
 
-}  // namespace cli
+}  // namespace host

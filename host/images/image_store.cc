@@ -1,16 +1,26 @@
-#include "cli/image_store.h"
+#include "host/images/image_store.h"
 
 #include <unistd.h>
 
 #include <cerrno>
 
-#include "cli/content_digest.h"
-#include "cli/files.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/system/files.h"
 
-namespace cli {
+namespace host {
 
+using cachecore::DigestHex;
+using cachecore::DigestOf;
+using cachecore::IsDigest;
+using cachecore::JsonString;
+using cachecore::MakeDirectories;
+using cachecore::ReadFile;
+using cachecore::ReadJsonFile;
+using cachecore::RecordText;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::WriteFileAtomically;
 using nlohmann::json;
 
 namespace {
@@ -69,4 +79,4 @@ Status ImageStore::KeepTag(const std::string& reference, const std::string& dige
                RecordText({{"version", 1}, {"reference", reference}, {"manifest", digest}}) + "\n");
 }
 
-}  // namespace cli
+}  // namespace host

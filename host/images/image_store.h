@@ -8,15 +8,15 @@
 // Threads  thread-safe: no state but the files.
 // Crash    each file is there whole or not at all.
 
-#ifndef CLI_IMAGE_STORE_H_
-#define CLI_IMAGE_STORE_H_
+#ifndef HOST_IMAGES_IMAGE_STORE_H_
+#define HOST_IMAGES_IMAGE_STORE_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/instance.h"
+#include "cachecore/base/status.h"
+#include "host/instance/instance.h"
 
-namespace cli {
+namespace host {
 
 class ImageStore {
  public:
@@ -36,6 +36,6 @@ class ImageStore {
   std::string directory_;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_STORE_H_
+#endif  // HOST_IMAGES_IMAGE_STORE_H_

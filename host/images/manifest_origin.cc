@@ -1,4 +1,4 @@
-#include "cli/manifest_origin.h"
+#include "host/images/manifest_origin.h"
 
 #include <sys/stat.h>
 
@@ -6,13 +6,22 @@
 #include <chrono>
 #include <vector>
 
-#include "cli/content_digest.h"
-#include "cli/files.h"
-#include "cli/skopeo.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/system/files.h"
+#include "host/registries/skopeo.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::Deadline;
+using cachecore::DigestHex;
+using cachecore::DigestOf;
+using cachecore::IsDigest;
+using cachecore::JsonField;
+using cachecore::JsonString;
+using cachecore::ReadFile;
+using cachecore::ReadJsonFile;
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
@@ -64,6 +73,14 @@ Result<std::string> LayoutOrigin::Blob(const std::string& digest) const {
 
 Result<std::string> LayoutOrigin::TagDigest(const std::string& tag) const {
   const Result<json> index = ReadJsonFile(directory_ + "/index.json");
+  if (index.status().error() == ENOENT) {
+    struct stat info;
+    if (stat(directory_.c_str(), &info) != 0) {
+      return Status::FromErrno(errno, "not an OCI layout: " + directory_);
+    }
+    const std::string hint = S_ISDIR(info.st_mode) ? HintForPath(directory_) : "";
+    return Status(ENOENT, "not an OCI layout: " + directory_ + " has no index.json" + hint);
+  }
   if (!index.ok()) return Status(index.status()).WithContext("not an OCI layout");
   std::string there_are;
   const json* found = nullptr;
@@ -163,4 +180,4 @@ std::unique_ptr<ManifestOrigin> MakeManifestOrigin(const ImageReference& referen
   return std::make_unique<RegistryOrigin>(reference, access);
 }
 
-}  // namespace cli
+}  // namespace host

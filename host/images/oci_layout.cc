@@ -1,4 +1,4 @@
-#include "cli/oci_layout.h"
+#include "host/images/oci_layout.h"
 
 #include <fcntl.h>
 #include <glog/logging.h>
@@ -7,21 +7,27 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <memory>
 #include <vector>
 
-#include "cachecore/unique_fd.h"
-#include "cli/content_digest.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/holdfast_manifest.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/files.h"
+#include "host/images/holdfast_manifest.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::CreateFileExclusively;
+using cachecore::DigestHex;
+using cachecore::DigestOf;
+using cachecore::JsonText;
+using cachecore::MakeDirectories;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::StopSignalled;
 using cachecore::UniqueFd;
 using nlohmann::json;
 
@@ -52,12 +58,7 @@ Result<LayoutBlob> BlobOfFile(const std::string& path,
   unsigned char bytes[EVP_MAX_MD_SIZE];
   unsigned int length = 0;
   EVP_DigestFinal_ex(hash.get(), bytes, &length);
-  blob.digest = "sha256:";
-  for (unsigned int i = 0; i < length; ++i) {
-    char text[3];
-    std::snprintf(text, sizeof text, "%02x", bytes[i]);
-    blob.digest += text;
-  }
+  blob.digest = cachecore::DigestOfHash({reinterpret_cast<const char*>(bytes), length});
   return blob;
 }
 
@@ -103,4 +104,4 @@ Status OciLayoutWriter::Finish(const LayoutBlob& manifest, const json& platform)
   return CreateFileExclusively(directory_ + "/index.json", JsonText(index), kFileMode);
 }
 
-}  // namespace cli
+}  // namespace host

@@ -3,21 +3,20 @@
 // Errors   the errno of what can't be written, with its path; EINTR stopped by a signal.
 // Threads  one thread only.
 // Crash    nothing is synced: a layout that a power cut has damaged has wrong digests, which
-// whoever
-//          reads it sees.
+//          its readers check.
 // See      docs/image-format.md
 
-#ifndef CLI_OCI_LAYOUT_H_
-#define CLI_OCI_LAYOUT_H_
+#ifndef HOST_IMAGES_OCI_LAYOUT_H_
+#define HOST_IMAGES_OCI_LAYOUT_H_
 
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct LayoutBlob {
   std::string digest;
@@ -45,6 +44,6 @@ class OciLayoutWriter {
   const std::string directory_;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_OCI_LAYOUT_H_
+#endif  // HOST_IMAGES_OCI_LAYOUT_H_

@@ -1,4 +1,4 @@
-#include "cli/origin_access.h"
+#include "host/images/origin_access.h"
 
 #include <unistd.h>
 
@@ -7,10 +7,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 
-#include "cachecore/secret_file.h"
+#include "cachecore/environment/secret_file.h"
+#include "cachecore/url/url.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Result;
@@ -38,28 +40,16 @@ Status CheckSecret(const std::string& what, std::string* path) {
 }
 
 bool HasScheme(const std::vector<std::string>& urls, const std::string& scheme) {
-  return std::any_of(urls.begin(), urls.end(),
-                     [&scheme](const std::string& url) { return url.starts_with(scheme); });
+  return std::any_of(urls.begin(), urls.end(), [&scheme](const std::string& url) {
+    return cachecore::UrlScheme(url) == scheme;
+  });
 }
 
 Status CheckEndpoint(const std::string& endpoint) {
   const Status bad(EINVAL,
                    "--s3-endpoint must be http://HOST[:PORT] or https://HOST[:PORT], without path");
-  const size_t host = endpoint.find("://") + 3;
-  if (!endpoint.starts_with("http://") && !endpoint.starts_with("https://")) return bad;
-  const std::string authority = endpoint.substr(host);
-  const auto fits = [](unsigned char c) {
-    return std::isalnum(c) ||
-           std::string_view(".-_:[]").find(static_cast<char>(c)) != std::string_view::npos;
-  };
-  if (authority.empty() || !std::all_of(authority.begin(), authority.end(), fits)) return bad;
-  const size_t colon = authority.rfind(':');
-  if (colon == std::string::npos || authority.back() == ']') return {};
-  const std::string port = authority.substr(colon + 1);
-  const bool is_port = !port.empty() && port.size() <= 5 &&
-                       port.find_first_not_of("0123456789") == std::string::npos &&
-                       std::atoi(port.c_str()) >= 1 && std::atoi(port.c_str()) <= 65535;
-  return is_port && colon > 0 ? Status() : bad;
+  const std::optional<cachecore::Url> url = cachecore::ParseUrl(endpoint);
+  return url && url->IsHttpServer() ? Status() : bad;
 }
 
 // A file in the home directory, if it is there.
@@ -96,16 +86,17 @@ Status ResolveS3(OriginAccess* s3) {
 // Secrets and certificates that would go nowhere, or in the open.
 Status CheckUse(const OriginAccess& access, const std::vector<std::string>& urls) {
   const std::pair<const char*, bool> https_only[] = {
-      {"--client-cert", !access.client_cert.empty() && !HasScheme(urls, "oci")},
+      {"--client-cert",
+       !access.client_cert.empty() && !HasScheme(urls, "oci") && !HasScheme(urls, "oci+http")},
       {"--headers-file", !access.headers_file.empty()},
   };
   for (const auto& [flag, is_given] : https_only) {
     if (!is_given) continue;
-    if (HasScheme(urls, "http://")) {
+    if (HasScheme(urls, "http")) {
       return Status(EINVAL, std::string(flag) +
                                 " is for https: an http:// origin would have it sent in the open");
     }
-    if (!HasScheme(urls, "https://")) {
+    if (!HasScheme(urls, "https")) {
       return Status(EINVAL, std::string(flag) + " is for https:// origins, and there is none");
     }
   }
@@ -114,7 +105,7 @@ Status CheckUse(const OriginAccess& access, const std::vector<std::string>& urls
   }
   const bool s3 = !access.s3_endpoint.empty() || !access.s3_region.empty() ||
                   !access.s3_profile.empty() || access.s3_path_style;
-  if (s3 && !HasScheme(urls, "s3://")) {
+  if (s3 && !HasScheme(urls, "s3")) {
     return Status(EINVAL, "the --s3-... options are for s3:// origins, and there is none");
   }
   return {};
@@ -150,7 +141,7 @@ Result<OriginAccess> OriginAccess::Resolve(const std::vector<std::string>& urls)
   }
   RETURN_IF_ERROR(MakeAbsolute("client certificate", &resolved.client_cert));
   RETURN_IF_ERROR(CheckSecret("client key", &resolved.client_key));
-  if (HasScheme(urls, "s3://")) RETURN_IF_ERROR(ResolveS3(&resolved));
+  if (HasScheme(urls, "s3")) RETURN_IF_ERROR(ResolveS3(&resolved));
   return resolved;
 }
 
@@ -172,4 +163,4 @@ void OriginAccess::AddTo(nlohmann::json* source) const {
   if (!s3.empty()) (*source)["s3"] = std::move(s3);
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,27 +1,25 @@
-// OriginAccess: what lets the fetcher in at a source's origins: files, names and places, never
+// OriginAccess: how the fetcher reaches a source's origins: files, names and places, never
 // secrets.
 //
 // Model    the options of `holdfast mount`, filled up from the environment where AWS's tools look,
-// made
-//          absolute and looked at before anything is started.  The secrets stay where they are: the
-//          fetcher reads the files itself, and again when they are refused.
+//          made absolute and looked at before anything is started.  The secrets stay where they
+//          are: the fetcher reads the files itself, and again when they are refused.
 // Errors   EINVAL: an option that fits no origin, or is malformed; else the errno of a file, with
-// the
-//          cure.
+//          the cure.
 // Threads  immutable values.
 // See      holdfast(1) mount; docs/sources.md
 
-#ifndef CLI_ORIGIN_ACCESS_H_
-#define CLI_ORIGIN_ACCESS_H_
+#ifndef HOST_IMAGES_ORIGIN_ACCESS_H_
+#define HOST_IMAGES_ORIGIN_ACCESS_H_
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct OriginAccess {
   std::string ca_file;  // Absolute paths once they are resolved, or "".
@@ -42,6 +40,6 @@ struct OriginAccess {
   void AddTo(nlohmann::json* source) const;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_ORIGIN_ACCESS_H_
+#endif  // HOST_IMAGES_ORIGIN_ACCESS_H_

@@ -1,19 +1,24 @@
-#include "cli/resolved_image.h"
+#include "host/images/resolved_image.h"
 
 #include <cerrno>
 #include <functional>
 #include <iostream>
 #include <memory>
 
-#include "cli/content_digest.h"
-#include "cli/files.h"
-#include "cli/holdfast_manifest.h"
-#include "cli/image_store.h"
-#include "cli/manifest_origin.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/system/files.h"
+#include "host/images/holdfast_manifest.h"
+#include "host/images/image_store.h"
+#include "host/images/manifest_origin.h"
+#include "host/registries/registries_conf.h"
+#include "host/registries/registry_policy.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::Deadline;
+using cachecore::DigestHex;
+using cachecore::DigestOf;
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
@@ -54,7 +59,8 @@ Result<ResolvedImage> Resolver::Resolve() {
   if (IsManifestList(top)) {
     ASSIGN_OR_RETURN(const std::string chosen,
                      ChooseManifest(top, Platform::OfThisMachine(), name_));
-    ASSIGN_OR_RETURN(image.manifest, Text(chosen, [&] { return origin_.Manifest(chosen, deadline_); }));
+    ASSIGN_OR_RETURN(image.manifest,
+                     Text(chosen, [&] { return origin_.Manifest(chosen, deadline_); }));
   }
   image.manifest_digest = DigestOf(image.manifest);
   ASSIGN_OR_RETURN(const HoldfastManifest parts, ParseHoldfastManifest(image.manifest, name_));
@@ -76,8 +82,8 @@ Result<std::string> Resolver::TopManifest() {
 Result<std::string> Resolver::TaggedManifest() {
   // Where what it meant before is known, time is left to go on with that.
   const bool is_known = store_.TagDigest(name_).ok();
-  Result<std::string> text = origin_.Manifest(
-      reference_.tag, is_known ? Deadline(deadline_.Remaining() / 2) : deadline_);
+  Result<std::string> text =
+      origin_.Manifest(reference_.tag, is_known ? Deadline(deadline_.Remaining() / 2) : deadline_);
   if (text.ok()) {
     RETURN_IF_ERROR(store_.Keep(*text));
     RETURN_IF_ERROR(store_.KeepTag(name_, DigestOf(*text)));
@@ -125,8 +131,9 @@ std::string BlobKey(const ImageReference& reference, const std::string& digest) 
   return reference.kind == ImageReference::Kind::kLayout ? DigestHex(digest) : digest;
 }
 
-ImageSource BlobSource(const ImageReference& reference, const std::string& digest,
-                       const RegistryAccess& access) {
+Result<ImageSource> BlobSource(const ImageReference& reference, const std::string& digest,
+                               const RegistryAccess& access) {
+  RETURN_IF_ERROR(CheckRegistryPolicy(reference));
   ImageSource source;
   const std::string key = BlobKey(reference, digest);
   if (reference.kind == ImageReference::Kind::kLayout) {
@@ -134,17 +141,36 @@ ImageSource BlobSource(const ImageReference& reference, const std::string& diges
         {"file://" + PercentEncodePath(reference.directory) + "/blobs/sha256/", key, ""});
     return source;
   }
-  source.origins.push_back(
-      {"oci://" + reference.registry + "/" + reference.repository + "/", key, ""});
+  source.named = "oci://" + reference.registry + "/" + reference.repository + "/";
+  ASSIGN_OR_RETURN(const RegistriesConf conf, RegistriesConf::Load());
+  ASSIGN_OR_RETURN(std::vector<PullSource> places, conf.SourcesOf(reference));
   for (const std::string& mirror : access.mirrors) {
-    source.origins.push_back({"oci://" + mirror + "/" + reference.repository + "/", key, ""});
+    places.push_back({mirror + "/" + reference.repository});
+  }
+  const bool takes_certs_d = access.ca_file.empty() && access.client_cert.empty();
+  for (const PullSource& place : places) {
+    source.origins.push_back({"oci://" + place.repository + "/", key, ""});
+    // As skopeo does: TLS with whatever certificate, and if there is none, without.
+    if (place.is_insecure && !access.plain_http) {
+      source.origins.push_back({"oci+http://" + place.repository + "/", key, ""});
+    }
+    ASSIGN_OR_RETURN(const RegistryCertificates found, CertificatesOf(place.Registry()));
+    if (!place.is_insecure && (found.empty() || !takes_certs_d)) continue;
+    json& own = source.registries[place.Registry()];
+    own = {{"ca_file", takes_certs_d ? found.ca_file : access.ca_file},
+           {"client_cert", takes_certs_d ? found.client_cert : access.client_cert},
+           {"client_key", takes_certs_d ? found.client_key : access.client_key},
+           {"insecure", place.is_insecure}};
   }
   source.access.ca_file = access.ca_file;
   source.access.client_cert = access.client_cert;
   source.access.client_key = access.client_key;
   source.auth_file = access.auth_file;
+  source.more_auth_files = access.more_auth_files;
+  source.has_default_auth_file = access.has_default_auth_file;
   source.plain_http = access.plain_http;
+  source.proxy = ProxyForSources();
   return source;
 }
 
-}  // namespace cli
+}  // namespace host

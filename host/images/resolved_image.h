@@ -12,21 +12,21 @@
 // Threads  immutable value; ResolveImage blocks until `deadline` at the latest.
 // See      docs/image-format.md; docs/sources.md, "Registries"
 
-#ifndef CLI_RESOLVED_IMAGE_H_
-#define CLI_RESOLVED_IMAGE_H_
+#ifndef HOST_IMAGES_RESOLVED_IMAGE_H_
+#define HOST_IMAGES_RESOLVED_IMAGE_H_
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cli/deadline.h"
-#include "cli/image_reference.h"
-#include "cli/image_source.h"
-#include "cli/instance.h"
-#include "cli/registry_options.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/status.h"
+#include "host/images/image_source.h"
+#include "host/instance/instance.h"
+#include "host/registries/image_reference.h"
+#include "host/registries/registry_options.h"
 
-namespace cli {
+namespace host {
 
 struct ResolvedImage {
   ImageReference reference;
@@ -42,14 +42,16 @@ struct ResolvedImage {
 cachecore::Result<ResolvedImage> ResolveImage(const ImageReference& reference,
                                               const RegistryAccess& access,
                                               const Instance& instance,
-                                              const Deadline& deadline);
+                                              const cachecore::Deadline& deadline);
 
 // Where the fetcher finds a blob of `reference`'s repository or layout, and how it gets in.
-ImageSource BlobSource(const ImageReference& reference, const std::string& digest,
-                       const RegistryAccess& access);
+// Its registry, that registry's mirrors and other locations in registries.conf, and --mirror's.
+// EACCES when a policy or registries.conf forbids it.
+cachecore::Result<ImageSource> BlobSource(const ImageReference& reference,
+                                          const std::string& digest, const RegistryAccess& access);
 // What the fetcher calls a blob of it: the last part of its URL.
 std::string BlobKey(const ImageReference& reference, const std::string& digest);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_RESOLVED_IMAGE_H_
+#endif  // HOST_IMAGES_RESOLVED_IMAGE_H_

@@ -5,21 +5,23 @@
 //          their owner and, where no digest says what they must be, their inode; files of
 //          certificates and secrets with their owner, since they may be rotated.  What is not
 //          there is noted as root's, to be opened once it is.
+// Errors   EACCES: a link of another user on the way to an object.
 // Threads  thread-safe: no state.
-// See      docs/sources.md "Files of this machine"; cachecore/pinned_file.h
+// See      docs/sources.md "Files of this machine"; cachecore/system/pinned_file.h, trusted_path.h
 
-#ifndef CLI_SOURCE_FILES_H_
-#define CLI_SOURCE_FILES_H_
+#ifndef HOST_IMAGES_SOURCE_FILES_H_
+#define HOST_IMAGES_SOURCE_FILES_H_
 
 #include <nlohmann/json.hpp>
 
-#include "cli/image_source.h"
+#include "cachecore/base/status.h"
+#include "host/images/image_source.h"
 
-namespace cli {
+namespace host {
 
 // The source file's "files".
-nlohmann::json FilesOfSource(const ImageSource& source);
+cachecore::Result<nlohmann::json> FilesOfSource(const ImageSource& source);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SOURCE_FILES_H_
+#endif  // HOST_IMAGES_SOURCE_FILES_H_

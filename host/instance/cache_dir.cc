@@ -1,14 +1,15 @@
-#include "cli/cache_dir.h"
+#include "host/instance/cache_dir.h"
 
 #include <sys/stat.h>
 
 #include <cerrno>
 
-#include "cli/files.h"
-#include "cli/settings.h"
+#include "cachecore/system/files.h"
+#include "host/instance/settings.h"
 
-namespace cli {
+namespace host {
 
+using cachecore::ReadJsonFile;
 using cachecore::Result;
 using cachecore::Status;
 
@@ -20,7 +21,8 @@ std::string CacheDirOf(const Instance& instance) {
 Status CheckIsCache(const std::string& cache_dir) {
   struct stat info;
   if (stat((cache_dir + "/db").c_str(), &info) == 0) return Status();
+  if (errno == EACCES) return Status(EACCES, "looking into " + cache_dir + " needs root; use sudo");
   return Status::FromErrno(errno, "no cache in " + cache_dir);
 }
 
-}  // namespace cli
+}  // namespace host

@@ -2,20 +2,20 @@
 //
 // Errors   CheckIsCache: what stat(2) said of the database, with the directory.
 
-#ifndef CLI_CACHE_DIR_H_
-#define CLI_CACHE_DIR_H_
+#ifndef HOST_INSTANCE_CACHE_DIR_H_
+#define HOST_INSTANCE_CACHE_DIR_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/instance.h"
+#include "cachecore/base/status.h"
+#include "host/instance/instance.h"
 
-namespace cli {
+namespace host {
 
 // An instance's cache directory, as its settings have it.
 std::string CacheDirOf(const Instance& instance);
 cachecore::Status CheckIsCache(const std::string& cache_dir);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_CACHE_DIR_H_
+#endif  // HOST_INSTANCE_CACHE_DIR_H_

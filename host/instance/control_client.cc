@@ -1,34 +1,33 @@
-#include "cli/control_client.h"
+#include "host/instance/control_client.h"
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
-#include "cachecore/unique_fd.h"
-#include "cli/files.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/base/unix_socket.h"
+#include "cachecore/protocol/control_messages.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::Deadline;
+using cachecore::JsonText;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using cachecore::WaitForFd;
+using cachecore::WaitUntil;
 using nlohmann::json;
 
 constexpr size_t kAnswerBytesMax = 256 << 20;  // A status of a million objects fits.
 
 // Non-blocking: connect(2) to a Unix socket whose backlog is full would block for ever otherwise.
 Result<UniqueFd> Connect(const std::string& path, const Deadline& deadline) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    return Status(ENAMETOOLONG, path + " is too long for a Unix socket");
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  ASSIGN_OR_RETURN(const sockaddr_un address, cachecore::UnixAddress(path));
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return Status::FromErrno(errno, "socket");
   int error = 0;
@@ -88,14 +87,11 @@ Result<json> CallControl(const std::string& socket_path, const json& request,
   RETURN_IF_ERROR(SendLine(fd.get(), JsonText(request) + "\n", deadline).WithContext(socket_path));
   Result<std::string> line = ReceiveLine(fd.get(), deadline);
   if (!line.ok()) return std::move(line).status().WithContext(socket_path);
-  json answer = json::parse(*line, nullptr, /*allow_exceptions=*/false);
-  if (!answer.is_object()) return Status(EPROTO, socket_path + ": the answer is not JSON");
-  if (answered != nullptr) *answered = true;
-  if (!JsonBool(answer, "ok")) {
-    const int error = static_cast<int>(JsonInt(answer, "errno", EIO));
-    return Status(error > 0 ? error : EIO, JsonString(answer, "error", "refused without a reason"));
-  }
+  bool is_answer = false;
+  Result<json> answer = cachecore::control::DecodeAnswer(*line, &is_answer);
+  if (answered != nullptr) *answered = is_answer;
+  if (!is_answer) return std::move(answer).status().WithContext(socket_path);
   return answer;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,21 +1,21 @@
-#include "cli/fetcher_user.h"
+#include "host/instance/fetcher_user.h"
 
 #include <pwd.h>
 
 #include <cerrno>
 #include <charconv>
 
-namespace cli {
+#include "host/instance/privileges.h"
+
+namespace host {
 namespace {
 
 using cachecore::Result;
 using cachecore::Status;
 
-constexpr uid_t kNobody = 65534;  // Where nobody has written it down.
+constexpr uid_t kNobody = 65534;  // Where the user database has no entry.
 
-}  // namespace
-
-Result<FetcherUser> FindFetcherUser(const std::string& text) {
+Result<FetcherUser> FindAnywhere(const std::string& text) {
   if (text.empty()) {
     for (const char* name : {"holdfast-fetcher", "nobody"}) {
       if (const passwd* user = getpwnam(name)) return FetcherUser{name, user->pw_uid};
@@ -30,4 +30,15 @@ Result<FetcherUser> FindFetcherUser(const std::string& text) {
   return Status(EINVAL, "--fetcher-user: there is no user \"" + text + "\"");
 }
 
-}  // namespace cli
+}  // namespace
+
+Result<FetcherUser> FindFetcherUser(const std::string& text) {
+  ASSIGN_OR_RETURN(FetcherUser user, FindAnywhere(text));
+  if (IsMappedUid(user.uid)) return user;
+  return Status(EPERM, "the fetcher cannot run as " + user.name +
+                           ": this user namespace has no such user, since its root is not the "
+                           "machine's; run holdfast as root outside of it, or, for --as=file "
+                           "only, with --fetcher-user=root");
+}
+
+}  // namespace host

@@ -1,18 +1,18 @@
 // The user that the fetcher of an instance runs as.
 //
-// Errors   EINVAL: there is no such user.
-// Threads  getpwnam(3)'s: while nobody else looks users up.
+// Errors   EINVAL: there is no such user; EPERM: not in our user namespace.
+// Threads  getpwnam(3)'s: while no other thread looks users up.
 
-#ifndef CLI_FETCHER_USER_H_
-#define CLI_FETCHER_USER_H_
+#ifndef HOST_INSTANCE_FETCHER_USER_H_
+#define HOST_INSTANCE_FETCHER_USER_H_
 
 #include <sys/types.h>
 
 #include <string>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct FetcherUser {
   std::string name;  // Or number, as holdfast-fetcherd's --user takes it.
@@ -22,6 +22,6 @@ struct FetcherUser {
 // By name or number; "": holdfast-fetcher where there is such a user, else nobody.
 cachecore::Result<FetcherUser> FindFetcherUser(const std::string& text);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_FETCHER_USER_H_
+#endif  // HOST_INSTANCE_FETCHER_USER_H_

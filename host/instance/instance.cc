@@ -1,18 +1,18 @@
-#include "cli/instance.h"
-
-#include <sys/un.h>
+#include "host/instance/instance.h"
 
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <set>
 
-#include "cli/files.h"
-#include "cli/lock_file.h"
+#include "cachecore/base/unix_socket.h"
+#include "cachecore/system/files.h"
+#include "host/instance/lock_file.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::ListDirectory;
 using cachecore::Result;
 using cachecore::Status;
 
@@ -32,8 +32,7 @@ std::string WithoutLinks(const std::string& path) {
 bool IsValidName(const std::string& name) {
   constexpr char kAllowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
   return !name.empty() && name.size() <= kNameLengthMax && name != "." && name != ".." &&
-         name != kLocksDirectory &&
-         name.find_first_not_of(kAllowed) == std::string::npos;
+         name != kLocksDirectory && name.find_first_not_of(kAllowed) == std::string::npos;
 }
 
 }  // namespace
@@ -54,10 +53,8 @@ Result<Instance> Instance::Make(const std::string& root, const std::string& name
     return Status(EINVAL, "the root directory '" + root + "' must be an absolute path");
   }
   Instance instance(WithoutTrailingSlashes(root), name);
-  if (instance.ControlSocket().size() >= sizeof(sockaddr_un::sun_path)) {
-    return Status(ENAMETOOLONG, instance.ControlSocket() +
-                                    " is too long for a Unix socket; use a shorter --root");
-  }
+  RETURN_IF_ERROR(
+      cachecore::UnixAddress(instance.ControlSocket(), "use a shorter --root").status());
   return instance;
 }
 
@@ -69,10 +66,27 @@ std::vector<Instance> Instance::List(const std::string& root) {
   }
   std::vector<Instance> instances;
   for (const std::string& name : names) {
-    Result<Instance> instance = Make(root.empty() ? "/" : root, name);  // As Instance::root() has it.
+    Result<Instance> instance =
+        Make(root.empty() ? "/" : root, name);  // As Instance::root() has it.
     if (instance.ok()) instances.push_back(*instance);
   }
   return instances;
+}
+
+Status Instance::CheckIsKnown() const {
+  std::string known;
+  for (const Instance& instance : List(root_)) {
+    if (instance.name() == name_) return {};
+    known += (known.empty() ? "" : ", ") + instance.name();
+  }
+  return Status(ENOENT, "there is no instance " + name_ + " beneath " +
+                            (root_.empty() ? "/" : root_) +
+                            (known.empty() ? "; there are none" : "; there are: " + known));
+}
+
+std::string Instance::RootFlag() const {
+  if (root_ == WithoutTrailingSlashes(DefaultRoot())) return "";
+  return " --root " + (root_.empty() ? "/" : root_);
 }
 
 std::string RunRoot(const std::string& root) {
@@ -84,4 +98,4 @@ std::string DefaultRoot() {
   return root != nullptr && root[0] != '\0' ? root : "/";
 }
 
-}  // namespace cli
+}  // namespace host

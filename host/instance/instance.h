@@ -6,17 +6,17 @@
 // Threads  immutable value.
 // See      holdfast(1) FILES.
 
-#ifndef CLI_INSTANCE_H_
-#define CLI_INSTANCE_H_
+#ifndef HOST_INSTANCE_INSTANCE_H_
+#define HOST_INSTANCE_INSTANCE_H_
 
 #include <sys/types.h>
 
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 class Instance {
  public:
@@ -25,9 +25,17 @@ class Instance {
   static cachecore::Result<Instance> Make(const std::string& root, const std::string& name);
   // Every instance that has files of either kind beneath `root`, sorted.
   static std::vector<Instance> List(const std::string& root);
+  // ENOENT names those that there are, when this one has no files of either kind.
+  cachecore::Status CheckIsKnown() const;
 
   const std::string& root() const { return root_; }
   const std::string& name() const { return name_; }
+  // What a command needs to be about this instance, as " --root R --instance NAME"; less where
+  // defaults are meant.
+  std::string Flags() const {
+    return RootFlag() + (name_ == "default" ? "" : " --instance " + name_);
+  }
+  std::string RootFlag() const;
 
   std::string StateDir() const { return state_dir_; }
   std::string CacheDir() const { return StateDir() + "/cache"; }
@@ -71,6 +79,6 @@ std::string RunRoot(const std::string& root);
 // $HOLDFAST_ROOT, or "/".
 std::string DefaultRoot();
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_INSTANCE_H_
+#endif  // HOST_INSTANCE_INSTANCE_H_

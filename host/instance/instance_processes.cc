@@ -1,4 +1,4 @@
-#include "cli/instance_processes.h"
+#include "host/instance/instance_processes.h"
 
 #include <dirent.h>
 #include <poll.h>
@@ -17,13 +17,15 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include <set>
 #include <sstream>
 
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/process.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/system/files.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::Deadline;
+using cachecore::ListDirectory;
+using cachecore::ReadFile;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
@@ -31,6 +33,8 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kProcessTermTimeout{30000};  // A supervisor ends its daemons, which sync.
 constexpr milliseconds kProcessKillTimeout{2000};
+
+constexpr char kSupervisorProgram[] = "holdfast";
 
 std::string LinkText(const std::string& path) {
   char target[PATH_MAX];
@@ -71,13 +75,16 @@ bool HoldsSocket(const std::string& process, const std::set<std::string>& socket
   });
 }
 
-// Whether it was given this instance, in whole arguments.
-bool WasStartedFor(const Instance& instance, const std::string& process) {
+std::vector<std::string> ArgumentsOf(const std::string& process) {
   const Result<std::string> text = ReadFile(process + "/cmdline");
-  if (!text.ok()) return false;
   std::vector<std::string> arguments;
-  std::istringstream stream(*text);
+  std::istringstream stream(text.ok() ? *text : "");
   for (std::string argument; std::getline(stream, argument, '\0');) arguments.push_back(argument);
+  return arguments;
+}
+
+// Whether it was given this instance, in whole arguments.
+bool WasStartedFor(const Instance& instance, const std::vector<std::string>& arguments) {
   const auto has = [&arguments](const std::string& argument) {
     return std::find(arguments.begin(), arguments.end(), argument) != arguments.end();
   };
@@ -85,7 +92,10 @@ bool WasStartedFor(const Instance& instance, const std::string& process) {
     const std::string root = instance.root().empty() ? "/" : instance.root();
     return arguments[3] == root && arguments[5] == instance.name();
   }
-  return has("--run_dir=" + instance.RunDir()) || has("--device=" + instance.DeviceSocket());
+  for (const std::string& argument : RunDirArguments(instance)) {
+    if (has(argument)) return true;
+  }
+  return has("--device=" + instance.DeviceSocket());
 }
 
 // In a container there may be an instance of the same name in a directory of the same name.
@@ -107,10 +117,14 @@ bool IsGone(const InstanceProcess& process, const Deadline& deadline) {
 
 }  // namespace
 
+std::vector<std::string> RunDirArguments(const Instance& instance) {
+  return {"--run-dir=" + instance.RunDir(), "--run_dir=" + instance.RunDir()};
+}
+
 std::vector<InstanceProcess> FindInstanceProcesses(const Instance& instance) {
   const std::set<std::string> sockets = SocketsOf(instance);
   std::vector<InstanceProcess> found;
-  for (const char* program : {"holdfast", "holdfastd", "holdfast-fetcherd"}) {
+  for (const char* program : {kSupervisorProgram, "holdfastd", "holdfast-fetcherd"}) {
     for (const std::string& name : ListDirectory("/proc")) {
       if (name.find_first_not_of("0123456789") != std::string::npos) continue;
       const std::string directory = "/proc/" + name;
@@ -119,17 +133,27 @@ std::vector<InstanceProcess> FindInstanceProcesses(const Instance& instance) {
       // Pinned first, then looked at.
       UniqueFd pidfd(pidfd_open(pid, 0));
       if (!pidfd.valid() || !SeesOurs(instance, directory)) continue;
-      if (!WasStartedFor(instance, directory) && !HoldsSocket(directory, sockets)) continue;
-      found.push_back({pid, program, std::move(pidfd)});
+      std::vector<std::string> arguments = ArgumentsOf(directory);
+      if (!WasStartedFor(instance, arguments) && !HoldsSocket(directory, sockets)) continue;
+      found.push_back({pid, program, std::move(arguments), std::move(pidfd)});
     }
   }
   return found;
 }
 
 Status EndInstanceProcesses(const Instance& instance) {
-  for (const InstanceProcess& process : FindInstanceProcesses(instance)) {
+  const std::vector<InstanceProcess> found = FindInstanceProcesses(instance);
+  // A standby does not end by itself: its supervisor ends it, and may come later in the list.
+  for (const InstanceProcess& process : found) {
+    if (process.program == kSupervisorProgram) {
+      pidfd_send_signal(process.pidfd.get(), SIGTERM, nullptr, 0);
+      pidfd_send_signal(process.pidfd.get(), SIGCONT, nullptr,
+                        0);  // Stopped, it hears nothing else.
+    }
+  }
+  for (const InstanceProcess& process : found) {
     pidfd_send_signal(process.pidfd.get(), SIGTERM, nullptr, 0);
-    pidfd_send_signal(process.pidfd.get(), SIGCONT, nullptr, 0);  // Stopped, it hears nothing else.
+    pidfd_send_signal(process.pidfd.get(), SIGCONT, nullptr, 0);
     if (IsGone(process, Deadline(kProcessTermTimeout))) continue;
     pidfd_send_signal(process.pidfd.get(), SIGKILL, nullptr, 0);
     (void)IsGone(process, Deadline(kProcessKillTimeout));
@@ -140,4 +164,4 @@ Status EndInstanceProcesses(const Instance& instance) {
                            ") of instance " + instance.name() + " does not end");
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,4 +1,4 @@
-#include "cli/lock_file.h"
+#include "host/instance/lock_file.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -8,19 +8,26 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <iostream>
 
-#include "cli/files.h"
-#include "cli/process.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/pid_stamp.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::Deadline;
+using cachecore::IsThere;
+using cachecore::kPidStampBytesMax;
+using cachecore::MakeDirectories;
+using cachecore::OwnPidStamp;
+using cachecore::ParsePidStamp;
+using cachecore::PidStamp;
+using cachecore::ReadFile;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using cachecore::WaitUntil;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kSilentWait{1000};
@@ -30,8 +37,8 @@ Status CheckOurs(const UniqueFd& fd, const std::string& path, mode_t mode) {
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return Status::FromErrno(errno, path);
   if (info.st_uid != geteuid()) {
-    return Status(EPERM, path + " belongs to user " + std::to_string(info.st_uid) + ", not to user " +
-                             std::to_string(geteuid()) + "; remove it");
+    return Status(EPERM, path + " belongs to user " + std::to_string(info.st_uid) +
+                             ", not to user " + std::to_string(geteuid()) + "; remove it");
   }
   // It is ours, so that a wider mode is our umask's or an earlier version's.
   if ((info.st_mode & 07777) != mode && fchmod(fd.get(), mode) != 0) {
@@ -51,18 +58,19 @@ Result<UniqueFd> OpenLock(const std::string& directory, const std::string& path)
   return fd;
 }
 
-// "process 12 (holdfast)"; whose it is, where that is not us.
+// "process 12 (holdfast)", with its user where that is not ours.
 std::string Holder(const UniqueFd& lock) {
-  char text[32] = {};
-  const ssize_t size = pread(lock.get(), text, sizeof text - 1, 0);
-  const int pid = size > 0 ? std::atoi(text) : 0;
-  if (pid <= 0) return "another process";
-  const std::string proc = "/proc/" + std::to_string(pid);
-  const Result<std::string> comm = ReadFile(proc + "/comm");
+  char text[kPidStampBytesMax] = {};
+  const ssize_t size = pread(lock.get(), text, sizeof text, 0);
+  const PidStamp stamp = ParsePidStamp({text, size > 0 ? static_cast<size_t>(size) : 0});
+  if (stamp.pid == 0) return "another process";
+  const std::string pid = std::to_string(stamp.pid);
+  const Result<std::string> comm = ReadFile("/proc/" + pid + "/comm");
   struct stat info;
-  if (!comm.ok() || stat(proc.c_str(), &info) != 0) return "a child of process " + std::to_string(pid);
-  std::string holder =
-      "process " + std::to_string(pid) + " (" + comm->substr(0, comm->find('\n')) + ")";
+  if (!comm.ok() || stat(("/proc/" + pid).c_str(), &info) != 0 || !IsThere(stamp)) {
+    return "a child of process " + pid + ", which is gone,";
+  }
+  std::string holder = "process " + pid + " (" + comm->substr(0, comm->find('\n')) + ")";
   if (info.st_uid != geteuid()) holder += " of user " + std::to_string(info.st_uid);
   return holder;
 }
@@ -83,16 +91,15 @@ Result<UniqueFd> HoldLock(const std::string& run_root, const std::string& name,
   }
   if (waited.error() == ETIMEDOUT) {
     return Status(ETIMEDOUT, Holder(fd) + " holds the lock " + path + " for longer than " +
-                                 std::to_string(limit.count()) + " ms; wait for it or end it");
+                                 std::to_string(limit.count()) +
+                                 " ms; wait for it (--timeout) or end it");
   }
   if (!waited.ok()) return std::move(waited).WithContext("lock " + path);
-  char text[32];
-  const int size = std::snprintf(text, sizeof text, "%d\n", getpid());
+  const std::string text = OwnPidStamp(' ') + "\n";
   // On a full disk only the message about the holder is poorer.
   [[maybe_unused]] const int emptied = ftruncate(fd.get(), 0);
-  [[maybe_unused]] const ssize_t written =
-      pwrite(fd.get(), text, static_cast<size_t>(size), 0);
+  [[maybe_unused]] const ssize_t written = pwrite(fd.get(), text.data(), text.size(), 0);
   return fd;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -2,19 +2,19 @@
 //
 // Threads  fork(2)s, as CallInChild.
 
-#ifndef CLI_SYSTEMD_UNIT_H_
-#define CLI_SYSTEMD_UNIT_H_
+#ifndef HOST_INSTANCE_SYSTEMD_UNIT_H_
+#define HOST_INSTANCE_SYSTEMD_UNIT_H_
 
 #include <string>
 
-#include "cli/instance.h"
+#include "host/instance/instance.h"
 
-namespace cli {
+namespace host {
 
 std::string DaemonUnit(const Instance& instance);
 // The unit is up, on its way there, or between two lives.  False, too, when systemd doesn't tell.
 bool SystemdRuns(const Instance& instance);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SYSTEMD_UNIT_H_
+#endif  // HOST_INSTANCE_SYSTEMD_UNIT_H_

@@ -1,4 +1,4 @@
-#include "cli/image_mount.h"
+#include "host/mount/image_mount.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,14 +13,19 @@
 #include <memory>
 #include <utility>
 
-#include "cachecore/unique_fd.h"
-#include "cli/bounded_call.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/bounded_call.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::CallInChild;
+using cachecore::ChildAnswer;
+using cachecore::Deadline;
+using cachecore::OpenInChild;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::StopSignalled;
 using cachecore::UniqueFd;
 
 constexpr int kLoopAttemptsMax = 64;  // Others may take the free device we were told of.
@@ -54,7 +59,7 @@ Result<LoopDevice> AttachLoop(const std::string& image) {
     if (ioctl(device.fd.get(), LOOP_CONFIGURE, &config) == 0) return device;
     if (errno != EBUSY) return Status::FromErrno(errno, "set up " + device.path);
   }
-  return Status(EBUSY, "every free loop device was taken by somebody else");
+  return Status(EBUSY, "every free loop device was taken by another process");
 }
 
 // FSCONFIG_SET_STRING takes so much, with its null byte.
@@ -76,7 +81,9 @@ Status Refused(int error, const UniqueFd& context) {
   const std::string said = LastWordOf(context);
   if (!said.empty()) status = Status(error, status.message() + " (" + said + ")");
   if (error != EINVAL) return status;
-  return Status(EINVAL, status.message() + " (dmesg says why; --as=file shows it as a file)");
+  return Status(EINVAL, status.message() +
+                            " (dmesg says why; is it an EROFS image? holdfast mount --as=file "
+                            "shows a file as it is)");
 }
 
 Status SetOption(const UniqueFd& context, const std::string& option) {
@@ -117,7 +124,8 @@ Result<UniqueFd> MakeErofs(const std::string& source, const ImageMountOptions& o
   if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
     return Refused(errno, context);
   }
-  UniqueFd mount(fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(options.attributes)));
+  UniqueFd mount(
+      fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(options.attributes)));
   if (!mount.valid()) return Status::FromErrno(errno, "mount the EROFS image");
   return mount;
 }
@@ -141,7 +149,7 @@ Result<ChildAnswer> CopyDirectory(const std::string& directory, const ImageMount
   return ChildAnswer{directory, std::move(mount)};
 }
 
-// A mount nobody can list isn't usable; listing also brings the bytes of the root directory.
+// A mount that can't be listed isn't usable; listing also fetches the bytes of the root directory.
 Status ListOnce(const UniqueFd& mount) {
   const int fd = openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return Status::FromErrno(errno, "open the mount");
@@ -224,4 +232,4 @@ void DetachMount(const ImageMount& mount) {
   umount2(path.c_str(), MNT_DETACH);
 }
 
-}  // namespace cli
+}  // namespace host

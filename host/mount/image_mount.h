@@ -9,23 +9,23 @@
 //          error.
 // Threads  thread-safe: no state.  Each call returns at its deadline, even when the kernel blocks.
 
-#ifndef CLI_IMAGE_MOUNT_H_
-#define CLI_IMAGE_MOUNT_H_
+#ifndef HOST_MOUNT_IMAGE_MOUNT_H_
+#define HOST_MOUNT_IMAGE_MOUNT_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cli/deadline.h"
-#include "cli/image_mount_options.h"
-#include "cli/instance.h"
-#include "cli/mount_record.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "host/instance/instance.h"
+#include "host/mount/image_mount_options.h"
+#include "host/mounts/mount_record.h"
 
-namespace cli {
+namespace host {
 
 // The first `length` bytes of `path`, or all it has.
 cachecore::Result<std::string> ReadHead(const std::string& path, size_t length,
-                                        const Deadline& deadline);
+                                        const cachecore::Deadline& deadline);
 
 struct ImageMount {
   std::string device;         // What is mounted: a file, a loop device, a directory.
@@ -35,18 +35,18 @@ struct ImageMount {
 // Each returns once the mount is at the directory `mount_point`.
 cachecore::Result<ImageMount> MountErofs(const std::string& image, int mount_point,
                                          const ImageMountOptions& options,
-                                         const Deadline& deadline);
+                                         const cachecore::Deadline& deadline);
 // What MountErofs falls back to.
 cachecore::Result<ImageMount> MountErofsByLoop(const std::string& image, int mount_point,
                                                const ImageMountOptions& options,
-                                               const Deadline& deadline);
+                                               const cachecore::Deadline& deadline);
 // EINVAL when `options` has words for a file system: there is none to take them.
 cachecore::Result<ImageMount> BindDirectory(const std::string& directory, int mount_point,
                                             const ImageMountOptions& options,
-                                            const Deadline& deadline);
+                                            const cachecore::Deadline& deadline);
 // Takes a mount away again, wherever it is by now.
 void DetachMount(const ImageMount& mount);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_MOUNT_H_
+#endif  // HOST_MOUNT_IMAGE_MOUNT_H_

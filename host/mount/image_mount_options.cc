@@ -1,4 +1,4 @@
-#include "cli/image_mount_options.h"
+#include "host/mount/image_mount_options.h"
 
 #include <sys/mount.h>
 
@@ -6,7 +6,7 @@
 #include <sstream>
 #include <string_view>
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Result;
@@ -44,9 +44,9 @@ constexpr AttributeWord kAttributeWords[] = {
 // What mount(8), fstab(5) and systemd.mount(5) keep for themselves, and what changes nothing where
 // nothing is written.
 constexpr std::string_view kIgnoredWords[] = {
-    "defaults", "auto",     "noauto",     "nofail", "_netdev", "nouser",   "sync",       "async",
-    "dirsync",  "lazytime", "nolazytime", "mand",   "nomand",  "iversion", "noiversion", "loud",
-    "silent",
+    "defaults", "auto",     "noauto",     "nofail",   "_netdev",    "nouser",
+    "sync",     "async",    "dirsync",    "lazytime", "nolazytime", "mand",
+    "nomand",   "iversion", "noiversion", "loud",     "silent",
 };
 
 bool IsIgnored(const std::string& word) {
@@ -81,8 +81,9 @@ Result<ImageMountOptions> ImageMountOptions::Parse(const std::string& text, bool
       return Status(EINVAL, "mount option rw: an image is mounted read-only; leave the option out");
     }
     if (word == "remount" || word == "bind" || word == "rbind" || word == "move") {
-      return Status(EINVAL, "mount option " + word + " asks for something else than a mount of an "
-                                                     "image; leave the option out");
+      return Status(EINVAL, "mount option " + word +
+                                " asks for something else than a mount of an "
+                                "image; leave the option out");
     }
     if (const AttributeWord* known = FindAttribute(word)) {
       options.attributes = (options.attributes & ~known->clear) | known->set;
@@ -96,4 +97,4 @@ Result<ImageMountOptions> ImageMountOptions::Parse(const std::string& text, bool
   return options;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -8,8 +8,8 @@
 // Threads  immutable value.
 // See      mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS"; mount_setattr(2)
 
-#ifndef CLI_IMAGE_MOUNT_OPTIONS_H_
-#define CLI_IMAGE_MOUNT_OPTIONS_H_
+#ifndef HOST_MOUNT_IMAGE_MOUNT_OPTIONS_H_
+#define HOST_MOUNT_IMAGE_MOUNT_OPTIONS_H_
 
 #include <sys/mount.h>
 
@@ -17,9 +17,9 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct ImageMountOptions {
   uint64_t attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
@@ -29,6 +29,6 @@ struct ImageMountOptions {
   static cachecore::Result<ImageMountOptions> Parse(const std::string& text, bool suid, bool dev);
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_MOUNT_OPTIONS_H_
+#endif  // HOST_MOUNT_IMAGE_MOUNT_OPTIONS_H_

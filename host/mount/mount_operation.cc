@@ -1,4 +1,4 @@
-#include "cli/mount_operation.h"
+#include "host/mount/mount_operation.h"
 
 #include <unistd.h>
 
@@ -7,91 +7,161 @@
 #include <ctime>
 #include <iostream>
 
-#include "cachecore/secret_environment.h"
-#include "cli/control_client.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/image_kind.h"
-#include "cli/image_mount.h"
-#include "cli/instance_control.h"
-#include "cli/lock_file.h"
-#include "cli/mount_point.h"
-#include "cli/object_lease.h"
-#include "cli/own_mounts.h"
-#include "cli/process.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/environment/secret_environment.h"
+#include "cachecore/protocol/control_messages.h"
+#include "cachecore/system/files.h"
+#include "host/images/image_kind.h"
+#include "host/images/source_files.h"
+#include "host/instance/control_client.h"
+#include "host/instance/lock_file.h"
+#include "host/instance/privileges.h"
+#include "host/instance/settings.h"
+#include "host/mount/image_mount.h"
+#include "host/mount/persistent_request.h"
+#include "host/mount/still_trying.h"
+#include "host/mounts/mount_point.h"
+#include "host/mounts/object_lease.h"
+#include "host/mounts/own_directories.h"
+#include "host/mounts/own_mounts.h"
+#include "host/service/instance_control.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+namespace control = cachecore::control;
+namespace field = cachecore::control::field;
+using cachecore::Deadline;
+using cachecore::FindMountById;
+using cachecore::JsonField;
+using cachecore::JsonInt;
+using cachecore::JsonString;
+using cachecore::ListDirectory;
+using cachecore::MakePrivateDirectory;
+using cachecore::MountEntry;
+using cachecore::MountIdOf;
+using cachecore::ProcessStart;
+using cachecore::ReadFile;
+using cachecore::ReadMountTable;
+using cachecore::RecordText;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::StopSignalsIgnored;
 using cachecore::UniqueFd;
+using cachecore::WriteFileAtomically;
+using control::Operation;
 using nlohmann::json;
 
 // No instance can have this name.
 constexpr char kClaimsLock[] = "@claims";
-// Between two tries to acquire an object.
-constexpr std::chrono::milliseconds kFirstPause{50};
-constexpr std::chrono::milliseconds kLongestPause{1000};
-// The daemon keeps the time of an acquire itself; this much later we stop waiting for its answer.
-constexpr std::chrono::milliseconds kAnswerGrace{2000};
+// A status that only explains is not waited for longer.
+constexpr std::chrono::milliseconds kStatusTime{2000};
 // An object is ours to look up for so long, should we be killed before we keep or release it.
 constexpr std::chrono::milliseconds kLoanGrace{60000};
+// To undo is worth a wait for the lock beyond --timeout, which has often passed by then.
+constexpr std::chrono::milliseconds kUndoTimeout{10000};
 // The fetcher is handed what it needs of it.
 constexpr mode_t kSourceMode = 0600;
 constexpr char kErofsFeaturesDirectory[] = "/sys/fs/erofs/features";
 
-// What the origin or the network may do better in a while.  The fetcher's refusals, such as EACCES
-// and ENOENT, are certain, and so is what it calls EIO.
-bool MayPass(int error) {
-  switch (error) {
-    case EAGAIN:
-    case ECONNABORTED:
-    case ECONNREFUSED:
-    case ECONNRESET:
-    case EHOSTDOWN:
-    case EHOSTUNREACH:
-    case ENETDOWN:
-    case ENETUNREACH:
-    case ENOTCONN:
-    case EPIPE:
-    case ETIMEDOUT:
-      return true;
-    default:
-      return false;
+// Why a request for an object waits.
+std::string CauseOf(const json& status, int64_t object) {
+  for (const json& request : JsonField(JsonField(status, field::kRequests), field::kList)) {
+    const std::string cause = JsonString(request, field::kCause);
+    if (JsonInt(request, field::kObject) == object && !cause.empty()) return cause;
   }
+  return "";
 }
 
-// The error that the daemon keeps with an object; "" when it knows none.
+// The error that the daemon keeps with an object, or why a request for it waits; "" when it knows
+// neither.
 std::string LastErrorOf(const Instance& instance, const MountRecord& record) {
+  // Named, since a status lists so many and no more.
+  const json question = control::EncodeRequest(
+      {.operation = Operation::kStatus, .volume = record.volume, .object = record.object});
   const Result<json> status =
-      CallControl(instance.ControlSocket(), {{"op", "status"}}, Deadline(kAnswerGrace));
+      CallControl(instance.ControlSocket(), question, Deadline(kStatusTime));
   if (!status.ok()) return "";
-  for (const json& object : JsonField(*status, "objects")) {
-    if (JsonString(object, "volume") == record.volume &&
-        JsonString(object, "name") == record.object) {
-      return JsonString(object, "error");
+  for (const json& object : JsonField(*status, field::kObjects)) {
+    if (JsonString(object, field::kVolume) != record.volume ||
+        JsonString(object, field::kName) != record.object) {
+      continue;
+    }
+    const std::string error = JsonString(object, field::kError);
+    return error.empty() ? CauseOf(*status, JsonInt(object, field::kNumber)) : error;
+  }
+  return "";
+}
+
+// Why an object that is being opened, and has no number to be known by yet, is waited for: by the URL
+// in the fetcher's sentence.
+std::string CauseOfOpen(const Instance& instance, const ImageSource& source) {
+  const Result<json> status =
+      CallControl(instance.ControlSocket(),
+                  control::EncodeRequest({.operation = Operation::kStatus}), Deadline(kStatusTime));
+  if (!status.ok()) return "";
+  for (const json& request : JsonField(JsonField(*status, field::kRequests), field::kList)) {
+    const std::string cause = JsonString(request, field::kCause);
+    if (JsonString(request, field::kOp) != control::kOpenRequest) continue;
+    for (const ImageUrl& origin : source.origins) {
+      if (cause.find(origin.Public()) != std::string::npos) return cause;
     }
   }
   return "";
 }
 
+std::vector<std::string> AbsentOf(std::vector<std::string> paths) {
+  std::erase_if(paths, [](const std::string& path) { return access(path.c_str(), F_OK) == 0; });
+  return paths;
+}
+
 }  // namespace
 
 Status MountOperation::Run() {
-  Status status = ClaimAndStart();
-  if (status.ok()) status = Acquire();
-  if (status.ok()) status = Mount();
+  Status status;
+  {
+    const StillTrying still_trying(request_.quiet, [this] { return Cause(); });
+    status = ClaimAndStart();
+    if (status.ok()) status = Acquire();
+    if (status.ok()) status = Mount();
+  }
   if (!status.ok()) Undo();
   return status;
 }
 
+std::string MountOperation::Cause() const {
+  if (!claimed_) return "another command holds a lock that the mount needs";
+  std::string cause = LastErrorOf(instance(), record_);
+  if (cause.empty()) cause = CauseOfOpen(instance(), request_.source);
+  return cause.empty() ? record_.url + ": nothing has come yet" : cause;
+}
+
 Status MountOperation::ClaimAndStart() {
   ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance(), deadline_));
+  Result<json> files = FilesOfSource(request_.source);
+  if (!files.ok()) {
+    return std::move(files).status().WithContext("cannot mount " + request_.source.PublicUrl());
+  }
+  request_.source.files = std::move(files).value();
+  absent_before_ = AbsentOf({instance().LogDir(), instance().StateDir(), instance().SourcesDir(),
+                             request_.settings.CacheDirFor(instance())});
   DetachDeadMounts(instance());  // One of them may be on our mount point.
-  const Status claim = Claim();
-  RETURN_IF_ERROR(claim);
+  RETURN_IF_ERROR(Claim());
   ASSIGN_OR_RETURN(started_instance_, EnsureRunning(instance(), request_.settings, deadline_));
+  // What is asked of it goes to the program of its device, and so would this image.
+  bool has_device = false;
+  if (!started_instance_) {
+    Result<bool> found = HasCachefilesDevice(instance());
+    if (!found.ok()) return std::move(found).status().WithContext("cannot mount " + record_.url);
+    has_device = *found;
+  }
+  if (has_device) {
+    return Status(EBUSY, "cannot mount " + record_.url + ": instance " + instance().name() +
+                             " serves a cachefiles device, and fetches nothing itself; use another "
+                             "one: --instance=NAME (an image of the device is mounted by holdfast "
+                             "mount-erofs)");
+  }
   WarnOfUnusedEnvironment();
   return WriteSource();
 }
@@ -111,7 +181,7 @@ void MountOperation::WarnOfUnusedEnvironment() const {
 
 // All instances share one lock here: two of them could want the same mount point.
 Status MountOperation::Claim() {
-  ASSIGN_OR_RETURN(const UniqueFd lock, 
+  ASSIGN_OR_RETURN(const UniqueFd lock,
                    HoldLock(RunRoot(instance().root()), kClaimsLock, deadline_));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   ASSIGN_OR_RETURN(point_, CheckMountPoint(instance().root(), request_.mount_point, table));
@@ -128,6 +198,9 @@ Status MountOperation::Claim() {
     ASSIGN_OR_RETURN(const std::vector<MountEntry> now, ReadMountTable());
     ASSIGN_OR_RETURN(point_, CheckMountPoint(instance().root(), request_.mount_point, now));
   }
+  RETURN_IF_ERROR(CheckHidesNothing(instance(), request_.settings.CacheDirFor(instance()),
+                                    record_.url, request_.source.files, point_.directory.get(),
+                                    point_.path));
   RETURN_IF_ERROR(ClaimMountPoint(instance(), record_));
   claimed_ = true;
   return {};
@@ -141,7 +214,7 @@ bool MountOperation::ClearMountPoint(const std::vector<MountEntry>& table) const
     const bool is_at_point = dead->mount.is_here && dead->mount.entry.mount_point == point;
     has_detached = is_at_point && Detach(dead->mount.entry);
     if (has_detached) {
-      std::cerr << "holdfast: " << point << " had lost its daemons and is mounted anew\n";
+      std::cerr << "holdfast: " << point << " had lost its daemons and is mounted again\n";
     }
   }
   for (const Instance& other : Instance::List(instance().root())) {
@@ -151,13 +224,13 @@ bool MountOperation::ClearMountPoint(const std::vector<MountEntry>& table) const
     RemoveMountRecord(other, point);
     if (mount.state != MountState::kMounted || mount.entry.mount_point == point) continue;
     record->mount_point = mount.entry.mount_point;  // It was moved away.
-    (void)UpdateMountRecord(other, *record).ok();
+    UpdateMountRecord(other, *record).IgnoreError("a moved mount goes on without its record");
   }
   return has_detached;
 }
 
 std::string MountOperation::SourceText() const {
-  return JsonText(request_.source.ToJson()) + "\n";
+  return RecordText(request_.source.ToJson()) + "\n";
 }
 
 // The mount points, but ours, of what uses the same source.
@@ -208,18 +281,18 @@ void MountOperation::UndoSource() const {
   const Result<std::string> now = ReadFile(path);
   if (!now.ok() || *now != text || source_before_ == text) return;
   const std::set<std::string> others = OthersOfSource();
-  const bool is_taken_up = !std::includes(others_before_.begin(), others_before_.end(),
-                                          others.begin(), others.end());
+  const bool is_taken_up =
+      !std::includes(others_before_.begin(), others_before_.end(), others.begin(), others.end());
   if (is_taken_up) return;
   if (source_before_) {
-    (void)WriteFileAtomically(path, *source_before_, kSourceMode).ok();
+    WriteFileAtomically(path, *source_before_, kSourceMode).IgnoreError("the first error counts");
   } else {
     unlink(path.c_str());
   }
 }
 
 Result<bool> MountOperation::MayReplace(const std::string& before) const {
-  const json wanted = request_.source.ToJson();
+  const json wanted = json::parse(SourceText(), nullptr, /*allow_exceptions=*/false);
   const json in_use = json::parse(before, nullptr, /*allow_exceptions=*/false);
   if (in_use == wanted) return false;
   if (request_.renew || !in_use.is_object()) return true;
@@ -228,7 +301,8 @@ Result<bool> MountOperation::MayReplace(const std::string& before) const {
     return mount.volume == record_.volume && mount.mount_point != record_.mount_point;
   });
   if (other == mounts.end()) return true;
-  switch (CompareSources(in_use, wanted)) {
+  // Files that were found and not given ask for nothing: what the other mount has goes on.
+  switch (CompareSources(in_use, wanted, request_.source.has_default_auth_file)) {
     case SourceChange::kNone:
       break;
     case SourceChange::kSignature:
@@ -245,64 +319,62 @@ Result<bool> MountOperation::MayReplace(const std::string& before) const {
 }
 
 Result<json> MountOperation::AskForObject(bool replace_stale) {
-  for (auto pause = kFirstPause;; pause = std::min(2 * pause, kLongestPause)) {
-    const auto left = deadline_.Remaining();
-    const json question = {{"op", "acquire"},
-                           {"volume", record_.volume},
-                           {"object", record_.object},
-                           {"timeout_ms", std::max<int64_t>(1, left.count())},
-                           {"lend_ms", (left + kLoanGrace).count()},
-                           {"replace_stale", replace_stale}};
-    bool answered = false;
-    Result<json> answer = CallControl(instance().ControlSocket(), question,
-                                      Deadline(left + kAnswerGrace), &answered);
-    // Unanswered, the daemon has died in the middle of it; its successor is asked.
-    const bool may_pass = answered ? MayPass(answer.status().error())
-                                   : SupervisorPid(instance()) > 0 || IsRunElsewhere(instance());
-    if (answer.ok() || !may_pass || StopSignalled() || left <= pause) return answer;
-    const auto stopped = [] { return StopSignalled(); };
-    (void)WaitUntil(stopped, Deadline(pause)).ok();
-  }
+  const auto question = [&](std::chrono::milliseconds left) {
+    return control::EncodeRequest({.operation = Operation::kAcquire,
+                                   .volume = record_.volume,
+                                   .object = record_.object,
+                                   .timeout_ms = std::max<int64_t>(1, left.count()),
+                                   .lend_ms = static_cast<uint64_t>((left + kLoanGrace).count()),
+                                   .replace_stale = replace_stale});
+  };
+  return AskPersistently(instance(), question, deadline_);
+}
+
+Status MountOperation::KeepObject() {
+  const auto question = [&](std::chrono::milliseconds) {
+    return control::EncodeRequest(
+        {.operation = Operation::kKeep, .volume = record_.volume, .object = record_.object});
+  };
+  return AskPersistently(instance(), question, deadline_).status();
 }
 
 Status MountOperation::Acquire() {
-  // An image that has changed at its origin is taken anew, unless somebody still reads the old one.
+  // An image that has changed at its origin is refetched unless a mount uses the old version.
   const std::string other_mount = AnyOtherOfSource();
   Result<json> answer = AskForObject(other_mount.empty());
   if (!answer.ok()) {
     const std::string& why = answer.status().message();
     if (deadline_.Expired() || MayPass(answer.status().error())) {
-      return Status(answer.status().error(), "cannot mount " + record_.url + ": " + why + " (after " +
-                                   std::to_string(request_.timeout.count()) +
-                                   " ms; --timeout waits longer)");
+      return Status(answer.status().error(),
+                    "cannot mount " + record_.url + ": " + why + " (after " +
+                        std::to_string(request_.timeout.count()) + " ms; --timeout waits longer)");
     }
     // The fetcher's sentences mostly begin with the URL themselves.
     const bool names_url = why.starts_with(record_.url);
     return Status(answer.status().error(),
                   "cannot mount " + (names_url ? why : record_.url + ": " + why));
   }
-  if (JsonBool(*answer, "stale")) {
+  ASSIGN_OR_RETURN(const control::AcquireAnswer acquired, control::DecodeAcquire(*answer));
+  if (acquired.stale) {
     return Status(ESTALE, "cannot mount " + record_.url + ": it has changed at its origin since " +
                               (other_mount.empty() ? "it was opened; try again"
                                                    : "it was mounted on " + other_mount +
                                                          "; unmount it there first"));
   }
-  object_path_ = JsonString(*answer, "path");
-  object_directory_ = JsonString(*answer, "directory");
-  object_bytes_ = static_cast<uint64_t>(JsonInt(*answer, "size"));
+  object_path_ = acquired.path;
+  object_directory_ = acquired.directory;
+  object_bytes_ = acquired.size_bytes;
   if (request_.image_bytes != 0 && object_bytes_ != request_.image_bytes) {
     return Status(EBADMSG, "cannot mount " + record_.url + ": its image has " +
                                std::to_string(object_bytes_) +
                                " bytes at the origin, by its manifest " +
                                std::to_string(request_.image_bytes));
   }
-  if (const std::string digest = JsonString(*answer, "digest"); digest != request_.source.verity) {
+  if (acquired.digest != request_.source.verity) {
     return Status(EBADMSG, "cannot mount " + record_.url + ": it was to be checked against " +
                                request_.source.verity + ", but the daemon has " +
-                               (digest.empty() ? "no digest" : digest) + " for it");
-  }
-  if (object_path_.empty() || object_directory_.empty()) {
-    return Status(EPROTO, "the daemon's answer to acquire has no path");
+                               (acquired.digest.empty() ? "no digest" : acquired.digest) +
+                               " for it");
   }
   return {};
 }
@@ -312,19 +384,21 @@ Status MountOperation::Mount() {
   std::string head;
   if (request_.as != "file") {
     Result<std::string> read = ReadHead(object_path_, kImageHeadBytes, deadline_);
+    const std::string cause = read.ok() ? "" : LastErrorOf(instance(), record_);
     if (read.status().error() == ETIMEDOUT) {
       return Status(ETIMEDOUT, "cannot mount " + url + ": its first bytes did not come within " +
-                                   std::to_string(request_.timeout.count()) +
-                                   " ms (--timeout waits longer)");
+                                   std::to_string(request_.timeout.count()) + " ms" +
+                                   (cause.empty() ? "" : ": " + cause) +
+                                   " (--timeout waits longer)");
     }
     if (!read.ok()) {
-      const std::string cause = LastErrorOf(instance(), record_);
-      return Status(read.status().error(), "cannot mount " + url + ": its first bytes can't be read: " +
+      return Status(read.status().error(), "cannot mount " + url +
+                                               ": its first bytes can't be read: " +
                                                (cause.empty() ? read.status().message() : cause));
     }
     head = std::move(read).value();
   }
-  // A manifest says that it is an image: then a file is not what somebody may have meant.
+  // A manifest says that it is an image: then it is not mounted as a file.
   const bool is_said_image = request_.as == "auto" && !request_.manifest_digest.empty();
   ASSIGN_OR_RETURN(const ImageKind kind,
                    RecogniseImage(is_said_image ? "erofs" : request_.as, head, object_bytes_, url));
@@ -342,14 +416,14 @@ Status MountOperation::Mount() {
   }
   record_.device = mount_->device;
   record_.mounted = true;
-  RETURN_IF_ERROR(KeepObject(instance(), record_).WithContext("cannot mount " + url));
+  RETURN_IF_ERROR(KeepObject().WithContext("cannot mount " + url));
   record_.since_unix_s = std::time(nullptr);
   return KeepRecord();
 }
 
 Status MountOperation::KeepRecord() {
   ASSIGN_OR_RETURN(record_.mount_id, MountIdOf(mount_->mount.get()));
-  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance()));
+  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance(), deadline_));
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   const MountEntry* entry = FindMountById(table, record_.mount_id);
   if (entry == nullptr) {
@@ -372,15 +446,25 @@ Status MountOperation::ExplainRefusal(const Status& why, ImageKind kind,
                         missing + "; use a newer kernel, or make the image without them");
     }
   }
+  if (why.error() == EPERM && IsInUserNamespace()) {
+    return Status(EPERM, begin + why.message() + ": the root of a user namespace may not mount " +
+                             ImageKindName(kind) +
+                             "; run holdfast as root outside of it, or mount --as=file");
+  }
   return Status(why.error(), begin + why.message());
 }
 
 void MountOperation::Undo() {
   if (!claimed_) return;
   const StopSignalsIgnored until_undone;
-  const Result<UniqueFd> lock = LockInstance(instance());
   if (mount_) DetachMount(*mount_);
   mount_.reset();  // Its descriptor would hold the file system.
+  const Result<UniqueFd> lock = LockInstance(instance(), Deadline(kUndoTimeout));
+  if (!lock.ok()) {
+    std::cerr << "holdfast: " << lock.status().message() << "; the claim to " << record_.mount_point
+              << " goes with the next command\n";
+    return;
+  }
   if (wrote_source_) UndoSource();
   const std::string file = MountRecordFile(instance(), record_.mount_point);
   const std::optional<MountRecord> ours = ReadMountRecord(file);
@@ -391,10 +475,14 @@ void MountOperation::Undo() {
   const Result<std::vector<MountRecord>> others = LiveMounts(instance());
   if (others.ok()) ReleaseObject(instance(), record_, *others);
   if (started_instance_ && others.ok() && others->empty()) {
-    (void)StopInstance(instance()).ok();  // The error that led here is the one to tell.
+    StopInstance(instance()).IgnoreError("the error that led here is the one to tell");
   } else if (rmdir(instance().MountsDir().c_str()) == 0) {
     rmdir(instance().RunDir().c_str());
   }
+  // The innermost first.  One that has something in it, such as a cache or a log, stays.
+  for (auto path = absent_before_.rbegin(); path != absent_before_.rend(); ++path) {
+    rmdir(path->c_str());
+  }
 }
 
-}  // namespace cli
+}  // namespace host

@@ -7,26 +7,27 @@
 // Crash    killed half-way it leaves a claim, which the next mount there takes over, and perhaps a
 //          running instance without mounts, which `holdfast stop` ends.
 
-#ifndef CLI_MOUNT_OPERATION_H_
-#define CLI_MOUNT_OPERATION_H_
+#ifndef HOST_MOUNT_MOUNT_OPERATION_H_
+#define HOST_MOUNT_MOUNT_OPERATION_H_
 
 #include <chrono>
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
-#include "cachecore/status.h"
-#include "cli/deadline.h"
-#include "cli/image_kind.h"
-#include "cli/image_mount.h"
-#include "cli/image_mount_options.h"
-#include "cli/image_source.h"
-#include "cli/instance.h"
-#include "cli/mount_point.h"
-#include "cli/mount_record.h"
-#include "cli/settings.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/status.h"
+#include "host/images/image_kind.h"
+#include "host/images/image_source.h"
+#include "host/instance/instance.h"
+#include "host/instance/settings.h"
+#include "host/mount/image_mount.h"
+#include "host/mount/image_mount_options.h"
+#include "host/mounts/mount_point.h"
+#include "host/mounts/mount_record.h"
 
-namespace cli {
+namespace host {
 
 struct MountRequest {
   Instance instance;
@@ -41,25 +42,29 @@ struct MountRequest {
   std::string reference = "";
   std::string manifest_digest = "";
   uint64_t image_bytes = 0;  // As the manifest says; 0: whatever the origin has.
+  bool quiet = false;        // Says nothing while it waits.
   bool renew = false;        // May replace the source of a mount that lives.
-  std::optional<Deadline> deadline = std::nullopt;  // Where `timeout` has begun to run before.
+  std::optional<cachecore::Deadline> deadline =
+      std::nullopt;  // Where `timeout` has begun to run before.
 };
 
 class MountOperation {
  public:
   explicit MountOperation(MountRequest request)
       : request_(std::move(request)),
-        deadline_(request_.deadline.value_or(Deadline(request_.timeout))) {}
+        deadline_(request_.deadline.value_or(cachecore::Deadline(request_.timeout))) {}
   // Returns once the mount is usable, or with everything undone.
   cachecore::Status Run();
 
  private:
+  // Why it waits.
+  std::string Cause() const;
   cachecore::Status ClaimAndStart();
   // Says so when keys that were meant for a new instance meet one that runs.
   void WarnOfUnusedEnvironment() const;
   cachecore::Status Claim();
   // Whether a dead mount was there.
-  bool ClearMountPoint(const std::vector<MountEntry>& table) const;
+  bool ClearMountPoint(const std::vector<cachecore::MountEntry>& table) const;
   std::string SourceText() const;
   std::set<std::string> OthersOfSource() const;
   // One of them that is alive, or "".
@@ -69,8 +74,9 @@ class MountOperation {
   cachecore::Result<bool> MayReplace(const std::string& before) const;
   void UndoSource() const;
   cachecore::Status Acquire();
-  // Asks the daemon for the object, again while another try may go better.
   cachecore::Result<nlohmann::json> AskForObject(bool replace_stale);
+  // Makes what the daemon lends us last until it is released.
+  cachecore::Status KeepObject();
   cachecore::Status Mount();
   cachecore::Status KeepRecord();
   // What the kernel meant by refusing an image that begins with `head`.
@@ -80,8 +86,8 @@ class MountOperation {
 
   const Instance& instance() const { return request_.instance; }
 
-  const MountRequest request_;
-  const Deadline deadline_;
+  MountRequest request_;
+  const cachecore::Deadline deadline_;
   MountRecord record_;
   MountPoint point_;
   std::optional<ImageMount> mount_;  // Once it is there.
@@ -91,10 +97,11 @@ class MountOperation {
   bool claimed_ = false;
   bool started_instance_ = false;
   bool wrote_source_ = false;
-  std::set<std::string> others_before_;  // Mount points of the source when it was rewritten.
+  std::vector<std::string> absent_before_;    // Directories; the outer one of two comes first.
+  std::set<std::string> others_before_;       // Mount points of the source when it was rewritten.
   std::optional<std::string> source_before_;  // The source file's contents before ours.
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_MOUNT_OPERATION_H_
+#endif  // HOST_MOUNT_MOUNT_OPERATION_H_

@@ -1,4 +1,4 @@
-#include "cli/fuse_abort.h"
+#include "host/mounts/fuse_abort.h"
 
 #include <fcntl.h>
 #include <sys/mount.h>
@@ -7,18 +7,19 @@
 #include <cerrno>
 #include <string>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::MountEntry;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
 constexpr char kUsualMount[] = "/sys/fs/fuse/connections";
 
-// A mount of fusectl that nobody else sees: machines without systemd have none.
+// A mount of fusectl that no other process sees: machines without systemd have none.
 Result<UniqueFd> MountControl() {
   const UniqueFd context(fsopen("fusectl", FSOPEN_CLOEXEC));
   if (!context.valid()) return Status::FromErrno(errno, "open the file system fusectl");
@@ -49,4 +50,4 @@ Status AbortFuseConnection(const MountEntry& mount) {
   return Status::FromErrno(error, "abort the FUSE connection of " + mount.mount_point);
 }
 
-}  // namespace cli
+}  // namespace host

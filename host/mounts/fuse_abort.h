@@ -6,17 +6,17 @@
 // Threads  thread-safe: no state.  Never enters the mount, so that it never waits for the server.
 // See      Linux Documentation/filesystems/fuse.rst, "Control filesystem"
 
-#ifndef CLI_FUSE_ABORT_H_
-#define CLI_FUSE_ABORT_H_
+#ifndef HOST_MOUNTS_FUSE_ABORT_H_
+#define HOST_MOUNTS_FUSE_ABORT_H_
 
-#include "cachecore/status.h"
-#include "cli/mount_table.h"
+#include "cachecore/base/status.h"
+#include "cachecore/system/mount_table.h"
 
-namespace cli {
+namespace host {
 
 // REQUIRES: IsHoldfastFuse(mount).
-cachecore::Status AbortFuseConnection(const MountEntry& mount);
+cachecore::Status AbortFuseConnection(const cachecore::MountEntry& mount);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_FUSE_ABORT_H_
+#endif  // HOST_MOUNTS_FUSE_ABORT_H_

@@ -1,4 +1,4 @@
-#include "cli/fuse_release.h"
+#include "host/mounts/fuse_release.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -17,28 +17,36 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include <cstdlib>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "cachecore/unique_fd.h"
-#include "cli/bounded_call.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/instance_processes.h"
-#include "cli/own_mounts.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/bounded_call.h"
+#include "cachecore/system/files.h"
+#include "host/instance/instance_processes.h"
+#include "host/mounts/own_mounts.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::CallInChild;
+using cachecore::Deadline;
+using cachecore::ListDirectory;
+using cachecore::MountEntry;
+using cachecore::ReadMountTable;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::StopSignalsIgnored;
 using cachecore::UniqueFd;
+using cachecore::WaitUntil;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kReleaseTimeout{10000};
+constexpr milliseconds kKernelReleaseTimeout{10000};
 // A daemon that is there answers at once; one that is being restarted may not.
 constexpr milliseconds kAskTimeout{1000};
-// What the kernel lets go of on its own, a moment after an umount: loop devices, exiting processes.
-constexpr milliseconds kLettingGo{500};
+// The kernel releases loop devices and exiting processes by itself, a moment after an umount.
+constexpr milliseconds kKernelReleaseTime{500};
 
 bool HasEnded(int fuse) {
   pollfd probe = {fuse, POLLIN, 0};
@@ -79,7 +87,7 @@ Holders FindHolders(const Instance& instance) {
   return holders;
 }
 
-// As fusefs/fuse_mount.cc mounts it.
+// As fusefs/server/fuse_mount.cc mounts it.
 Status MountAgain(const Instance& instance, const Holders& holders) {
   Status status(ENOTCONN, "no living FUSE connection");
   for (const UniqueFd& fd : holders.connections) {
@@ -107,7 +115,7 @@ bool OneHasEnded(const Holders& holders) {
 }
 
 Status Release(const Instance& instance, const Holders& holders) {
-  const Deadline letting_go(kLettingGo);
+  const Deadline letting_go(kKernelReleaseTime);
   for (;;) {
     ASSIGN_OR_RETURN(const bool has_tree, HasTree(instance));
     if (!has_tree || umount2(instance.FuseDir().c_str(), UMOUNT_NOFOLLOW) == 0) break;
@@ -115,7 +123,8 @@ Status Release(const Instance& instance, const Holders& holders) {
     if (letting_go.Expired()) return Status(EBUSY, "");
     poll(nullptr, 0, 5);
   }
-  (void)WaitUntil([&holders] { return OneHasEnded(holders); }, Deadline(kLettingGo));
+  WaitUntil([&holders] { return OneHasEnded(holders); }, Deadline(kKernelReleaseTime))
+      .IgnoreError("whether one has ended is asked next");
   if (OneHasEnded(holders)) return {};
   RETURN_IF_ERROR(MountAgain(instance, holders));
   return Status(EBUSY, "");
@@ -130,7 +139,9 @@ Status CallThere(const Holders& holders, const std::function<Status()>& call) {
     RETURN_IF_ERROR(call());
     return std::string();
   };
-  return CallInChild(enter_and_call, Deadline(kReleaseTimeout)).status();
+  std::vector<int> used = {holders.names.get()};
+  for (const UniqueFd& fd : holders.connections) used.push_back(fd.get());
+  return CallInChild(enter_and_call, Deadline(kKernelReleaseTimeout), std::move(used)).status();
 }
 
 }  // namespace
@@ -152,10 +163,14 @@ bool IsConnectionDead(const Instance& instance) {
     // Without processes that can be seen nothing can be told.
     return !FindInstanceProcesses(instance).empty() && FindHolders(instance).connections.empty();
   }
-  const auto ask = [&instance]() -> Result<std::string> {
+  return HasLostServer(instance.FuseDir());
+}
+
+bool HasLostServer(const std::string& path) {
+  const auto ask = [&path]() -> Result<std::string> {
     struct statx info;
-    if (statx(AT_FDCWD, instance.FuseDir().c_str(), AT_STATX_FORCE_SYNC, STATX_MODE, &info) != 0) {
-      return Status::FromErrno(errno, instance.FuseDir());
+    if (statx(AT_FDCWD, path.c_str(), AT_STATX_FORCE_SYNC, STATX_MODE, &info) != 0) {
+      return Status::FromErrno(errno, path);
     }
     return std::string();
   };
@@ -174,4 +189,4 @@ Status RestoreFuse(const Instance& instance) {
   });
 }
 
-}  // namespace cli
+}  // namespace host

@@ -10,22 +10,24 @@
 //          RestoreFuse mends that.
 // See      docs/design.md "What is mounted"
 
-#ifndef CLI_FUSE_RELEASE_H_
-#define CLI_FUSE_RELEASE_H_
+#ifndef HOST_MOUNTS_FUSE_RELEASE_H_
+#define HOST_MOUNTS_FUSE_RELEASE_H_
 
-#include "cachecore/status.h"
-#include "cli/instance.h"
+#include "cachecore/base/status.h"
+#include "host/instance/instance.h"
 
-namespace cli {
+namespace host {
 
 // OK also when there is no mount, or one whose processes are all gone.
 cachecore::Status ReleaseFuse(const Instance& instance);
 // Whether the instance's FUSE connection has ended: what is mounted on it is served by nothing, and
 // the next one has no part in it.  False when that can't be told, as while nothing answers.
 bool IsConnectionDead(const Instance& instance);
+// Whether the server of what is mounted there is gone for good.  False when that can't be told.
+bool HasLostServer(const std::string& path);
 // Mounts the tree again where a living instance has lost it.
 cachecore::Status RestoreFuse(const Instance& instance);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_FUSE_RELEASE_H_
+#endif  // HOST_MOUNTS_FUSE_RELEASE_H_

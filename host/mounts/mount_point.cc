@@ -1,31 +1,30 @@
-#include "cli/mount_point.h"
+#include "host/mounts/mount_point.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <climits>
+#include <utility>
 
-#include "cli/files.h"
-#include "cli/fuse_release.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/trusted_path.h"
+#include "host/mounts/fuse_release.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::FindMount;
+using cachecore::MountEntry;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
-std::string LinkTarget(const std::string& path) {
-  char target[PATH_MAX];
-  const ssize_t length = readlink(path.c_str(), target, sizeof target);
-  return length > 0 ? std::string(target, static_cast<size_t>(length)) : "";
-}
+constexpr char kRunRoot[] = "/run/holdfast/";
 
 // As the kernel writes it now; "" when it can't be reached any more.
 std::string PathOf(const UniqueFd& directory) {
-  std::string path = LinkTarget("/proc/self/fd/" + std::to_string(directory.get()));
+  std::string path = cachecore::PathOfDescriptor(directory);
   struct stat info;
   // "(deleted)" or "(unreachable)" stands in the paths of such directories.
   if (fstat(directory.get(), &info) != 0 || info.st_nlink == 0 || !path.starts_with("/")) return "";
@@ -33,25 +32,26 @@ std::string PathOf(const UniqueFd& directory) {
 }
 
 Result<MountPoint> OpenMountPoint(const std::string& path) {
-  MountPoint point;
-  point.directory.Reset(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  struct stat info;
-  if (!point.directory.valid() || fstat(point.directory.get(), &info) != 0) {
-    if (errno == ENOENT) {
+  Result<UniqueFd> found = cachecore::OpenTrustedPath(path, {.user = geteuid()});
+  if (!found.ok()) {
+    const int error = found.status().error();
+    if (error == ENOENT) {
       return Status(ENOENT, "mount point " + path + " does not exist; create it: mkdir -p " + path);
     }
-    if (errno == ENOTCONN || errno == EIO) {
+    if (error == ENOTCONN || error == EIO) {
       return Status(ENOTCONN, "mount point " + path +
                                   " is the remains of a mount whose server is gone; "
                                   "remove it: holdfast umount " +
                                   path);
     }
-    if (errno == ENOTDIR) {
-      return Status(ENOTDIR,
-                    "mount point " + path + " is not a directory; name an empty directory");
-    }
-    return Status::FromErrno(errno, "mount point " + path);
+    if (error != ENOTDIR) return std::move(found).status().WithContext("mount point " + path);
   }
+  struct stat info;
+  if (!found.ok() || fstat(found->get(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+    return Status(ENOTDIR, "mount point " + path + " is not a directory; name an empty directory");
+  }
+  MountPoint point;
+  point.directory = std::move(found).value();
   point.path = PathOf(point.directory);
   if (point.path.empty()) return Status(ENOENT, "mount point " + path + " has been removed");
   return point;
@@ -74,6 +74,35 @@ std::optional<OwnedMount> FindOwned(const std::string& root, const std::string& 
   return recorded;
 }
 
+std::optional<Instance> InstanceOf(const MountEntry& mount, const std::vector<MountEntry>& table) {
+  // Images are below the FUSE mount of their instance; mounts of files are parts of it.
+  std::vector<std::string> places = {mount.source};
+  for (const MountEntry& entry : table) {
+    if (entry.device == mount.device) places.push_back(entry.mount_point);
+  }
+  for (const std::string& place : places) {
+    const size_t run = place.find(kRunRoot);
+    if (run == std::string::npos) continue;
+    const size_t name = run + std::string_view(kRunRoot).size();
+    const size_t end = place.find("/fuse", name);
+    if (end == std::string::npos) continue;
+    Result<Instance> instance =
+        Instance::Make(run == 0 ? "/" : place.substr(0, run), place.substr(name, end - name));
+    if (instance.ok()) return std::move(instance).value();
+  }
+  return std::nullopt;
+}
+
+bool IsFuseTree(const Instance& owner, const MountEntry& mount) {
+  return IsHoldfastFuse(mount) && mount.root == "/" && mount.mount_point == owner.FuseDir();
+}
+
+std::string CommandToFree(const Instance& owner, const MountEntry& mount,
+                          const std::vector<MountEntry>& table) {
+  const std::optional<OwnedMount> owned = FindOwned(owner.root(), mount.mount_point, table);
+  return owned ? UmountCommand(owned->instance, owned->mount) : "umount " + mount.mount_point;
+}
+
 bool MountPoint::IsInPlace() const { return PathOf(directory) == path; }
 
 Result<MountPoint> CheckMountPoint(const std::string& root, const std::string& path,
@@ -92,18 +121,29 @@ Result<MountPoint> CheckMountPoint(const std::string& root, const std::string& p
     return Status(EBUSY, "mount point " + mount_point + " already " +
                              (record.mounted ? "shows " : "is being mounted with ") +
                              (record.url.empty() ? record.device : record.url) +
-                             "; unmount it first: holdfast umount " + mount_point);
+                             "; unmount it first: holdfast umount" + owned->instance.RootFlag() +
+                             " " + mount_point);
   }
   if (entry != nullptr) {
+    if (const std::optional<Instance> other = InstanceOf(*entry, table)) {
+      if (IsFuseTree(*other, *entry)) {
+        return Status(EBUSY, "mount point " + mount_point + " is the FUSE tree of instance " +
+                                 other->name() +
+                                 ", which its mounts need; use a directory elsewhere");
+      }
+      return Status(EBUSY, "mount point " + mount_point + " is a mount of instance " +
+                               other->name() +
+                               "; unmount it first: " + CommandToFree(*other, *entry, table));
+    }
     return Status(EBUSY, "mount point " + mount_point + " is busy: " + entry->type + " from " +
-                             entry->source + " is mounted there; use another directory or umount " +
-                             mount_point);
+                             entry->source + " is mounted there; use another directory");
   }
   if (state == MountState::kMounted && owned->mount.entry.mount_point == mount_point) {
     return Status(EBUSY, "mount point " + mount_point + " shows " + owned->mount.record.url +
-                             " in another mount namespace; unmount it there first");
+                             " in another mount namespace; unmount it there first: " +
+                             UmountCommand(owned->instance, owned->mount));
   }
   return point;
 }
 
-}  // namespace cli
+}  // namespace host

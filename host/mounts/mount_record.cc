@@ -1,4 +1,4 @@
-#include "cli/mount_record.h"
+#include "host/mounts/mount_record.h"
 
 #include <unistd.h>
 #include <xxhash.h>
@@ -8,13 +8,22 @@
 #include <cerrno>
 #include <cstdio>
 
-#include "cli/files.h"
+#include "cachecore/base/hex.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/system/files.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::JsonInt;
+using cachecore::JsonString;
+using cachecore::ListDirectory;
+using cachecore::MakeDirectories;
+using cachecore::ReadJsonFile;
+using cachecore::RecordText;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::WriteFileAtomically;
 using nlohmann::json;
 
 constexpr size_t kFileNameBytesMax = 200;
@@ -29,9 +38,7 @@ std::string FileName(const std::string& mount_point) {
     } else if (std::isalnum(byte) || c == '_' || c == '.') {
       name += c;
     } else {
-      char escaped[4];
-      std::snprintf(escaped, sizeof escaped, "%%%02X", static_cast<unsigned>(byte));
-      name += escaped;
+      name += '%' + cachecore::UpperHexText({&c, 1});
     }
   }
   if (name.size() <= kFileNameBytesMax) return name;
@@ -134,4 +141,4 @@ std::vector<MountRecord> ListMountRecords(const Instance& instance) {
   return records;
 }
 
-}  // namespace cli
+}  // namespace host

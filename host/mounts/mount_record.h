@@ -1,15 +1,14 @@
 // MountRecord: what `holdfast mount` remembers about one of its mounts, one file each.
 //
 // Model    A record is written with state "mounting" by the process that is about to mount; that
-// file
-//          is its claim to the mount point.  It becomes "mounted" when the mount is usable and goes
-//          with the mount.  What has become of it says cli/own_mounts.h.
+//          file is its claim to the mount point.  It becomes "mounted" when the mount is usable and
+//          goes with the mount.  What has become of it says host/mounts/own_mounts.h.
 // Errors   every Status names the file.
 // Threads  immutable value; two processes claiming one mount point: one gets EEXIST.
 // Crash    written whole or not at all; a stale one goes with the next mount, umount or stop.
 
-#ifndef CLI_MOUNT_RECORD_H_
-#define CLI_MOUNT_RECORD_H_
+#ifndef HOST_MOUNTS_MOUNT_RECORD_H_
+#define HOST_MOUNTS_MOUNT_RECORD_H_
 
 #include <sys/types.h>
 
@@ -19,10 +18,10 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cli/instance.h"
+#include "cachecore/base/status.h"
+#include "host/instance/instance.h"
 
-namespace cli {
+namespace host {
 
 struct MountRecord {
   std::string mount_point;
@@ -33,8 +32,8 @@ struct MountRecord {
   std::string kind;    // "erofs" or "file"; "" while that isn't known yet.
   std::string device;  // What is mounted: a file of the FUSE mount, a loop device or a directory.
   bool mounted = false;
-  pid_t claimed_by = 0;  // Who is mounting, since when: another process may get the same number.
-  uint64_t claimer_started = 0;  // ProcessStart.
+  pid_t claimed_by = 0;          // The process that mounts; see claimer_started.
+  uint64_t claimer_started = 0;  // Its ProcessStart: another process may get the same number.
   int64_t since_unix_s = 0;
   // What the mount is known by while it lasts; 0 and "" in records of earlier versions.
   int mount_id = 0;
@@ -61,6 +60,6 @@ std::optional<MountRecord> ReadMountRecord(const std::string& file);
 // By mount point; files that are no records are passed over.
 std::vector<MountRecord> ListMountRecords(const Instance& instance);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_MOUNT_RECORD_H_
+#endif  // HOST_MOUNTS_MOUNT_RECORD_H_

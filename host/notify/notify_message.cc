@@ -1,10 +1,10 @@
-#include "cli/notify_message.h"
+#include "host/notify/notify_message.h"
 
 #include <algorithm>
 #include <charconv>
 #include <utility>
 
-namespace cli {
+namespace host {
 namespace {
 
 constexpr std::string_view kLineEnds = "\n\r";
@@ -88,4 +88,4 @@ std::optional<NotifyMessage> ParseNotifyMessage(std::string_view datagram) {
   return message;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,22 +1,21 @@
 // NotifyMessage: what one sd_notify datagram asks of the service manager.
 //
 // Model    lines "KEY=value" as systemd reads them: LF and CR end a line, empty lines are nothing,
-// the
-//          first of a repeated key counts (of READY=1 and STOPPING=1 the last), unknown keys and
-//          MAINPID= are passed over.  The views point into the datagram.
+//          the first of a repeated key counts (of READY=1 and STOPPING=1 the last), unknown keys
+//          and MAINPID= are passed over.  The views point into the datagram.
 // Errors   none: a datagram that can't be trusted as text is no message at all.
 // Threads  immutable value; the parser is pure and allocates nothing.
 // See      sd_notify(3), systemd 252 src/core/service.c and manager.c.
 
-#ifndef CLI_NOTIFY_MESSAGE_H_
-#define CLI_NOTIFY_MESSAGE_H_
+#ifndef HOST_NOTIFY_NOTIFY_MESSAGE_H_
+#define HOST_NOTIFY_NOTIFY_MESSAGE_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
 
-namespace cli {
+namespace host {
 
 inline constexpr size_t kNotifyDatagramBytesMax = 4096;
 inline constexpr size_t kFdNameBytesMax = 255;
@@ -44,6 +43,6 @@ std::optional<NotifyMessage> ParseNotifyMessage(std::string_view datagram);
 // At most 255 printable ASCII characters without ':', which separates names in LISTEN_FDNAMES.
 bool IsValidFdName(std::string_view name);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_NOTIFY_MESSAGE_H_
+#endif  // HOST_NOTIFY_NOTIFY_MESSAGE_H_

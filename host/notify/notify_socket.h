@@ -5,10 +5,10 @@
 // Errors   Bind: ENAMETOOLONG, or the errno of the path that can't be used.
 // Threads  one thread only.
 // Owns     the socket and its path, which it takes from whatever was there and removes at the end.
-// Cost     Receive allocates nothing.
+// Cost     Peek and Drop allocate nothing.
 
-#ifndef CLI_NOTIFY_SOCKET_H_
-#define CLI_NOTIFY_SOCKET_H_
+#ifndef HOST_NOTIFY_NOTIFY_SOCKET_H_
+#define HOST_NOTIFY_NOTIFY_SOCKET_H_
 
 #include <sys/types.h>
 
@@ -18,13 +18,14 @@
 #include <string>
 #include <string_view>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cli/notify_message.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/base/unix_socket.h"
+#include "host/notify/notify_message.h"
 
-namespace cli {
+namespace host {
 
-inline constexpr size_t kFdsPerMessageMax = 253;  // The kernel's SCM_MAX_FD.
+inline constexpr size_t kFdsPerMessageMax = cachecore::kPacketFdsMax;
 
 // One datagram with what came along.
 struct NotifyDatagram {
@@ -43,13 +44,15 @@ struct NotifyDatagram {
 class NotifySocket {
  public:
   static cachecore::Result<std::unique_ptr<NotifySocket>> Bind(const std::string& path,
-                                                                 uid_t uid = 0);
+                                                               uid_t uid = 0);
   ~NotifySocket();
   NotifySocket(const NotifySocket&) = delete;
   NotifySocket& operator=(const NotifySocket&) = delete;
 
-  // False when nothing waits.  REQUIRES: `datagram` holds no descriptors.
-  bool Receive(NotifyDatagram* datagram);
+  // The next datagram, with descriptors of its own, which stays until Drop.  False when nothing waits.
+  // REQUIRES: `datagram` holds no descriptors.
+  bool Peek(NotifyDatagram* datagram);
+  void Drop();
 
   int fd() const { return fd_.get(); }
   const std::string& path() const { return path_; }
@@ -62,6 +65,6 @@ class NotifySocket {
   cachecore::UniqueFd fd_;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_NOTIFY_SOCKET_H_
+#endif  // HOST_NOTIFY_NOTIFY_SOCKET_H_

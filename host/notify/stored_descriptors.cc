@@ -1,4 +1,4 @@
-#include "cli/fd_store.h"
+#include "host/notify/stored_descriptors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Result;
@@ -33,16 +33,19 @@ bool IsSameOpenFile(int a, int b) {
 
 }  // namespace
 
-Result<std::unique_ptr<FdStore>> FdStore::Create(size_t capacity, int first_fd) {
+Result<std::unique_ptr<StoredDescriptors>> StoredDescriptors::Create(size_t capacity,
+                                                                     int first_fd) {
   UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.valid()) return Status::FromErrno(errno, "create the epoll set of an fd store");
-  return std::unique_ptr<FdStore>(new FdStore(capacity, first_fd, std::move(epoll)));
+  return std::unique_ptr<StoredDescriptors>(
+      new StoredDescriptors(capacity, first_fd, std::move(epoll)));
 }
 
-FdStore::FdStore(size_t capacity, int first_fd, UniqueFd epoll)
+StoredDescriptors::StoredDescriptors(size_t capacity, int first_fd, UniqueFd epoll)
     : capacity_(capacity), first_fd_(first_fd), epoll_(std::move(epoll)), entries_(capacity) {}
 
-FdStore::AddOutcome FdStore::Add(UniqueFd fd, std::string_view name, bool poll) {
+StoredDescriptors::AddOutcome StoredDescriptors::Add(UniqueFd fd, std::string_view name,
+                                                     bool poll) {
   for (size_t i = 0; i < size_; ++i) {
     if (IsSameOpenFile(entries_[i].fd, fd.get())) return AddOutcome::kDuplicate;
   }
@@ -60,20 +63,21 @@ FdStore::AddOutcome FdStore::Add(UniqueFd fd, std::string_view name, bool poll) 
     // polled.
     epoll_event event{};
     event.data.fd = entry.fd;
-    entry.polled = epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, entry.fd, &event) == 0;
+    // EEXIST: a copy of this process, which has the same epoll set, has stored it under this number.
+    entry.polled = epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, entry.fd, &event) == 0 || errno == EEXIST;
   }
   return AddOutcome::kStored;
 }
 
-size_t FdStore::Remove(std::string_view wanted) {
+size_t StoredDescriptors::Remove(std::string_view wanted) {
   size_t before = size_;
   for (size_t i = size_; i-- > 0;) {
-    if (name(i) == wanted) Drop(i);
+    if (name(i) == wanted) RemoveAt(i);
   }
   return before - size_;
 }
 
-size_t FdStore::DropHungUp() {
+size_t StoredDescriptors::RemoveHungUp() {
   constexpr int kEventsMax = 32;  // More stay readable for the next turn.
   epoll_event events[kEventsMax];
   int count = epoll_wait(epoll_.get(), events, kEventsMax, 0);
@@ -81,18 +85,18 @@ size_t FdStore::DropHungUp() {
   for (int e = 0; e < count; ++e) {
     for (size_t i = 0; i < size_; ++i) {
       if (entries_[i].fd != events[e].data.fd) continue;
-      Drop(i);
+      RemoveAt(i);
       break;
     }
   }
   return before - size_;
 }
 
-void FdStore::Clear() {
-  while (size_ > 0) Drop(size_ - 1);
+void StoredDescriptors::Clear() {
+  while (size_ > 0) RemoveAt(size_ - 1);
 }
 
-void FdStore::Drop(size_t index) {
+void StoredDescriptors::RemoveAt(size_t index) {
   Entry& entry = entries_[index];
   // close() alone would leave the epoll entry while the service holds the same open file.
   if (entry.polled) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, entry.fd, nullptr);
@@ -103,4 +107,4 @@ void FdStore::Drop(size_t index) {
   --size_;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,50 +1,51 @@
-// FdStore: the file descriptors one service left with its supervisor, by name, in order of storing.
+// StoredDescriptors: the file descriptors one service left with its supervisor, by name.
 //
-// Model    at most capacity() entries.  An open file is stored once: another descriptor of the same
-//          open file is dropped whatever its name.  Names need not be unique.  An entry stored with
-//          `poll` goes by itself once its file reports HUP or ERR; one without is never polled,
-//          since a watcher on a FUSE descriptor is woken at each of its requests.
-// Errors   Create fails when epoll can't be had.  Afterwards nothing fails aloud, as with systemd:
+// Model    at most capacity() entries, in order of storing.  An open file is stored once: another
+//          descriptor of the same open file is dropped whatever its name.  Names need not be
+//          unique.  An entry stored with `poll` goes by itself once its file reports HUP or ERR;
+//          one without is never polled, since a watcher on a FUSE descriptor is woken at each of
+//          its requests.
+// Errors   Create fails when epoll can't be had.  Afterwards no error is reported, as with systemd:
 //          the outcome says what became of a descriptor, the sender isn't told.
 // Threads  one thread only.
 // Owns     every stored descriptor, at numbers >= first_fd so that a child may dup2 them onto 3, 4,
-// ...
-//          without overwriting one it still needs; and an epoll descriptor.
+//          ... without overwriting one it still needs; and an epoll descriptor.
 // Cost     all memory is taken by Create.  Add is a kcmp(2) per entry.
 // See      sd_notify(3) FDSTORE=1, systemd 252 src/core/service.c.
 
-#ifndef CLI_FD_STORE_H_
-#define CLI_FD_STORE_H_
+#ifndef HOST_NOTIFY_STORED_DESCRIPTORS_H_
+#define HOST_NOTIFY_STORED_DESCRIPTORS_H_
 
 #include <cstddef>
 #include <memory>
 #include <string_view>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cli/notify_message.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "host/notify/notify_message.h"
 
-namespace cli {
+namespace host {
 
-class FdStore {
+class StoredDescriptors {
  public:
   enum class AddOutcome { kStored, kDuplicate, kFull, kFailed };
 
-  static cachecore::Result<std::unique_ptr<FdStore>> Create(size_t capacity, int first_fd);
-  ~FdStore() { Clear(); }
-  FdStore(const FdStore&) = delete;
-  FdStore& operator=(const FdStore&) = delete;
+  static cachecore::Result<std::unique_ptr<StoredDescriptors>> Create(size_t capacity,
+                                                                      int first_fd);
+  ~StoredDescriptors() { Clear(); }
+  StoredDescriptors(const StoredDescriptors&) = delete;
+  StoredDescriptors& operator=(const StoredDescriptors&) = delete;
 
   // REQUIRES: IsValidFdName(name).
   AddOutcome Add(cachecore::UniqueFd fd, std::string_view name, bool poll);
   // Closes every entry of that name; returns how many there were.
   size_t Remove(std::string_view name);
   // Closes the polled entries that report HUP or ERR; returns how many.  Never blocks.
-  size_t DropHungUp();
+  size_t RemoveHungUp();
   void Clear();
 
-  // Readable when DropHungUp() has work.
+  // Readable when RemoveHungUp() has work.
   int poll_fd() const { return epoll_.get(); }
   size_t capacity() const { return capacity_; }
   size_t size() const { return size_; }
@@ -62,8 +63,8 @@ class FdStore {
     char name[kFdNameBytesMax];
   };
 
-  FdStore(size_t capacity, int first_fd, cachecore::UniqueFd epoll);
-  void Drop(size_t index);
+  StoredDescriptors(size_t capacity, int first_fd, cachecore::UniqueFd epoll);
+  void RemoveAt(size_t index);
 
   const size_t capacity_;
   const int first_fd_;
@@ -72,6 +73,6 @@ class FdStore {
   std::vector<Entry> entries_;  // Sized once, in the constructor.
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_FD_STORE_H_
+#endif  // HOST_NOTIFY_STORED_DESCRIPTORS_H_

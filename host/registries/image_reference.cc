@@ -1,18 +1,22 @@
-#include "cli/image_reference.h"
+#include "host/registries/image_reference.h"
 
-#include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <filesystem>
 #include <regex>
 
-#include "cli/content_digest.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/url/url.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::IsDigest;
+using cachecore::LowerCase;
+using cachecore::ParseUrl;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::WithoutUser;
 using ReferenceKind = ImageReference::Kind;
 
 constexpr char kRegistryScheme[] = "oci://";
@@ -26,24 +30,12 @@ Status Bad(const std::string& reference, const std::string& what) {
   return Status(EINVAL, "'" + reference + "' " + what);
 }
 
-// Everybody's password is everybody else's business once it is quoted.
-std::string WithoutUser(const std::string& text) {
-  const size_t scheme = text.find("://");
-  const size_t slash = scheme == std::string::npos ? scheme : text.find('/', scheme + 3);
-  const size_t at = text.find('@');
-  if (scheme == std::string::npos || at == std::string::npos || at > slash) return text;
-  return text.substr(0, scheme + 3) + text.substr(at + 1);
-}
-
 bool IsRegistry(const std::string& text) {
   static const std::regex form(
       R"(([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*)"
       R"(|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)");
-  if (text.size() > kRegistryBytesMax || !std::regex_match(text, form)) return false;
-  const size_t colon = text.rfind(':');
-  if (colon == std::string::npos || text.back() == ']') return true;
-  const int port = std::stoi(text.substr(colon + 1));
-  return port >= 1 && port <= 65535;
+  return text.size() <= kRegistryBytesMax && std::regex_match(text, form) &&
+         ParseUrl(kRegistryScheme + text);
 }
 
 bool IsRepository(const std::string& text) {
@@ -55,12 +47,6 @@ bool IsRepository(const std::string& text) {
 bool IsTag(const std::string& text) {
   static const std::regex form(R"([A-Za-z0-9_][A-Za-z0-9._-]{0,127})");
   return std::regex_match(text, form);
-}
-
-std::string InLowerCase(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
 }
 
 Status CheckDigest(const std::string& reference, const std::string& digest) {
@@ -103,14 +89,14 @@ Result<ImageReference> ParseRemote(const std::string& text, size_t scheme_length
   const std::string shown = WithoutUser(text);
   if (shown != text) {
     return Bad(shown,
-               "was given with a user name or password; everybody could read it in the process "
+               "was given with a user name or password; all users could read it in the process "
                "list, so it is not accepted there; use --auth-file");
   }
   ImageReference reference;
   reference.kind = kind;
   std::string rest = text.substr(scheme_length);
   const size_t slash = rest.find('/');
-  reference.registry = InLowerCase(rest.substr(0, slash));
+  reference.registry = LowerCase(rest.substr(0, slash));
   if (slash == std::string::npos || !IsRegistry(reference.registry)) {
     return Bad(text, "names no registry; a reference is oci://HOST[:PORT]/REPO:TAG");
   }
@@ -141,7 +127,7 @@ Result<ImageReference> ParseRemote(const std::string& text, size_t scheme_length
 }
 
 bool HasScheme(const std::string& text, const std::string& scheme) {
-  return InLowerCase(text.substr(0, scheme.size())) == scheme;
+  return LowerCase(text.substr(0, scheme.size())) == scheme;
 }
 
 }  // namespace
@@ -158,6 +144,30 @@ bool IsImageReference(const std::string& text) {
          HasScheme(text, kLayoutScheme);
 }
 
+Result<ImageReference> ParseLayoutArgument(const std::string& text) {
+  if (IsImageReference(text)) return ParseImageReference(text);
+  std::error_code error;
+  // With a slash behind it, a colon in the directory's name begins no tag.
+  const char* const end = std::filesystem::is_directory(text, error) ? "/" : "";
+  return ParseImageReference(kLayoutScheme + text + end);
+}
+
+std::string HintForPath(const std::string& text) {
+  std::error_code error;
+  const auto status = std::filesystem::status(text, error);
+  if (!cachecore::UrlScheme(text).empty() || error) return "";
+  if (std::filesystem::is_directory(status)) {
+    return std::filesystem::exists(text + "/oci-layout", error)
+               ? "; this directory is an OCI layout: oci-layout:" + text
+               : "; to make an image of this directory: holdfast image build " + text +
+                     " OUT; the image is then oci-layout:OUT";
+  }
+  const std::filesystem::path absolute = std::filesystem::absolute(text, error);
+  if (error || !std::filesystem::is_regular_file(status)) return "";
+  return "; this file is file://" + absolute.lexically_normal().string() +
+         " (an image or any file)";
+}
+
 Result<ImageReference> ParseImageReference(const std::string& text) {
   if (HasScheme(text, kLayoutScheme)) return ParseLayout(text);
   if (HasScheme(text, kBlobScheme)) {
@@ -166,9 +176,14 @@ Result<ImageReference> ParseImageReference(const std::string& text) {
   if (HasScheme(text, kRegistryScheme)) {
     return ParseRemote(text, sizeof kRegistryScheme - 1, ReferenceKind::kRegistry);
   }
+  std::error_code error;
+  const std::string local(cachecore::UrlScheme(text) == "file" ? cachecore::AfterScheme(text) : "");
+  const bool is_directory_url = std::filesystem::is_directory(local, error);
   return Bad(WithoutUser(text),
-             "is not an image reference; use oci://HOST/REPO:TAG, oci://HOST/REPO@sha256:HEX, "
-             "oci-layout:DIR[:TAG] or oci-blob://HOST/REPO@sha256:HEX");
+             std::string("is not an image reference; use oci://HOST/REPO:TAG, ") +
+                 "oci://HOST/REPO@sha256:HEX, "
+                 "oci-layout:DIR[:TAG] or oci-blob://HOST/REPO@sha256:HEX" +
+                 HintForPath(is_directory_url ? local : text));
 }
 
 Status CheckMirror(const std::string& text) {
@@ -181,4 +196,4 @@ Status CheckMirror(const std::string& text) {
                             "' is not HOST[:PORT][/PREFIX]");
 }
 
-}  // namespace cli
+}  // namespace host

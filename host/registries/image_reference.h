@@ -8,14 +8,14 @@
 // Threads  immutable value.
 // See      docs/sources.md, "Registries"; the grammar is the OCI distribution specification's.
 
-#ifndef CLI_IMAGE_REFERENCE_H_
-#define CLI_IMAGE_REFERENCE_H_
+#ifndef HOST_REGISTRIES_IMAGE_REFERENCE_H_
+#define HOST_REGISTRIES_IMAGE_REFERENCE_H_
 
 #include <string>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct ImageReference {
   enum class Kind { kRegistry, kLayout, kBlob };
@@ -33,12 +33,18 @@ struct ImageReference {
 
 // Whether `text` has the scheme of a reference, well-formed or not; otherwise it is an image URL.
 bool IsImageReference(const std::string& text);
+// What to add to an error about `text`, that is no reference and no URL, where it is a path that exists:
+// how to name what is there.  Else "".
+std::string HintForPath(const std::string& text);
 // A layout's directory need not exist.
 cachecore::Result<ImageReference> ParseImageReference(const std::string& text);
+
+// A reference, or the directory of a layout without a scheme.
+cachecore::Result<ImageReference> ParseLayoutArgument(const std::string& text);
 
 // "host[:port][/prefix]" of --mirror.
 cachecore::Status CheckMirror(const std::string& text);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_IMAGE_REFERENCE_H_
+#endif  // HOST_REGISTRIES_IMAGE_REFERENCE_H_

@@ -1,4 +1,4 @@
-#include "cli/registry_options.h"
+#include "host/registries/registry_options.h"
 
 #include <unistd.h>
 
@@ -6,9 +6,9 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "cli/image_reference.h"
+#include "host/registries/image_reference.h"
 
-namespace cli {
+namespace host {
 
 using cachecore::Result;
 using cachecore::Status;
@@ -22,25 +22,30 @@ std::string Variable(const char* name) {
 
 }  // namespace
 
-std::string DefaultAuthFile() {
-  if (std::string chosen = Variable("REGISTRY_AUTH_FILE"); !chosen.empty()) return chosen;
+std::vector<std::string> DefaultAuthFiles() {
+  if (std::string chosen = Variable("REGISTRY_AUTH_FILE"); !chosen.empty()) return {chosen};
+  const std::string runtime = Variable("XDG_RUNTIME_DIR");
+  const std::string settings = Variable("XDG_CONFIG_HOME");
   const std::string docker = Variable("DOCKER_CONFIG");
   const std::string home = Variable("HOME");
-  const std::string runtime = Variable("XDG_RUNTIME_DIR");
-  std::vector<std::string> candidates;
-  if (!docker.empty()) candidates.push_back(docker + "/config.json");
-  if (!home.empty()) candidates.push_back(home + "/.docker/config.json");
-  if (!runtime.empty()) candidates.push_back(runtime + "/containers/auth.json");
-  candidates.push_back("/run/containers/" + std::to_string(getuid()) + "/auth.json");
-  for (const std::string& path : candidates) {
-    if (access(path.c_str(), R_OK) == 0) return path;
-  }
-  return "";
+  std::vector<std::string> files = {
+      (runtime.empty() ? "/run/containers/" + std::to_string(getuid()) : runtime + "/containers") +
+      "/auth.json"};
+  const auto add = [&files, &home](const std::string& directory, const char* in_home,
+                                   const char* name) {
+    if (!directory.empty()) files.push_back(directory + name);
+    if (directory.empty() && !home.empty()) files.push_back(home + in_home + name);
+  };
+  add(settings, "/.config", "/containers/auth.json");
+  add(docker, "/.docker", "/config.json");
+  add("", "", "/.dockercfg");
+  std::erase_if(files, [](const auto& path) { return access(path.c_str(), R_OK) != 0; });
+  return files;
 }
 
 void RegistryOptions::AddTo(CLI::App* app) {
   app->add_option("--auth-file", auth_file,
-                  "Registry credentials, as docker login writes them (default: docker's)")
+                  "Registry credentials, as docker login writes them (default: as skopeo's)")
       ->type_name("FILE");
   app->add_flag("--plain-http", plain_http, "Reach the registry without TLS");
 }
@@ -64,12 +69,17 @@ Result<RegistryAccess> RegistryOptions::Make() const {
   made.mirrors = mirrors;
   for (const std::string& mirror : mirrors) RETURN_IF_ERROR(CheckMirror(mirror));
   made.has_default_auth_file = auth_file.empty();
-  const std::string chosen = auth_file.empty() ? DefaultAuthFile() : auth_file;
-  if (chosen.empty()) return made;
-  if (access(chosen.c_str(), R_OK) != 0) return Status::FromErrno(errno, "auth file " + chosen);
-  // Not resolved further: a link may be turned to renewed credentials.
-  made.auth_file = std::filesystem::absolute(chosen).lexically_normal().string();
+  std::vector<std::string> files = {auth_file};
+  if (auth_file.empty()) files = DefaultAuthFiles();
+  for (std::string& file : files) {
+    if (access(file.c_str(), R_OK) != 0) return Status::FromErrno(errno, "auth file " + file);
+    // Not resolved further: a link may be turned to renewed credentials.
+    file = std::filesystem::absolute(file).lexically_normal().string();
+  }
+  if (files.empty()) return made;
+  made.auth_file = files.front();
+  made.more_auth_files.assign(files.begin() + 1, files.end());
   return made;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,26 +1,28 @@
 // RegistryAccess: how registries are reached and with whose credentials; RegistryOptions: its
 // flags.
 //
-// Model    only paths: what is in the files is read by whoever asks a registry, each time, so a
+// Model    only paths: the program that asks a registry reads the files, each time, so a
 //          renewed credential counts at once and none is ever handed on.
 // Errors   EINVAL or the errno of a file that was asked for and can't be read.
 // Threads  immutable values once made.
 // See      docs/sources.md, "Registries".
 
-#ifndef CLI_REGISTRY_OPTIONS_H_
-#define CLI_REGISTRY_OPTIONS_H_
+#ifndef HOST_REGISTRIES_REGISTRY_OPTIONS_H_
+#define HOST_REGISTRIES_REGISTRY_OPTIONS_H_
 
 #include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
-namespace cli {
+namespace host {
 
 struct RegistryAccess {
-  std::string auth_file;  // Absolute path of a docker config.json; "": anonymous.
+  std::string auth_file;               // Absolute path of a docker config.json; "": anonymous.
   bool has_default_auth_file = false;  // It was found, not given.
+  std::vector<std::string>
+      more_auth_files;  // Asked in order where that says nothing of a registry.
   bool plain_http = false;
   std::string ca_file;  // These are absolute paths or "".
   std::string client_cert;
@@ -42,11 +44,10 @@ struct RegistryOptions {
   cachecore::Result<RegistryAccess> Make() const;
 };
 
-// Where docker, podman and skopeo keep what they have been logged in with: $REGISTRY_AUTH_FILE,
-// $DOCKER_CONFIG/config.json, ~/.docker/config.json, the runtime directory's containers/auth.json;
-// "" when there is none.
-std::string DefaultAuthFile();
+// Where skopeo looks for what it, podman and docker have been logged in with, in its order; those that
+// are there.  $REGISTRY_AUTH_FILE alone, when it is set.
+std::vector<std::string> DefaultAuthFiles();
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_REGISTRY_OPTIONS_H_
+#endif  // HOST_REGISTRIES_REGISTRY_OPTIONS_H_

@@ -1,4 +1,4 @@
-#include "cli/skopeo.h"
+#include "host/registries/skopeo.h"
 
 #include <unistd.h>
 
@@ -7,18 +7,22 @@
 #include <filesystem>
 #include <regex>
 
-#include "cli/process.h"
+#include "cachecore/system/subprocess.h"
+#include "cachecore/url/proxy_settings.h"
+#include "host/registries/registry_policy.h"
 
-namespace cli {
+namespace host {
 
+using cachecore::Deadline;
+using cachecore::FindTool;
 using cachecore::Result;
+using cachecore::RunTool;
 using cachecore::Status;
+using cachecore::ToolEnd;
 
 namespace {
 
 constexpr size_t kErrorBytesMax = 4096;
-constexpr char kUserPolicy[] = "/.config/containers/policy.json";
-constexpr char kSystemPolicy[] = "/etc/containers/policy.json";
 
 int ErrnoOf(const std::string& sentence) {
   const auto says = [&sentence](const char* words) {
@@ -29,15 +33,25 @@ int ErrnoOf(const std::string& sentence) {
   return EIO;
 }
 
+// Go's programs quote a proxy that they can't use.
+std::string WithoutProxyUsers(std::string sentence) {
+  const cachecore::ProxySettings proxy = cachecore::ProxySettings::FromEnvironment();
+  for (const std::string& url : {proxy.http, proxy.https}) {
+    const std::string user = cachecore::ProxyUser(url);
+    if (user.empty()) continue;
+    for (size_t i = sentence.find(user); i != std::string::npos; i = sentence.find(user)) {
+      sentence.erase(i, user.size());
+    }
+  }
+  return sentence;
+}
+
 }  // namespace
 
 std::vector<std::string> SkopeoPolicyFlags() {
-  const char* const home = std::getenv("HOME");
-  const std::string own = home != nullptr ? std::string(home) + kUserPolicy : "";
+  const std::string file = RegistryPolicyFile();
   // Named, since skopeo may run with another home directory.
-  if (!own.empty() && access(own.c_str(), F_OK) == 0) return {"--policy=" + own};
-  if (access(kSystemPolicy, F_OK) == 0) return {};
-  return {"--insecure-policy"};
+  return {file.empty() ? "--insecure-policy" : "--policy=" + file};
 }
 
 std::string SkopeoSentence(const std::string& all_errors) {
@@ -59,7 +73,7 @@ std::string SkopeoSentence(const std::string& all_errors) {
   sentence = std::regex_replace(sentence, prefix, "");
   sentence = std::regex_replace(sentence, query, "");
   while (!sentence.empty() && sentence.back() == '\n') sentence.pop_back();
-  return sentence;
+  return WithoutProxyUsers(std::move(sentence));
 }
 
 Result<std::unique_ptr<Skopeo>> Skopeo::Make(const RegistryAccess& access) {
@@ -98,7 +112,7 @@ std::vector<std::string> Skopeo::AccessFlags(const std::string& side) const {
   std::vector<std::string> flags;
   if (access_.auth_file.empty()) {
     flags.push_back(side.empty() ? "--no-creds" : "--" + side + "no-creds");
-  } else {
+  } else if (!access_.has_default_auth_file) {  // Else it finds the same files by itself.
     flags.push_back("--" + side + "authfile=" + access_.auth_file);
   }
   if (!certificates_.empty()) flags.push_back("--" + side + "cert-dir=" + certificates_);
@@ -110,6 +124,11 @@ Result<std::string> Skopeo::Run(const std::vector<std::string>& arguments,
                                 const Deadline& deadline) const {
   std::vector<std::string> argv = {program_};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
+  if (!access_.ca_file.empty()) {
+    // It would believe the system's authorities beside what is in its --cert-dir.
+    argv.insert(argv.begin(), {"/usr/bin/env", "SSL_CERT_FILE=" + access_.ca_file,
+                               "SSL_CERT_DIR=" + certificates_ + "/none"});
+  }
   ASSIGN_OR_RETURN(ToolEnd end, RunTool(argv, deadline));
   if (end.exit_code == 0) return std::move(end.output);
   const std::string sentence = SkopeoSentence(end.errors);
@@ -118,4 +137,4 @@ Result<std::string> Skopeo::Run(const std::vector<std::string>& arguments,
       sentence.empty() ? "skopeo ended with exit code " + std::to_string(end.exit_code) : sentence);
 }
 
-}  // namespace cli
+}  // namespace host

@@ -9,18 +9,18 @@
 // Owns     a directory with links to certificates, which skopeo wants in one place; it goes with
 //          this.
 
-#ifndef CLI_SKOPEO_H_
-#define CLI_SKOPEO_H_
+#ifndef HOST_REGISTRIES_SKOPEO_H_
+#define HOST_REGISTRIES_SKOPEO_H_
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cli/deadline.h"
-#include "cli/registry_options.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/status.h"
+#include "host/registries/registry_options.h"
 
-namespace cli {
+namespace host {
 
 class Skopeo {
  public:
@@ -33,7 +33,7 @@ class Skopeo {
   std::vector<std::string> AccessFlags(const std::string& side) const;
   // `skopeo ARGUMENTS`: what it wrote to stdout.
   cachecore::Result<std::string> Run(const std::vector<std::string>& arguments,
-                                     const Deadline& deadline) const;
+                                     const cachecore::Deadline& deadline) const;
 
  private:
   Skopeo(std::string program, const RegistryAccess& access)
@@ -52,6 +52,6 @@ std::vector<std::string> SkopeoPolicyFlags();
 // skopeo's last words, as a sentence.
 std::string SkopeoSentence(const std::string& errors);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SKOPEO_H_
+#endif  // HOST_REGISTRIES_SKOPEO_H_

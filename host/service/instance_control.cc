@@ -1,4 +1,4 @@
-#include "cli/instance_control.h"
+#include "host/service/instance_control.h"
 
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -12,24 +12,56 @@
 #include <sstream>
 #include <string_view>
 
-#include "cli/control_client.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/fuse_abort.h"
-#include "cli/fuse_release.h"
-#include "cli/instance_processes.h"
-#include "cli/lock_file.h"
-#include "cli/own_mounts.h"
-#include "cli/process.h"
-#include "cli/systemd_unit.h"
-#include "cli/trusted_directory.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/protocol/control_messages.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/process.h"
+#include "cachecore/system/subprocess.h"
+#include "host/instance/control_client.h"
+#include "host/instance/fetcher_user.h"
+#include "host/instance/instance_processes.h"
+#include "host/instance/lock_file.h"
+#include "host/instance/supervisor_process.h"
+#include "host/instance/systemd_unit.h"
+#include "host/instance/trusted_directory.h"
+#include "host/mounts/fuse_abort.h"
+#include "host/mounts/fuse_release.h"
+#include "host/mounts/own_mounts.h"
+#include "host/supervisor/supervise_fields.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+namespace control = cachecore::control;
+using cachecore::Deadline;
+using cachecore::EndProcess;
+using cachecore::FindProgram;
+using cachecore::JsonBool;
+using cachecore::JsonField;
+using cachecore::JsonInt;
+using cachecore::JsonString;
+using cachecore::ListDirectory;
+using cachecore::MakeDirectories;
+using cachecore::MakePrivateDirectory;
+using cachecore::MountEntry;
+using cachecore::PinnedProcess;
+using cachecore::PinPidFile;
+using cachecore::PinProcess;
+using cachecore::ReadFile;
+using cachecore::ReadJsonFile;
+using cachecore::ReadMountTable;
+using cachecore::RecordText;
+using cachecore::RemoveAbandonedWrites;
 using cachecore::Result;
+using cachecore::RunsProgram;
+using cachecore::SpawnDetached;
 using cachecore::Status;
+using cachecore::StopSignalsIgnored;
 using cachecore::UniqueFd;
+using cachecore::WaitUntil;
+using cachecore::WriteFileAtomically;
+using control::Operation;
 using nlohmann::json;
 using std::chrono::milliseconds;
 
@@ -39,10 +71,12 @@ constexpr milliseconds kStopTimeout{30000};
 constexpr milliseconds kOrphanTermTimeout{5000};
 constexpr milliseconds kOrphanKillTimeout{2000};
 
-// Whether somebody has the control socket open, were it only the store of a daemon that is dead.
+// Whether a process has the control socket open, even if only the store of a dead daemon.
 bool IsListening(const Instance& instance) {
   const Status ping =
-      CallControl(instance.ControlSocket(), {{"op", "ping"}}, Deadline(kPingTimeout)).status();
+      CallControl(instance.ControlSocket(), control::EncodeRequest({.operation = Operation::kPing}),
+                  Deadline(kPingTimeout))
+          .status();
   return ping.error() != ENOENT && ping.error() != ECONNREFUSED;
 }
 
@@ -68,12 +102,15 @@ std::vector<LogMark> MarkLogs(const Instance& instance) {
 const LogMark* DeadService(const Instance& instance, const std::vector<LogMark>& marks,
                            std::string* how) {
   const json status = ReadSuperviseStatus(instance);
-  for (const json& service : JsonField(status, "services")) {
-    if (JsonInt(service, "restarts") == 0 && JsonInt(service, "retry_at_ms") == 0) continue;
-    const std::string last_exit = JsonString(service, "last_exit");
+  for (const json& service : JsonField(status, supervise_field::kServices)) {
+    if (JsonInt(service, supervise_field::kRestarts) == 0 &&
+        JsonInt(service, supervise_field::kRetryAtMs) == 0) {
+      continue;
+    }
+    const std::string last_exit = JsonString(service, supervise_field::kLastExit);
     if (last_exit.find("signal") != std::string::npos) *how = last_exit;
     for (const LogMark& mark : marks) {
-      if (JsonString(service, "name") == mark.service) return &mark;
+      if (JsonString(service, supervise_field::kName) == mark.service) return &mark;
     }
   }
   return nullptr;
@@ -88,16 +125,6 @@ Status DiedAtStart(const Instance& instance, const LogMark& mark, const std::str
   if (!how.empty()) why = " ended: " + how + (line.empty() ? "" : "; it said last: " + line);
   return Status(ECHILD, "instance " + instance.name() + " did not start: " + name + why +
                             " (log: " + mark.path + ")");
-}
-
-// Clears what an earlier life left.  Pid files stay: the supervisor ends by them what it finds
-// still running.
-void CleanStart(const Instance& instance) {
-  DetachLostMounts(instance);
-  for (const std::string& stale : {instance.ControlSocket(), instance.DeviceSocket(),
-                                   instance.SuperviseStatus(), instance.SettingsFile()}) {
-    unlink(stale.c_str());
-  }
 }
 
 Status MakeInstanceDirectories(const Instance& instance, const Settings& settings) {
@@ -127,8 +154,8 @@ bool HasEnded(pid_t child, std::string* how) {
   if (waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) != 0) return true;
   if (info.si_pid == 0) return false;
   if (info.si_code != CLD_EXITED) {
-    *how = "killed by signal " + std::to_string(info.si_status) + " (" +
-           strsignal(info.si_status) + ")";
+    *how = "killed by signal " + std::to_string(info.si_status) + " (" + strsignal(info.si_status) +
+           ")";
   }
   return true;
 }
@@ -139,16 +166,18 @@ Status WaitUntilServing(const Instance& instance, pid_t supervisor,
   std::string how;
   const auto decided = [&] {
     if (AnswersPing(instance)) return true;
-    if (HasEnded(supervisor, &how)) dead = &marks.back();
+    // A standby may have taken over.
+    if (HasEnded(supervisor, &how) && SupervisorPid(instance) == 0) dead = &marks.back();
     if (dead == nullptr) dead = DeadService(instance, marks, &how);
     return dead != nullptr;
   };
   const Status waited = WaitUntil(decided, deadline);
   if (dead != nullptr) return DiedAtStart(instance, *dead, how);
   if (waited.error() == ETIMEDOUT) {
-    return Status(ETIMEDOUT, "instance " + instance.name() + " does not answer on " +
-                                 instance.ControlSocket() + " (log: " + instance.LogFile(kDaemon) +
-                                 ")");
+    return Status(ETIMEDOUT,
+                  "instance " + instance.name() +
+                      " did not start before time ran out (--timeout waits longer; log: " +
+                      instance.LogFile(kDaemon) + ")");
   }
   return waited;
 }
@@ -160,9 +189,12 @@ Status WaitForFetcher(const Instance& instance, const std::vector<LogMark>& mark
   const LogMark* dead = nullptr;
   std::string how;
   const auto decided = [&] {
-    const Result<json> status =
-        CallControl(instance.ControlSocket(), {{"op", "status"}}, Deadline(kPingTimeout));
-    if (status.ok() && JsonBool(JsonField(*status, "fetcher"), "attached")) return true;
+    const Result<json> status = CallControl(
+        instance.ControlSocket(), control::EncodeRequest({.operation = Operation::kStatus}),
+        Deadline(kPingTimeout));
+    if (status.ok() &&
+        JsonBool(JsonField(*status, control::field::kFetcher), control::field::kAttached))
+      return true;
     dead = DeadService(instance, marks, &how);
     return dead != nullptr;
   };
@@ -174,6 +206,7 @@ Status WaitForFetcher(const Instance& instance, const std::vector<LogMark>& mark
 
 Status Start(const Instance& instance, const Settings& settings, const Deadline& deadline) {
   ASSIGN_OR_RETURN(const std::string program, FindProgram("holdfast"));
+  RETURN_IF_ERROR(FindFetcherUser(settings.fetcher_user).status());  // Before anything is made.
   CleanStart(instance);
   RETURN_IF_ERROR(MakeInstanceDirectories(instance, settings));
   RETURN_IF_ERROR(
@@ -184,9 +217,15 @@ Status Start(const Instance& instance, const Settings& settings, const Deadline&
                                                           "--instance", instance.name()},
                                                          instance.LogFile(kSupervisor)));
   Status status = WaitUntilServing(instance, supervisor, marks, deadline);
-  if (status.ok()) status = WaitForFetcher(instance, marks, deadline);
+  if (status.ok() && !settings.HasCachefilesDevice())
+    status = WaitForFetcher(instance, marks, deadline);
   // By its pid, which is still its own: it may not have written its file yet.
-  if (!status.ok()) (void)EndProcess(PinProcess(supervisor), SIGTERM, kStopTimeout).ok();
+  if (!status.ok()) {
+    EndProcess(PinProcess(supervisor), SIGTERM, kStopTimeout)
+        .IgnoreError("the error that led here is the one to tell");
+    TerminateSupervisor(instance, kStopTimeout)
+        .IgnoreError("the error that led here is the one to tell");
+  }
   return status;
 }
 
@@ -201,7 +240,7 @@ Status CheckNotCutOff(const Instance& instance) {
   return Status(EBUSY, "instance " + instance.name() + " runs (" + living.front().program +
                            " is process " + std::to_string(living.front().pid) +
                            "), but its files in " + instance.RunDir() +
-                           " are gone; end it: holdfast stop --instance " + instance.name());
+                           " are gone; end it: holdfast stop" + instance.Flags());
 }
 
 // Daemons whose supervisor was killed.
@@ -215,7 +254,7 @@ Status EndOrphans(const Instance& instance) {
 }
 
 // An instance whose supervisor was killed: nothing would start its daemons again.  One without
-// mounts is ended, to be started anew.
+// mounts is ended, to be started again.
 Status ReplaceAbandoned(const Instance& instance) {
   ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts, LiveMounts(instance));
   std::string list;
@@ -225,11 +264,11 @@ Status ReplaceAbandoned(const Instance& instance) {
   if (!list.empty()) {
     return Status(EBUSY, "instance " + instance.name() +
                              " has lost its supervisor, so nothing would start its daemons again; "
-                             "unmount what it has (" + list +
-                             "), and the next mount starts it anew");
+                             "unmount what it has (" +
+                             list + "), and the next mount starts it again");
   }
   std::cerr << "holdfast: instance " << instance.name()
-            << " had lost its supervisor; it is started anew\n";
+            << " had lost its supervisor; it is started again\n";
   return EndOrphans(instance);
 }
 
@@ -238,14 +277,38 @@ bool IsAbandoned(const Instance& instance) {
          AnswersPing(instance);  // One that hangs is of no use to its mounts: Start ends it.
 }
 
+bool IsStartedWith(const Instance& instance, const Settings& settings) {
+  const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
+  return file.ok() && Settings::FromJson(*file) == settings;
+}
+
 }  // namespace
 
-Result<UniqueFd> LockInstance(const Instance& instance, const std::optional<Deadline>& deadline) {
+Result<UniqueFd> LockInstance(const Instance& instance, const Deadline& deadline) {
   return HoldLock(RunRoot(instance.root()), instance.name(), deadline);
 }
 
 bool AnswersPing(const Instance& instance) {
-  return CallControl(instance.ControlSocket(), {{"op", "ping"}}, Deadline(kPingTimeout)).ok();
+  return CallControl(instance.ControlSocket(),
+                     control::EncodeRequest({.operation = Operation::kPing}),
+                     Deadline(kPingTimeout))
+      .ok();
+}
+
+Status WhyUnasked(const Instance& instance, const Status& error) {
+  switch (error.error()) {
+    case EACCES:
+    case EPERM:
+      return Status(EACCES, "asking instance " + instance.name() + " needs root; use sudo");
+    case ENOENT:
+    case ECONNREFUSED:
+      return Status(error.error(), "instance " + instance.name() +
+                                       " is not running (holdfast status lists those that are; a "
+                                       "mount starts it: holdfast mount" +
+                                       instance.Flags() + " URL MOUNTPOINT)");
+    default:
+      return error;
+  }
 }
 
 json ReadSuperviseStatus(const Instance& instance) {
@@ -254,13 +317,17 @@ json ReadSuperviseStatus(const Instance& instance) {
 }
 
 bool IsService(const Instance& instance, const char* service, pid_t pid) {
-  return std::string_view(service) == kDaemon
-             ? RunsProgram(pid, kDaemon, "--run_dir=" + instance.RunDir())
-             : RunsProgram(pid, kFetcherProgram, "--device=" + instance.DeviceSocket());
+  if (std::string_view(service) != kDaemon) {
+    return RunsProgram(pid, kFetcherProgram, "--device=" + instance.DeviceSocket());
+  }
+  for (const std::string& argument : RunDirArguments(instance)) {
+    if (RunsProgram(pid, kDaemon, argument)) return true;
+  }
+  return false;
 }
 
 PinnedProcess PinService(const Instance& instance, const char* service) {
-  PinnedProcess process = PinProcess(ReadPidFile(instance.PidFile(service)));
+  PinnedProcess process = PinPidFile(instance.PidFile(service));
   // The order matters: the pid is pinned first, then looked at.
   if (process.pid == 0 || !IsService(instance, service, process.pid)) return {};
   return process;
@@ -268,36 +335,6 @@ PinnedProcess PinService(const Instance& instance, const char* service) {
 
 pid_t ServicePid(const Instance& instance, const char* service) {
   return PinService(instance, service).pid;
-}
-
-// Claims of other `holdfast mount`s stay: they wait for the lock.
-std::vector<std::string> DetachMounts(const Instance& instance) {
-  std::vector<std::string> detached;
-  const Result<std::vector<MountEntry>> table = ReadMountTable();
-  if (!table.ok()) return detached;
-  for (const MountEntry& entry : *table) {
-    // First of all: a mount that is detached while pages of it are being read waits for them.
-    if (entry.mount_point != instance.FuseDir() || !IsHoldfastFuse(entry)) continue;
-    const Status aborted = AbortFuseConnection(entry);
-    if (!aborted.ok()) std::cerr << "holdfast: " << aborted.message() << "\n";
-  }
-  const Result<std::vector<OwnMount>> mounts = ListMounts(instance);
-  if (!mounts.ok()) return detached;
-  for (const OwnMount& mount : *mounts) {
-    if (mount.state == MountState::kMounting) continue;
-    if (mount.is_here && Detach(mount.entry)) detached.push_back(mount.entry.mount_point);
-    RemoveMountRecord(instance, mount.record);
-  }
-  for (auto entry = table->rbegin(); entry != table->rend(); ++entry) {
-    if (entry->mount_point == instance.FuseDir() && IsHoldfastFuse(*entry)) (void)Detach(*entry);
-  }
-  return detached;
-}
-
-void DetachLostMounts(const Instance& instance) {
-  for (const std::string& mount_point : DetachMounts(instance)) {
-    std::cerr << "holdfast: " << mount_point << " had lost its daemons and is no longer mounted\n";
-  }
 }
 
 void DetachDeadMounts(const Instance& instance) {
@@ -310,9 +347,12 @@ void DetachDeadMounts(const Instance& instance) {
 Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
                            const Deadline& deadline) {
   if (IsAbandoned(instance)) RETURN_IF_ERROR(ReplaceAbandoned(instance));
-  // A supervised daemon that doesn't answer is being restarted, or about to be.
+  // A supervised daemon that doesn't answer is being restarted, or about to be.  It is asked no more
+  // once it has answered: were it killed then, its instance would look like a stopped one.
+  bool runs = false;
   const auto answers_or_stopped = [&] {
-    if (AnswersPing(instance)) return true;
+    runs = AnswersPing(instance);
+    if (runs) return true;
     return SupervisorPid(instance) == 0 &&
            (ServicePid(instance, kDaemon) > 0 || !IsListening(instance));
   };
@@ -326,7 +366,6 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
                                  " (log: " + instance.LogFile(kDaemon) + ")");
   }
   RETURN_IF_ERROR(waited);
-  bool runs = AnswersPing(instance);
   if (!runs && SystemdRuns(instance)) {  // Its first start: there is no socket yet.
     const auto answers = [&] { return AnswersPing(instance); };
     RETURN_IF_ERROR(WaitUntil(answers, deadline).WithContext(DaemonUnit(instance)));
@@ -334,7 +373,7 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
   }
   if (runs) {
     RETURN_IF_ERROR(RestoreFuse(instance));
-    if (settings.IsDefault()) return false;
+    if (settings.IsDefault() || IsStartedWith(instance, settings)) return false;
     if (IsRunElsewhere(instance)) {
       return Status(EBUSY, "instance " + instance.name() +
                                " was not started by holdfast mount; give it its settings where it "
@@ -342,15 +381,17 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
                                instance.name() + ".env)");
     }
     return Status(EBUSY, "instance " + instance.name() +
-                             " is running; settings can only be given when it starts (holdfast "
-                             "stop --instance " +
-                             instance.name() + " first)");
+                             " is running with other settings; they can only be given when it "
+                             "starts (unmount what it has mounted and holdfast stop" +
+                             instance.Flags() + ", or choose another --instance)");
   }
   RETURN_IF_ERROR(CheckNotCutOff(instance));
+  const bool is_new = access(instance.StateDir().c_str(), F_OK) != 0 && errno == ENOENT;
   const Status started = Start(instance, settings, deadline);
   if (started.ok()) return true;
   const StopSignalsIgnored until_undone;
   const Status stopped = StopInstance(instance);
+  if (stopped.ok() && is_new) RemoveState(instance);
   if (stopped.ok()) return started;
   return Status(started.error(), started.message() + "; and then: " + stopped.message());
 }
@@ -369,22 +410,11 @@ Status StopInstance(const Instance& instance) {
                              DaemonUnit(instance) + ")");
   }
   RETURN_IF_ERROR(ReleaseFuse(instance));  // Asked before anything is ended.
-  RETURN_IF_ERROR(EndProcess(PinSupervisor(instance), SIGTERM, kStopTimeout));
+  RETURN_IF_ERROR(TerminateSupervisor(instance, kStopTimeout));
   RETURN_IF_ERROR(EndOrphans(instance));
   RETURN_IF_ERROR(EndInstanceProcesses(instance));
   ClearRunDirectory(instance);
   return {};
-}
-
-void ClearRunDirectory(const Instance& instance) {
-  CleanStart(instance);
-  for (const std::string& name : ListDirectory(instance.RunDir())) {
-    unlink((instance.RunDir() + "/" + name).c_str());  // Fails on the directories, rightly.
-  }
-  // A directory that still has something in it, such as another mount's claim, stays.
-  rmdir(instance.FuseDir().c_str());
-  const bool is_empty = rmdir(instance.MountsDir().c_str()) == 0 || errno == ENOENT;
-  if (is_empty) rmdir(instance.RunDir().c_str());
 }
 
 Result<std::vector<MountRecord>> LiveMounts(const Instance& instance) {
@@ -400,11 +430,12 @@ Result<std::vector<MountRecord>> LiveMounts(const Instance& instance) {
 
 std::string LastErrorLine(const std::string& log, size_t offset) {
   const Result<std::string> text = ReadFile(log);
-  if (!text.ok() || offset >= text->size()) return "";
+  if (!text.ok()) return "";
+  if (offset > text->size()) offset = 0;  // Its supervisor has cut it meanwhile.
   std::istringstream lines(text->substr(offset));
   std::string last, last_error;
   for (std::string line; std::getline(lines, line);) {
-    // glog: "E20261123 00:16:48.123456   123 file.cc:12] message"; older ones write no year.
+    // glog: "E20261123 00:16:48.123456   123 daemon.cc:12] message"; older ones write no year.
     const size_t bracket = line.find("] ");
     const size_t date_end = line.find_first_not_of("0123456789", 1);
     const bool has_prefix = !line.empty() && std::strchr("IWEF", line[0]) != nullptr &&
@@ -417,4 +448,4 @@ std::string LastErrorLine(const std::string& log, size_t offset) {
   return last_error.empty() ? last : last_error;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,37 +1,36 @@
 // Instance control: starting an instance, stopping it, and clearing away what an earlier life left.
 //
 // Model    running = its control socket answers.  All three need InstanceLock, so of two commands
-// that
-//          find it stopped one starts it and the other finds it running.
+//          that find it stopped one starts it and the other finds it running.
 // Errors   every Status names the instance or process; a daemon that dies at its start is quoted
-// from
-//          its log.
+//          from its log.
 // Threads  thread-safe: no state.
 // See      holdfast(1) FILES
 
-#ifndef CLI_INSTANCE_CONTROL_H_
-#define CLI_INSTANCE_CONTROL_H_
+#ifndef HOST_SERVICE_INSTANCE_CONTROL_H_
+#define HOST_SERVICE_INSTANCE_CONTROL_H_
 
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cli/deadline.h"
-#include "cli/instance.h"
-#include "cli/mount_record.h"
-#include "cli/process.h"
-#include "cli/settings.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/system/process.h"
+#include "host/instance/instance.h"
+#include "host/instance/settings.h"
+#include "host/mounts/mount_record.h"
 
-namespace cli {
+namespace host {
 
 // Of the commands that change the instance one holds this at a time: until the result is closed.
-// Without a deadline it waits until it has it.
-cachecore::Result<cachecore::UniqueFd> LockInstance(
-    const Instance& instance, const std::optional<Deadline>& deadline = std::nullopt);
+cachecore::Result<cachecore::UniqueFd> LockInstance(const Instance& instance,
+                                                    const cachecore::Deadline& deadline);
 
+// Why its daemon couldn't be asked, for people: what `error` of CallControl means and its cure.
+cachecore::Status WhyUnasked(const Instance& instance, const cachecore::Status& error);
 bool AnswersPing(const Instance& instance);
 // The supervisor's status file; an empty object without one.
 nlohmann::json ReadSuperviseStatus(const Instance& instance);
@@ -39,16 +38,17 @@ nlohmann::json ReadSuperviseStatus(const Instance& instance);
 // the run directory.
 bool IsService(const Instance& instance, const char* service, pid_t pid);
 // The daemon or the fetcher, by its pid file; none when no process of this instance has that pid.
-PinnedProcess PinService(const Instance& instance, const char* service);
+cachecore::PinnedProcess PinService(const Instance& instance, const char* service);
 pid_t ServicePid(const Instance& instance, const char* service);
 
 // REQUIRES: LockInstance for each of the following.
 //
-// Returns whether this call started it.  EBUSY when it runs and `settings` are not the default, or
-// when it has mounts and no supervisor.
+// Returns whether this call started it.  EBUSY when it runs and `settings` are neither the default nor
+// those that it was started with, or when it has mounts and no supervisor.
 cachecore::Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
-                                      const Deadline& deadline);
-// Whether something else, such as systemd, runs it: neither a supervisor of ours nor its orphans.
+                                      const cachecore::Deadline& deadline);
+// Whether another supervisor, systemd for example, runs it: neither `holdfast supervise` nor its
+// orphans.
 bool IsRunElsewhere(const Instance& instance);
 // Ends every process of the instance and removes its run directory.  EBUSY, and nothing is touched,
 // when it IsRunElsewhere or anything uses a file system of it.
@@ -59,10 +59,18 @@ cachecore::Status StopInstance(const Instance& instance);
 std::vector<std::string> DetachMounts(const Instance& instance);
 // The same for mounts of an earlier life; says so on stderr.
 void DetachLostMounts(const Instance& instance);
+// Detaches the cachefiles device of a daemon that has ended, also at the path `given`, which no
+// settings name, and removes the file that was made for it.
+void DetachLostDevice(const Instance& instance, const std::string& given = "");
 // DetachLostMounts when nothing of the instance runs.
 void DetachDeadMounts(const Instance& instance);
+// Before a life: takes away what an earlier one has left, but its pid files.
+void CleanStart(const Instance& instance);
 // Removes what a life leaves in the run directory.  REQUIRES: nothing of the instance runs.
 void ClearRunDirectory(const Instance& instance);
+// Removes the state of an instance whose first start has failed, so that it is listed no more.
+// REQUIRES: nothing of the instance runs.
+void RemoveState(const Instance& instance);
 // What is mounted or just being made, recorded or not.  Needs no lock.
 cachecore::Result<std::vector<MountRecord>> LiveMounts(const Instance& instance);
 
@@ -70,6 +78,6 @@ cachecore::Result<std::vector<MountRecord>> LiveMounts(const Instance& instance)
 // its time stamp.  "" when there is none.
 std::string LastErrorLine(const std::string& log, size_t offset);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_INSTANCE_CONTROL_H_
+#endif  // HOST_SERVICE_INSTANCE_CONTROL_H_

@@ -5,18 +5,18 @@
 // Errors   ENOENT nothing of that name; EOPNOTSUPP it has no digest; those of the control socket.
 // Threads  one thread only.  Blocks for as long as it takes to read and fetch.
 
-#ifndef CLI_LIVE_VERIFY_H_
-#define CLI_LIVE_VERIFY_H_
+#ifndef HOST_SERVICE_LIVE_VERIFY_H_
+#define HOST_SERVICE_LIVE_VERIFY_H_
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
 
-#include "cachecore/status.h"
-#include "cli/instance.h"
+#include "cachecore/base/status.h"
+#include "host/instance/instance.h"
 
-namespace cli {
+namespace host {
 
 struct LiveVerifyReport {
   std::string name;  // VOLUME/OBJECT.
@@ -34,6 +34,6 @@ cachecore::Result<LiveVerifyReport> LiveVerify(
     const Instance& instance, const std::string& name, std::chrono::milliseconds patience,
     const std::function<void(const LiveVerifyReport&, uint64_t done)>& progress);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_LIVE_VERIFY_H_
+#endif  // HOST_SERVICE_LIVE_VERIFY_H_

@@ -1,18 +1,20 @@
-#include "cli/status_report.h"
+#include "host/service/status_report.h"
 
 #include <cerrno>
 
-#include "cli/control_client.h"
-#include "cli/files.h"
-#include "cli/instance_control.h"
-#include "cli/instance_processes.h"
-#include "cli/own_mounts.h"
-#include "cli/process.h"
-#include "cli/systemd_unit.h"
+#include "cachecore/protocol/control_messages.h"
+#include "cachecore/system/files.h"
+#include "host/instance/control_client.h"
+#include "host/instance/instance_processes.h"
+#include "host/instance/supervisor_process.h"
+#include "host/instance/systemd_unit.h"
+#include "host/mounts/own_mounts.h"
+#include "host/service/instance_control.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::Deadline;
 using cachecore::Result;
 using nlohmann::json;
 
@@ -30,6 +32,8 @@ json MountToJson(const MountStatus& mount) {
 StatusReport GatherStatus(const Instance& instance) {
   StatusReport report;
   report.instance = instance.name();
+  report.flags = instance.Flags();
+  report.root_flag = instance.RootFlag();
   report.supervisor_pid = SupervisorPid(instance);
   if (report.supervisor_pid == 0 && SystemdRuns(instance)) {
     report.systemd_unit = DaemonUnit(instance);
@@ -37,17 +41,26 @@ StatusReport GatherStatus(const Instance& instance) {
   // Its files may be gone while it lives.
   if (report.supervisor_pid == 0 && report.systemd_unit.empty() && !AnswersPing(instance)) {
     for (const InstanceProcess& process : FindInstanceProcesses(instance)) {
-      if (report.supervisor_pid == 0) report.supervisor_pid = process.pid;
+      if (process.program != "holdfast") {
+        report.left_over.emplace_back(process.pid, process.program);
+      } else if (report.supervisor_pid == 0) {
+        report.supervisor_pid = process.pid;
+      }
     }
   }
   report.supervise = ReadSuperviseStatus(instance);
   report.daemon = json::object();
-  Result<json> daemon =
-      CallControl(instance.ControlSocket(), {{"op", "status"}}, Deadline(kStatusTimeout));
+  Result<json> daemon = CallControl(
+      instance.ControlSocket(),
+      cachecore::control::EncodeRequest({.operation = cachecore::control::Operation::kStatus}),
+      Deadline(kStatusTimeout));
   if (daemon.ok()) {
     report.daemon = std::move(daemon).value();
   } else {
     report.daemon_error = daemon.status().message();
+    const int error = daemon.status().error();
+    report.is_known = error != EACCES && error != EPERM;
+    if (!report.is_known) report.daemon_error += "; needs root: use sudo";
   }
   const Result<std::vector<OwnMount>> mounts = ListMounts(instance);
   for (const OwnMount& mount : mounts.ok() ? *mounts : std::vector<OwnMount>()) {
@@ -64,9 +77,15 @@ json StatusToJson(const std::vector<StatusReport>& reports) {
   for (const StatusReport& report : reports) {
     json mounts = json::array();
     for (const MountStatus& mount : report.mounts) mounts.push_back(MountToJson(mount));
+    json left_over = json::array();
+    for (const auto& [pid, program] : report.left_over) {
+      left_over.push_back({{"pid", pid}, {"program", program}});
+    }
+    const bool is_known = report.is_known || report.IsRunning();
     instances.push_back({{"name", report.instance},
-                         {"running", report.IsRunning()},
-                         {"supervisor_pid", report.supervisor_pid},
+                         {"running", is_known ? json(report.IsRunning()) : json()},
+                         {"supervisor_pid", is_known ? json(report.supervisor_pid) : json()},
+                         {"left_over", left_over},
                          {"systemd_unit", report.systemd_unit},
                          {"supervise", report.supervise},
                          {"daemon", report.daemon},
@@ -76,4 +95,4 @@ json StatusToJson(const std::vector<StatusReport>& reports) {
   return {{"version", 1}, {"instances", instances}};
 }
 
-}  // namespace cli
+}  // namespace host

@@ -2,24 +2,25 @@
 //
 // Model    three sources, each of which may be missing: the supervisor's status file, the daemon's
 //          control socket and the mount records.  What is dead is reported as dead, never as an
-//          error.
+//          error; what this user may not ask is reported as not known.
 // Threads  pure functions, but for Gather.
 // Cost     Gather waits at most two seconds for a daemon that hangs.
-// See      docs/protocol.md, control socket; holdfast(1) STATUS
+// See      docs/protocol.md "The control socket"; holdfast(1) "holdfast status"
 
-#ifndef CLI_STATUS_REPORT_H_
-#define CLI_STATUS_REPORT_H_
+#ifndef HOST_SERVICE_STATUS_REPORT_H_
+#define HOST_SERVICE_STATUS_REPORT_H_
 
 #include <sys/types.h>
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "cli/instance.h"
-#include "cli/mount_record.h"
+#include "host/instance/instance.h"
+#include "host/mounts/mount_record.h"
 
-namespace cli {
+namespace host {
 
 struct MountStatus {
   MountRecord record;
@@ -33,6 +34,11 @@ struct StatusReport {
   nlohmann::json supervise;  // The supervisor's status file; empty without one.
   nlohmann::json daemon;     // The answer to {"op":"status"}; empty when there is none.
   std::string daemon_error;  // Why there is none.
+  bool is_known = true;      // False: the daemon may not be asked by this user.
+  // Without a supervisor and a daemon that serves: what else of the instance runs.
+  std::vector<std::pair<pid_t, std::string>> left_over;
+  std::string flags;  // Instance::Flags.
+  std::string root_flag;
   std::vector<MountStatus> mounts;
 
   bool IsRunning() const { return supervisor_pid > 0 || !systemd_unit.empty() || !daemon.empty(); }
@@ -43,6 +49,6 @@ nlohmann::json StatusToJson(const std::vector<StatusReport>& reports);
 // For people; ends with a newline.  `now_unix_s` is what ages are counted from.
 std::string StatusToText(const std::vector<StatusReport>& reports, int64_t now_unix_s);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_STATUS_REPORT_H_
+#endif  // HOST_SERVICE_STATUS_REPORT_H_

@@ -1,4 +1,4 @@
-#include "cli/upgrade.h"
+#include "host/service/upgrade.h"
 
 #include <sys/stat.h>
 
@@ -12,38 +12,56 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include <sstream>
 #include <vector>
 
-#include "cachecore/clock.h"
-#include "cli/control_client.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/instance_control.h"
-#include "cli/process.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/protocol/control_messages.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/process.h"
+#include "cachecore/system/subprocess.h"
+#include "host/instance/control_client.h"
+#include "host/instance/supervisor_process.h"
+#include "host/service/instance_control.h"
+#include "host/supervisor/supervise_fields.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+namespace control = cachecore::control;
+using cachecore::Deadline;
 using cachecore::Duration;
+using cachecore::JsonField;
+using cachecore::JsonInt;
+using cachecore::JsonString;
+using cachecore::PinnedProcess;
+using cachecore::PinProcess;
+using cachecore::ProgramEnd;
+using cachecore::ReadFile;
 using cachecore::Result;
+using cachecore::RunProgram;
 using cachecore::Status;
+using cachecore::WaitUntil;
+using control::Operation;
 using nlohmann::json;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kPingTimeout{500};
+constexpr milliseconds kSwapPingTimeout{500};
 // So many lives in a row that never serve are no accident.
 constexpr int64_t kFailedStartsMax = 3;
 
 Duration Now() { return cachecore::Clock::Monotonic().Now(); }
 
-Result<json> Ask(const Instance& instance, const char* op, const Deadline& deadline) {
-  return CallControl(instance.ControlSocket(), {{"op", op}},
-                     Deadline(std::min(kPingTimeout, deadline.Remaining())));
+Result<json> Ask(const Instance& instance, Operation operation, const Deadline& deadline) {
+  return CallControl(instance.ControlSocket(), control::EncodeRequest({.operation = operation}),
+                     Deadline(std::min(kSwapPingTimeout, deadline.Remaining())));
 }
 
 UpgradeReport::Life LifeOf(const json& answer) {
-  return {static_cast<pid_t>(JsonInt(answer, "pid")), JsonString(answer, "version")};
+  const control::PingAnswer ping = control::DecodePing(answer);
+  return {static_cast<pid_t>(ping.pid), ping.version};
 }
 
-// A service of ours that runs, and what it was started with: its program's path, then its flags.
+// A Holdfast service that runs, and what it was started with: its program's path, then its flags.
 struct RunningService {
   PinnedProcess process;
   std::vector<std::string> arguments;
@@ -68,12 +86,13 @@ Status AskToEnd(const PinnedProcess& process, const std::string& what) {
   return Status::FromErrno(errno, "end " + what);
 }
 
-// Runs the program that would take over, with one more flag.  EPROTO quotes why it says no.
-Status AskProgram(std::vector<std::string> arguments, const char* flag, const Deadline& deadline) {
+// Runs the program that would take over, with more flags.  EPROTO quotes why it says no.
+Status AskProgram(std::vector<std::string> arguments, const std::vector<std::string>& flags,
+                  const Deadline& deadline) {
   const std::string program = arguments.front();
-  arguments.push_back(flag);
+  arguments.insert(arguments.end(), flags.begin(), flags.end());
   Result<ProgramEnd> end = RunProgram(arguments, deadline);
-  if (!end.ok()) return std::move(end).status().WithContext(program + " " + flag);
+  if (!end.ok()) return std::move(end).status().WithContext(program + " " + flags.back());
   if (end->exit_code == 0) return {};
   std::string why = end->output.substr(0, end->output.find('\n'));
   if (why.empty()) why = "exit code " + std::to_string(end->exit_code);
@@ -82,15 +101,15 @@ Status AskProgram(std::vector<std::string> arguments, const char* flag, const De
 
 json DaemonService(const Instance& instance) {
   const json status = ReadSuperviseStatus(instance);
-  for (const json& service : JsonField(status, "services")) {
-    if (JsonString(service, "name") == kDaemon) return service;
+  for (const json& service : JsonField(status, supervise_field::kServices)) {
+    if (JsonString(service, supervise_field::kName) == kDaemon) return service;
   }
   return json::object();
 }
 
 Status DoesNotServe(const Instance& instance, const std::string& program, size_t log_mark) {
   const std::string line = LastErrorLine(instance.LogFile(kDaemon), log_mark);
-  const std::string last_exit = JsonString(DaemonService(instance), "last_exit");
+  const std::string last_exit = JsonString(DaemonService(instance), supervise_field::kLastExit);
   return Status(ECHILD,
                 "the new " + program + " does not serve (" + (line.empty() ? last_exit : line) +
                     "); reads wait, nothing is lost: put the old program back at that path, "
@@ -112,7 +131,7 @@ Status SwapDaemon(const Instance& instance, const RunningService& old, const Dea
   bool dies = false;
   const auto served_or_dies = [&] {
     const Duration asked = Now();
-    const Result<json> answer = Ask(instance, "ping", deadline);
+    const Result<json> answer = Ask(instance, Operation::kPing, deadline);
     if (answer.ok()) {
       report->new_daemon = LifeOf(*answer);
       if (report->new_daemon.pid != report->old_daemon.pid) return true;
@@ -122,14 +141,17 @@ Status SwapDaemon(const Instance& instance, const RunningService& old, const Dea
     return dies;
   };
   const Status waited = WaitUntil(served_or_dies, deadline);
-  if (dies || waited.error() == ETIMEDOUT) return DoesNotServe(instance, old.arguments.front(), log_mark);
+  if (dies || waited.error() == ETIMEDOUT)
+    return DoesNotServe(instance, old.arguments.front(), log_mark);
   report->pause = std::chrono::ceil<milliseconds>(Now() - last_answer);
   return waited;
 }
 
 pid_t AttachedFetcher(const Instance& instance, const Deadline& deadline) {
-  const Result<json> status = Ask(instance, "status", deadline);
-  return status.ok() ? static_cast<pid_t>(JsonInt(JsonField(*status, "fetcher"), "pid")) : 0;
+  const Result<json> status = Ask(instance, Operation::kStatus, deadline);
+  return status.ok() ? static_cast<pid_t>(JsonInt(JsonField(*status, control::field::kFetcher),
+                                                  control::field::kPid))
+                     : 0;
 }
 
 Status SwapFetcher(const Instance& instance, const RunningService& old, const Deadline& deadline,
@@ -162,9 +184,8 @@ Status CheckSupervised(const Instance& instance, const Result<json>& ping) {
 
 }  // namespace
 
-Result<UpgradeReport> Upgrade(const Instance& instance, milliseconds timeout) {
-  const Deadline deadline(timeout);
-  const Result<json> ping = Ask(instance, "ping", deadline);
+Result<UpgradeReport> Upgrade(const Instance& instance, const Deadline& deadline) {
+  const Result<json> ping = Ask(instance, Operation::kPing, deadline);
   RETURN_IF_ERROR(CheckSupervised(instance, ping));
   if (!ping.ok()) {
     return Status(ping.status().error(),
@@ -180,10 +201,12 @@ Result<UpgradeReport> Upgrade(const Instance& instance, milliseconds timeout) {
   if (report.old_fetcher > 0) {
     ASSIGN_OR_RETURN(fetcher, FindRunning(instance, kFetcher, report.old_fetcher));
   }
-  Status able = AskProgram(daemon.arguments, "--check_state", deadline);
+  Status able =
+      AskProgram(daemon.arguments,
+                 {"--check-pid=" + std::to_string(daemon.process.pid), "--check-state"}, deadline);
   // That it runs at all; --version makes it look at nothing.
   if (able.ok() && fetcher.process.pid != 0) {
-    able = AskProgram({fetcher.arguments.front()}, "--version", deadline);
+    able = AskProgram({fetcher.arguments.front()}, {"--version"}, deadline);
   }
   if (!able.ok()) {
     return Status(able.error(), able.message() + "; the old one (pid " +
@@ -195,4 +218,4 @@ Result<UpgradeReport> Upgrade(const Instance& instance, milliseconds timeout) {
   return report;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,4 +1,4 @@
-#include "cli/child_process.h"
+#include "host/supervisor/child_process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,12 +20,18 @@
 #include <system_error>
 #include <utility>
 
-#include "cachecore/service_environment.h"
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/environment/service_environment.h"
+#include "cachecore/system/pid_stamp.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::IsThere;
+using cachecore::kPidStampBytesMax;
+using cachecore::ParsePidStamp;
+using cachecore::PidStamp;
+using cachecore::PutPidStamp;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
@@ -37,7 +43,7 @@ constexpr size_t kListenEntries = 3;
 constexpr const char* kOomScoreAdjPath = "/proc/self/oom_score_adj";
 constexpr std::chrono::milliseconds kKillGrace{5000};
 
-// What we say ourselves, and what was said to us as somebody's service.
+// What the supervisor sets itself, and what its own service manager has set for it.
 constexpr std::string_view kOwnVariables[] = {"NOTIFY_SOCKET=",  "LISTEN_PID=",    "LISTEN_FDS=",
                                               "LISTEN_FDNAMES=", "WATCHDOG_USEC=", "WATCHDOG_PID="};
 
@@ -56,7 +62,7 @@ Status CheckRunnable(const std::string& path) {
 }
 
 // Looked up once: a service must not turn into another program because PATH's folders changed.
-Result<std::string> FindProgram(const std::string& name) {
+Result<std::string> ResolveProgram(const std::string& name) {
   if (name.find('/') != std::string::npos) {
     RETURN_IF_ERROR(CheckRunnable(name));
     return name;
@@ -83,12 +89,19 @@ void OpenOnto(int target, const char* path, int flags) {
   }
 }
 
-void WriteText(const char* path, int flags, const char* text, size_t size) {
+// False when it could not be written as a whole.
+bool WriteText(const char* path, int flags, const char* text, size_t size, bool cut = false) {
   int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0600);
-  if (fd < 0) return;
-  // A short write to so small a file is a full disk; the reader takes such a file for a stale one.
-  [[maybe_unused]] ssize_t written = write(fd, text, size);
+  if (fd < 0) return false;
+  bool done = write(fd, text, size) == static_cast<ssize_t>(size);
+  if (done && cut) done = ftruncate(fd, static_cast<off_t>(size)) == 0;
   close(fd);
+  return done;
+}
+
+// In the room that the file has.
+bool OverwriteText(const char* path, int flags, const char* text, size_t size) {
+  return WriteText(path, flags, text, size, /*cut=*/true);
 }
 
 // "prefix" and a number; snprintf isn't promised to be async-signal-safe.  Returns the length.
@@ -136,7 +149,7 @@ Status RemovePidFile(const std::string& path) {
 Result<std::unique_ptr<ChildLauncher>> ChildLauncher::Create(const LaunchSpec& spec) {
   auto launcher = std::unique_ptr<ChildLauncher>(new ChildLauncher);
   launcher->spec_ = spec;
-  ASSIGN_OR_RETURN(launcher->program_, FindProgram(spec.argv[0]));
+  ASSIGN_OR_RETURN(launcher->program_, ResolveProgram(spec.argv[0]));
   void* shared =
       mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (shared == MAP_FAILED) return Status::FromErrno(errno, "map a page shared with a child");
@@ -158,7 +171,8 @@ void ChildLauncher::LayOutEnvironment() {
     bool own = std::any_of(
         std::begin(kOwnVariables), std::end(kOwnVariables),
         [&](std::string_view prefix) { return std::string_view(*variable).starts_with(prefix); });
-    if (!own && cachecore::ServiceMayHave(*variable, spec_.brings)) env_strings_.push_back(*variable);
+    if (!own && cachecore::ServiceMayHave(*variable, spec_.brings))
+      env_strings_.push_back(*variable);
   }
   for (std::string& text : env_strings_) env_.push_back(text.data());
   if (spec_.watchdog.count() > 0) env_.push_back(watchdog_pid_);
@@ -167,7 +181,7 @@ void ChildLauncher::LayOutEnvironment() {
   listen_names_.resize(kListenNamesPrefix.size() + spec_.fds_max * (kFdNameBytesMax + 1) + 1);
 }
 
-void ChildLauncher::FillEnvironment(const FdStore& store) {
+void ChildLauncher::FillEnvironment(const StoredDescriptors& store) {
   std::fill(env_.begin() + static_cast<ptrdiff_t>(env_fixed_), env_.end(), nullptr);
   if (store.size() == 0) return;
   char* out = std::copy(kListenNamesPrefix.begin(), kListenNamesPrefix.end(), listen_names_.data());
@@ -183,7 +197,7 @@ void ChildLauncher::FillEnvironment(const FdStore& store) {
   env_[env_fixed_ + 2] = listen_names_.data();
 }
 
-pid_t ChildLauncher::Start(const FdStore& store) {
+pid_t ChildLauncher::Start(const StoredDescriptors& store) {
   FillEnvironment(store);
   *exec_error_ = 0;
   // vfork copies no page tables: it can't fail for want of memory and takes no time to speak of.
@@ -194,7 +208,7 @@ pid_t ChildLauncher::Start(const FdStore& store) {
 }
 
 // Between vfork and exec: async-signal-safe calls only, and no allocation.
-void ChildLauncher::RunChild(const FdStore& store) {
+void ChildLauncher::RunChild(const StoredDescriptors& store) {
   WritePidFile(getpid());
   PutNumber(listen_pid_, sizeof(listen_pid_), "LISTEN_PID=", getpid());
   PutNumber(watchdog_pid_, sizeof(watchdog_pid_), "WATCHDOG_PID=", getpid());
@@ -226,22 +240,35 @@ void ChildLauncher::RunChild(const FdStore& store) {
 
 void ChildLauncher::WritePidFile(pid_t pid) const {
   if (spec_.pid_path.empty()) return;
-  char text[24];
-  size_t size = PutNumber(text, sizeof(text), "", pid);
+  char text[kPidStampBytesMax + 1];
+  size_t size = PutPidStamp(pid, ' ', text);
   text[size++] = '\n';
-  WriteText(pid_path_tmp_.c_str(), O_CREAT | O_TRUNC, text, size);
-  rename(pid_path_tmp_.c_str(), spec_.pid_path.c_str());
+  // What RetirePidFile has left is written over: a full disk does not refuse that.
+  if (OverwriteText(pid_path_tmp_.c_str(), O_CREAT, text, size)) {
+    rename(pid_path_tmp_.c_str(), spec_.pid_path.c_str());
+  } else {
+    OverwriteText(spec_.pid_path.c_str(), 0, text, size);
+  }
+}
+
+void ChildLauncher::RetirePidFile(bool keep_room) const {
+  if (keep_room) {
+    rename(spec_.pid_path.c_str(), pid_path_tmp_.c_str());
+    return;
+  }
+  unlink(spec_.pid_path.c_str());
+  unlink(pid_path_tmp_.c_str());
 }
 
 Result<pid_t> EndStaleProcess(const std::string& pid_path, const std::string& program,
                               const std::vector<std::string>& argv,
                               std::chrono::milliseconds term_grace) {
   const std::string text = ReadWholeFile(pid_path);
-  pid_t pid = 0;
-  std::from_chars(text.data(), text.data() + text.size(), pid);
+  const PidStamp stamp = ParsePidStamp(text);
+  const pid_t pid = stamp.pid;
   UniqueFd pidfd(pid > 0 ? static_cast<int>(syscall(SYS_pidfd_open, pid, 0)) : -1);
   // The order matters: the pid is pinned first, then looked at.
-  if (!pidfd.valid() || !IsProcess(pid, program, argv)) {
+  if (!pidfd.valid() || !IsThere(stamp) || !IsProcess(pid, program, argv)) {
     RETURN_IF_ERROR(RemovePidFile(pid_path));
     return 0;
   }
@@ -260,4 +287,4 @@ Result<pid_t> EndStaleProcess(const std::string& pid_path, const std::string& pr
   return pid;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,4 +1,5 @@
-// ChildLauncher: starts one service, again and again, from memory taken once.
+// ChildLauncher: starts one service, again and again, from memory taken once.  Other programs are
+// started by cachecore/system/spawn.h, which allocates memory and copies page tables.
 //
 // Model    everything execve() needs (argv, environment, paths) is laid out by Create in buffers of
 //          their final size; Start only fills in numbers and names.  The child gets NOTIFY_SOCKET,
@@ -8,15 +9,13 @@
 //          no other descriptor.
 // Errors   Create: ENOENT, EACCES or EISDIR for a program that can't be run.  Start: see there.
 // Threads  one thread only.  Start returns once the child has exec'ed: it waits for the disk that
-// holds
-//          the program, the log and the pid file.
+//          holds the program, the log and the pid file.
 // Crash    the child writes its own pid file before it execs, so there's no moment in which a
-// service
-//          runs that the next supervisor couldn't find.
+//          service runs that the next supervisor couldn't find.
 // See      sd_listen_fds(3), sd_watchdog_enabled(3).
 
-#ifndef CLI_CHILD_PROCESS_H_
-#define CLI_CHILD_PROCESS_H_
+#ifndef HOST_SUPERVISOR_CHILD_PROCESS_H_
+#define HOST_SUPERVISOR_CHILD_PROCESS_H_
 
 #include <sys/mman.h>
 #include <sys/types.h>
@@ -26,16 +25,16 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cli/fd_store.h"
+#include "cachecore/base/status.h"
+#include "host/notify/stored_descriptors.h"
 
-namespace cli {
+namespace host {
 
 struct LaunchSpec {
   std::vector<std::string> argv;  // argv[0] without '/' is looked up in PATH, once.
   std::string notify_socket;
   std::string log_path;
-  std::string pid_path;  // "": none.
+  std::string pid_path;                   // "": none.
   std::chrono::microseconds watchdog{0};  // 0: none.
   size_t fds_max = 0;                     // The capacity of the store given to Start.
   bool brings = false;                    // What it is given of our environment: ServiceMayHave.
@@ -47,10 +46,12 @@ class ChildLauncher {
 
   // The child's pid, or a negative errno when there's no child.  A child that could not exec exits
   // with 127 and leaves the reason in exec_error().
-  pid_t Start(const FdStore& store);
+  pid_t Start(const StoredDescriptors& store);
   int exec_error() const { return *exec_error_; }
   // Names a process that was started otherwise in the pid file.
   void WritePidFile(pid_t pid) const;
+  // The process has ended.  With `keep_room` what the file takes on the disk is kept for the next.
+  void RetirePidFile(bool keep_room) const;
   const std::string& program() const { return program_; }
 
  private:
@@ -60,8 +61,8 @@ class ChildLauncher {
 
   ChildLauncher() = default;
   void LayOutEnvironment();
-  void FillEnvironment(const FdStore& store);
-  [[noreturn]] void RunChild(const FdStore& store);
+  void FillEnvironment(const StoredDescriptors& store);
+  [[noreturn]] void RunChild(const StoredDescriptors& store);
 
   LaunchSpec spec_;
   std::string program_;
@@ -88,6 +89,6 @@ cachecore::Result<pid_t> EndStaleProcess(const std::string& pid_path, const std:
                                          const std::vector<std::string>& argv,
                                          std::chrono::milliseconds term_grace);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_CHILD_PROCESS_H_
+#endif  // HOST_SUPERVISOR_CHILD_PROCESS_H_

@@ -1,4 +1,4 @@
-#include "cli/locked_memory.h"
+#include "host/supervisor/locked_memory.h"
 
 #include <sys/mman.h>
 
@@ -10,11 +10,11 @@
 #include <string_view>
 #include <system_error>
 
-namespace cli {
+namespace host {
 namespace {
 
 // Whose file names begin with these.
-constexpr std::string_view kRuntimes[] = {"ld-linux", "libc.so", "libc-", "libgcc_s.so",
+constexpr std::string_view kRuntimes[] = {"ld-linux", "libc.so", "libc-",       "libgcc_s.so",
                                           "libm.so",  "libm-",   "libstdc++.so"};
 
 bool IsNeeded(const std::string& path, const std::string& own_program) {
@@ -46,4 +46,4 @@ void LockOwnMemory() {
   }
 }
 
-}  // namespace cli
+}  // namespace host

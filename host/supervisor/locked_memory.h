@@ -7,13 +7,13 @@
 // Threads  thread-safe: no state.
 // Cost     reads /proc/self/maps once.
 
-#ifndef CLI_LOCKED_MEMORY_H_
-#define CLI_LOCKED_MEMORY_H_
+#ifndef HOST_SUPERVISOR_LOCKED_MEMORY_H_
+#define HOST_SUPERVISOR_LOCKED_MEMORY_H_
 
-namespace cli {
+namespace host {
 
 void LockOwnMemory();
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_LOCKED_MEMORY_H_
+#endif  // HOST_SUPERVISOR_LOCKED_MEMORY_H_

@@ -1,9 +1,9 @@
-#include "cli/restart_backoff.h"
+#include "host/supervisor/restart_backoff.h"
 
 #include <algorithm>
 #include <utility>
 
-namespace cli {
+namespace host {
 
 using cachecore::Duration;
 
@@ -17,4 +17,4 @@ Duration RestartBackoff::DelayAfter(Duration lived) {
   return std::exchange(next_, std::min<Duration>(next_ * 2, policy_.backoff_max));
 }
 
-}  // namespace cli
+}  // namespace host

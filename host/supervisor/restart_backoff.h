@@ -2,14 +2,14 @@
 //
 // Threads  one thread only.
 
-#ifndef CLI_RESTART_BACKOFF_H_
-#define CLI_RESTART_BACKOFF_H_
+#ifndef HOST_SUPERVISOR_RESTART_BACKOFF_H_
+#define HOST_SUPERVISOR_RESTART_BACKOFF_H_
 
 #include <chrono>
 
-#include "cachecore/clock.h"
+#include "cachecore/base/clock.h"
 
-namespace cli {
+namespace host {
 
 struct RestartPolicy {
   // Lived this long: no delay, and half of what had gathered for the next short life.
@@ -31,6 +31,6 @@ class RestartBackoff {
   cachecore::Duration next_;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_RESTART_BACKOFF_H_
+#endif  // HOST_SUPERVISOR_RESTART_BACKOFF_H_

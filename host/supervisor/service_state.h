@@ -1,9 +1,9 @@
-// What a supervised service is doing; see cli/supervisor.h.
+// What a supervised service is doing; see host/supervisor/supervisor.h.
 
-#ifndef CLI_SERVICE_STATE_H_
-#define CLI_SERVICE_STATE_H_
+#ifndef HOST_SUPERVISOR_SERVICE_STATE_H_
+#define HOST_SUPERVISOR_SERVICE_STATE_H_
 
-namespace cli {
+namespace host {
 
 // kTakingOver: a spare that has been told to, and has not been heard of.
 enum class State {
@@ -38,6 +38,6 @@ inline const char* StateName(State state) {
   return "";
 }
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SERVICE_STATE_H_
+#endif  // HOST_SUPERVISOR_SERVICE_STATE_H_

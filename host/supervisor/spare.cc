@@ -1,17 +1,19 @@
-#include "cli/spare.h"
+#include "host/supervisor/spare.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
+#include <string_view>
 #include <utility>
 
-#include "cli/notify_socket.h"
-#include "cli/supervise_time.h"
+#include "cachecore/base/unix_socket.h"
+#include "host/notify/notify_socket.h"
+#include "host/supervisor/supervise_time.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::Duration;
@@ -25,13 +27,12 @@ constexpr std::string_view kSocketName = "spare";
 Result<std::unique_ptr<Spare>> Spare::Create(LaunchSpec launch, int first_fd,
                                              const RestartPolicy& restart) {
   std::unique_ptr<Spare> spare(new Spare(restart));
-  const size_t fds_max = std::min(launch.fds_max, kFdsPerMessageMax);
-  spare->names_.resize(fds_max * (kFdNameBytesMax + 1) + 1);
-  spare->ancillary_.resize(CMSG_SPACE(fds_max * sizeof(int)));
+  spare->fds_max_ = std::min(launch.fds_max, kFdsPerMessageMax);
+  spare->names_.resize(spare->fds_max_ * (kFdNameBytesMax + 1) + 1);
   launch.pid_path.clear();
   launch.fds_max = 1;
   ASSIGN_OR_RETURN(spare->launcher_, ChildLauncher::Create(launch));
-  ASSIGN_OR_RETURN(spare->passed_, FdStore::Create(1, first_fd));
+  ASSIGN_OR_RETURN(spare->passed_, StoredDescriptors::Create(1, first_fd));
   return spare;
 }
 
@@ -82,33 +83,21 @@ pid_t Spare::Fit() {
   return same ? pid_ : 0;
 }
 
-bool Spare::HandOver(const FdStore& store) {
+bool Spare::HandOver(const StoredDescriptors& store) {
   char* out = names_.data();
-  // The kernel would split what is more: such a service starts anew.
-  bool sent = CMSG_SPACE(store.size() * sizeof(int)) <= ancillary_.size();
+  // The kernel would split what is more: such a service starts without its spare.
+  bool sent = store.size() <= fds_max_;
   if (sent) {
-    std::fill(ancillary_.begin(), ancillary_.end(), '\0');
-    iovec data{names_.data(), 0};
-    msghdr message{};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    if (store.size() > 0) {
-      message.msg_control = ancillary_.data();
-      message.msg_controllen = CMSG_SPACE(store.size() * sizeof(int));
-      cmsghdr* header = CMSG_FIRSTHDR(&message);
-      header->cmsg_level = SOL_SOCKET;
-      header->cmsg_type = SCM_RIGHTS;
-      header->cmsg_len = CMSG_LEN(store.size() * sizeof(int));
-      for (size_t i = 0; i < store.size(); ++i) {
-        const int fd = store.fd(i);
-        memcpy(CMSG_DATA(header) + i * sizeof(int), &fd, sizeof(int));
-        out = std::copy(store.name(i).begin(), store.name(i).end(), out);
-        *out++ = ':';
-      }
+    std::array<int, kFdsPerMessageMax> fds;
+    for (size_t i = 0; i < store.size(); ++i) {
+      fds[i] = store.fd(i);
+      out = std::copy(store.name(i).begin(), store.name(i).end(), out);
+      *out++ = ':';
     }
     *out++ = '\n';  // An empty packet would look like the socket's end.
-    data.iov_len = static_cast<size_t>(out - names_.data());
-    sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+    const std::string_view names(names_.data(), static_cast<size_t>(out - names_.data()));
+    sent = cachecore::SendWithDescriptors(socket_.get(), names, {fds.data(), store.size()},
+                                          MSG_DONTWAIT) >= 0;
   }
   if (!sent) {
     Kill();
@@ -121,10 +110,18 @@ bool Spare::HandOver(const FdStore& store) {
   return true;
 }
 
-void Spare::Discard() {
+void Spare::Stop() {
   wanted_ = false;
   deadline_ = kNever;
   Kill();
+}
+
+void Spare::Abandon() {
+  socket_.Reset();
+  pid_ = 0;
+  warm_ = false;
+  wanted_ = false;
+  deadline_ = kNever;
 }
 
 void Spare::Kill() {
@@ -144,4 +141,4 @@ bool Spare::OnExit(pid_t pid) {
   return true;
 }
 
-}  // namespace cli
+}  // namespace host

@@ -5,16 +5,16 @@
 //          and a program that knows of spares.  HandOver sends it, in one packet, the names of what
 //          the service had stored (':'-joined) and the descriptors; from then on it is the service.
 //          A spare whose program file is no longer the one that it was started from is not used,
-//          nor is one after a service that ended by itself, as for an upgrade: see Discard.
-// Errors   none aloud: without a spare that is fit the service is started anew.
+//          nor is one after a service that ended by itself, as for an upgrade: see Stop.
+// Errors   not reported: without a fit spare the service is started from its program.
 // Threads  one thread only.
 // Owns     the spare's process until it is handed over, our end of the socket, and its launcher.
 // Cost     all memory is taken by Create; the process is as large as a service without work.
 // Crash    the supervisor's end ends the socket, and an idle spare with it.
-// See      fusefs/fd_store.h, the other side.
+// See      fusefs/service/fd_store.h, the other side.
 
-#ifndef CLI_SPARE_H_
-#define CLI_SPARE_H_
+#ifndef HOST_SUPERVISOR_SPARE_H_
+#define HOST_SUPERVISOR_SPARE_H_
 
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -23,18 +23,18 @@
 #include <optional>
 #include <vector>
 
-#include "cachecore/clock.h"
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cli/child_process.h"
-#include "cli/fd_store.h"
-#include "cli/restart_backoff.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "host/notify/stored_descriptors.h"
+#include "host/supervisor/child_process.h"
+#include "host/supervisor/restart_backoff.h"
 
-namespace cli {
+namespace host {
 
 class Spare {
  public:
-  // `launch`: of the service, whose pid file is not the spare's.  `first_fd`: as FdStore::Create.
+  // `launch`: of the service, whose pid file is not the spare's.  `first_fd`: as StoredDescriptors::Create.
   static cachecore::Result<std::unique_ptr<Spare>> Create(LaunchSpec launch, int first_fd,
                                                           const RestartPolicy& restart);
 
@@ -51,12 +51,15 @@ class Spare {
 
   // The process to become the service now, or 0.
   pid_t Fit();
-  // Makes it the service.  False when it could not be reached: it is gone or about to be.
+  // Makes it the service.  False when it could not be reached: it has ended or is about to end.
   // REQUIRES: Fit().
-  bool HandOver(const FdStore& store);
+  bool HandOver(const StoredDescriptors& store);
   // Ends what there is and wants no other.
-  void Discard();
-  // A child of ours has ended: was it this one?
+  void Stop();
+  // In a copy of the supervisor: forgets the process.  An idle spare ends by itself once no copy has
+  // our end of the socket; one that was handed over is the service.
+  void Abandon();
+  // A child process has ended.  Returns whether it was the spare.
   bool OnExit(pid_t pid);
 
   // 0 when none runs.
@@ -70,8 +73,9 @@ class Spare {
 
   RestartBackoff backoff_;
   std::unique_ptr<ChildLauncher> launcher_;
-  std::unique_ptr<FdStore> passed_;  // The spare's end of the socket, for the time of its start.
-  cachecore::UniqueFd socket_;       // Invalid: the process, if there is one, is being ended.
+  std::unique_ptr<StoredDescriptors>
+      passed_;                  // The spare's end of the socket, for the time of its start.
+  cachecore::UniqueFd socket_;  // Invalid: the process, if there is one, is being ended.
   pid_t pid_ = 0;
   struct stat program_ = {};  // The file it was started from.
   cachecore::Duration started_at_{0};
@@ -79,9 +83,9 @@ class Spare {
   bool wanted_ = false;
   bool warm_ = false;
   std::vector<char> names_;
-  std::vector<char> ancillary_;
+  size_t fds_max_ = 0;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SPARE_H_
+#endif  // HOST_SUPERVISOR_SPARE_H_

@@ -1,11 +1,11 @@
-#include "cli/supervise_text.h"
+#include "host/supervisor/supervise_text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-namespace cli {
+namespace host {
 
 void Say(const char* format, ...) {
   char line[640] = "holdfast supervise: ";
@@ -19,4 +19,4 @@ void Say(const char* format, ...) {
   [[maybe_unused]] ssize_t written = write(STDERR_FILENO, line, used);
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,13 +1,13 @@
 // Text without allocation, for a supervisor that has taken all its memory.
 
-#ifndef CLI_SUPERVISE_TEXT_H_
-#define CLI_SUPERVISE_TEXT_H_
+#ifndef HOST_SUPERVISOR_SUPERVISE_TEXT_H_
+#define HOST_SUPERVISOR_SUPERVISE_TEXT_H_
 
 #include <algorithm>
 #include <cstddef>
 #include <string_view>
 
-namespace cli {
+namespace host {
 
 // One line to stderr.  Not glog, which allocates.
 __attribute__((format(printf, 1, 2))) void Say(const char* format, ...);
@@ -27,6 +27,6 @@ class FixedText {
   size_t size_ = 0;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SUPERVISE_TEXT_H_
+#endif  // HOST_SUPERVISOR_SUPERVISE_TEXT_H_

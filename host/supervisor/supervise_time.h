@@ -1,14 +1,14 @@
 // Points in time as the supervisor counts them: on the monotonic clock, kNever for none.
 
-#ifndef CLI_SUPERVISE_TIME_H_
-#define CLI_SUPERVISE_TIME_H_
+#ifndef HOST_SUPERVISOR_SUPERVISE_TIME_H_
+#define HOST_SUPERVISOR_SUPERVISE_TIME_H_
 
 #include <chrono>
 #include <cstdint>
 
-#include "cachecore/clock.h"
+#include "cachecore/base/clock.h"
 
-namespace cli {
+namespace host {
 
 inline constexpr cachecore::Duration kNever = cachecore::Duration::max();
 
@@ -25,6 +25,6 @@ inline int64_t WallMs() {
       .count();
 }
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SUPERVISE_TIME_H_
+#endif  // HOST_SUPERVISOR_SUPERVISE_TIME_H_

@@ -2,56 +2,55 @@
 // while both daemons are dead.
 //
 // Model    one thread, one poll loop.  Each service has a datagram socket of its own (so the sender
-// is
-//          known by the socket, and its uid by SCM_CREDENTIALS: root's or ours only), a descriptor
-//          store and a state: waiting > starting > ready > stopping > stopped, with aborting and
-//          killed beside. A service that ends for any reason is started again with what it stored;
-//          one that died has its spare take over, if it keeps one.
-//          SIGTERM, SIGINT: end the services, last one first, each before the next, then return 0.
-//          SIGHUP: nothing, so that a closed terminal ends no mount.
+//          is known by the socket, and its uid by SCM_CREDENTIALS: root's or ours only), a
+//          descriptor store and a state (host/supervisor/supervised_service.h).  SIGTERM, SIGINT:
+//          end the services, last one first, each before the next, then return 0. SIGHUP: nothing,
+//          so that a closed terminal ends no mount.  With a standby, RunSupervisor may return in
+//          another process than the one that called it: in the copy that has taken over.
 // Errors   all before the first service starts.  EBUSY: another supervisor holds the run directory,
-// or a process
-//          of an earlier one can't be ended.  EINVAL: the options.  EMFILE: too few descriptors
-//          allowed. Otherwise the errno of the file that can't be used.
+//          or a process of an earlier one can't be ended.  EINVAL: the options.  EMFILE: too few
+//          descriptors allowed. Otherwise the errno of the file that can't be used.
 // Threads  takes over its process: signal mask, SIGCHLD, child subreaper, OOM score, locked memory.
 // Owns     every child of its process; RUN_DIR/supervise.lock, RUN_DIR/NAME.notify, the pid files
-// and
-//          the status file.  Only the lock file and the status file stay behind.
-// Cost     takes all memory before it starts the first service and none afterwards.
-// Crash    killed, it takes the stores along; the services live on and the next supervisor ends
-// them by their
-//          pid files before it starts new ones.
-// See      cli/notify_message.h for the protocol, cli/supervise_status.h for the status file.
+//          and the status file.  Only the lock file and the status file stay behind.
+// Cost     takes all memory before it starts the first service and none afterwards, but for a copy's
+//          when it takes over.
+// Crash    killed, its standby goes on with the stores and with the services, which do not notice.
+//          Without a standby, or killed together with it, it takes the stores along; the services live
+//          on and the next supervisor ends them by their pid files before it starts new ones.
+// See      host/notify/notify_message.h for the protocol, host/supervisor/supervise_status.h for the status file.
 
-#ifndef CLI_SUPERVISOR_H_
-#define CLI_SUPERVISOR_H_
+#ifndef HOST_SUPERVISOR_SUPERVISOR_H_
+#define HOST_SUPERVISOR_SUPERVISOR_H_
 
 #include <sys/types.h>
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "cachecore/status.h"
-#include "cli/restart_backoff.h"
+#include "cachecore/base/status.h"
+#include "host/supervisor/restart_backoff.h"
+#include "host/supervisor/standby.h"
 
-namespace cli {
+namespace host {
 
 struct ServiceSpec {
   std::string name;               // Letters, digits, '.', '_' and '-'; at most 64.
   std::vector<std::string> argv;  // A program, not a script: the kernel must show these arguments.
-  std::string log_path;  // stdout and stderr are appended; opened anew at each process's start.
+  std::string log_path;  // stdout and stderr are appended; opened again at each process's start.
   std::string pid_path;
-  uid_t uid = 0;     // Who may speak for it, beside root and ourselves.
-  bool brings = false;  // Whether it is given what the environment says of the network.
+  uid_t uid = 0;            // Its notifications count, beside root's and our own.
+  bool brings = false;      // Whether it is given what the environment says of the network.
   size_t fd_store_max = 0;  // At most kFdStoreMax.
   // What is in the store before the first start: names, and descriptors that the caller owns.
   std::vector<std::pair<std::string, int>> stored_fds;
   // Whether the service is starting until it says READY=1, or ready as soon as it runs.
   bool required_ready = false;
-  // Whether to keep a spare (cli/spare.h): the program must know how to be one.
+  // Whether to keep a spare (host/supervisor/spare.h): the program must know how to be one.
   bool keep_spare = false;
   // The longest silence between two WATCHDOG=1 of a ready service; 0: no watchdog.
   std::chrono::milliseconds watchdog{0};
@@ -64,7 +63,9 @@ inline constexpr size_t kFdStoreMax = 500;
 struct SupervisorOptions {
   std::string run_dir;  // Made when its parent exists.
   std::string status_path;
-  std::vector<ServiceSpec> services;  // Started in this order, ended in the reverse one.
+  std::string log_path;  // What stderr is appended to; "": it is not the supervisor's log.
+  uint64_t log_bytes_max = uint64_t{8} << 20;  // Of each log; as much again is kept of the past.
+  std::vector<ServiceSpec> services;           // Started in this order, ended in the reverse one.
   RestartPolicy restart;
   // A starting service silent for so long counts as hung (WATCHDOG=1 counts as a sound); 0: never.
   std::chrono::milliseconds ready_timeout{90000};
@@ -74,11 +75,15 @@ struct SupervisorOptions {
   std::chrono::milliseconds spare_delay{200};
   // From the handing over to the spare's first message; one that takes longer is ended.
   std::chrono::milliseconds spare_patience{1000};
+  // Whether a copy of the supervisor waits for its death.  What has it end with its parent
+  // (PR_SET_PDEATHSIG) does not end the copy.
+  bool keep_standby = false;
+  StandbyHooks standby;
 };
 
 // Runs until SIGTERM or SIGINT; returns the exit code.
 cachecore::Result<int> RunSupervisor(const SupervisorOptions& options);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SUPERVISOR_H_
+#endif  // HOST_SUPERVISOR_SUPERVISOR_H_

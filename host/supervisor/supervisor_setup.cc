@@ -1,4 +1,4 @@
-#include "cli/supervisor_setup.h"
+#include "host/supervisor/supervisor_setup.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,10 +14,11 @@
 #include <algorithm>
 #include <string_view>
 
-#include "cli/locked_memory.h"
-#include "cli/notify_socket.h"
+#include "host/notify/notify_socket.h"
+#include "host/supervisor/locked_memory.h"
+#include "host/supervisor/supervise_fields.h"
 
-namespace cli {
+namespace host {
 
 using cachecore::Result;
 using cachecore::Status;
@@ -76,10 +77,10 @@ Result<UniqueFd> LockRunDir(const std::string& run_dir) {
   if (mkdir(run_dir.c_str(), 0700) != 0 && errno != EEXIST) {
     return Status::FromErrno(errno, "make the run directory " + run_dir);
   }
-  const std::string path = run_dir + "/supervise.lock";
+  const std::string path = run_dir + "/" + kRunDirLock;
   UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file.valid()) return Status::FromErrno(errno, "use the run directory: open " + path);
-  fchmod(file.get(), 0600);  // An earlier version's: who may open it may lock it.
+  fchmod(file.get(), 0600);  // An earlier version's: a user that may open it may lock it.
   char pid[16] = {};
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return Status::FromErrno(errno, "lock " + path);
@@ -88,12 +89,19 @@ Result<UniqueFd> LockRunDir(const std::string& run_dir) {
                              " already runs on " + run_dir +
                              "; stop it or choose another run directory");
   }
-  int size = snprintf(pid, sizeof(pid), "%d", getpid());
-  if (ftruncate(file.get(), 0) != 0 ||
-      pwrite(file.get(), pid, static_cast<size_t>(size), 0) != size) {
-    return Status::FromErrno(errno, "write " + path);
-  }
+  // A flock cannot be looked at without taking it.
+  struct flock shown = {};
+  shown.l_type = F_WRLCK;
+  shown.l_whence = SEEK_SET;
+  if (fcntl(file.get(), F_OFD_SETLK, &shown) != 0) return Status::FromErrno(errno, "lock " + path);
+  if (!WriteLockHolder(file.get())) return Status::FromErrno(errno, "write " + path);
   return file;
+}
+
+bool WriteLockHolder(int file) {
+  char pid[16];
+  const int size = snprintf(pid, sizeof(pid), "%d", getpid());
+  return ftruncate(file, 0) == 0 && pwrite(file, pid, static_cast<size_t>(size), 0) == size;
 }
 
 Result<UniqueFd> BlockSignals() {
@@ -102,7 +110,7 @@ Result<UniqueFd> BlockSignals() {
   for (int number : {SIGCHLD, SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
   UniqueFd file(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!file.valid()) return Status::FromErrno(errno, "create a signalfd");
-  sigaddset(&signals, SIGPIPE);  // Our stderr may be a pipe whose reader has gone.
+  sigaddset(&signals, SIGPIPE);  // Our stderr may be a pipe without a reader.
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGCHLD, SIG_DFL);  // Ignored, it would hide the exits.
   return file;
@@ -117,4 +125,4 @@ void HardenProcess() {
   LockOwnMemory();
 }
 
-}  // namespace cli
+}  // namespace host

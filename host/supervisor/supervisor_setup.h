@@ -1,22 +1,25 @@
 // What must be true before a supervisor starts anything.
 //
-// See      cli/supervisor.h for the errors.
+// See      host/supervisor/supervisor.h for the errors.
 
-#ifndef CLI_SUPERVISOR_SETUP_H_
-#define CLI_SUPERVISOR_SETUP_H_
+#ifndef HOST_SUPERVISOR_SUPERVISOR_SETUP_H_
+#define HOST_SUPERVISOR_SUPERVISOR_SETUP_H_
 
 #include <string>
 
-#include "cachecore/status.h"
-#include "cachecore/unique_fd.h"
-#include "cli/supervisor.h"
+#include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
+#include "host/supervisor/supervisor.h"
 
-namespace cli {
+namespace host {
 
 cachecore::Status CheckSupervisorOptions(const SupervisorOptions& options);
 
 // Makes the run directory when its parent exists and takes its lock, held while the result is open.
+// A standby shares the open file, and so the lock.
 cachecore::Result<cachecore::UniqueFd> LockRunDir(const std::string& run_dir);
+// Writes this process's pid to the lock file.  False, with errno, when it could not.
+bool WriteLockHolder(int file);
 
 // Blocks SIGCHLD, SIGTERM, SIGINT and SIGHUP, which the signalfd returned then reports, and
 // SIGPIPE.
@@ -25,6 +28,6 @@ cachecore::Result<cachecore::UniqueFd> BlockSignals();
 // Makes this process adopt orphans, hard to kill for want of memory, and resident.
 void HardenProcess();
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // CLI_SUPERVISOR_SETUP_H_
+#endif  // HOST_SUPERVISOR_SUPERVISOR_SETUP_H_

@@ -4,14 +4,17 @@
 _holdfast_options() {
   case $1 in
     mount) echo "--help --origin --as --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
-                 --ca-file
+                 --json --quiet --ca-file
                  --client-cert --client-key --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
-                 --request-timeout --detach-policy --fetch-size --readahead-max --fetch-exact
+                 --request-timeout --detach-policy --on-full --cache-max --cache-min-free --fetch-size --readahead-max --fetch-exact
                  --watchdog --no-spare --fetcher-user --daemon-flag --fetcher-flag" ;;
-    umount) echo "--help --keep --lazy --force --instance --root" ;;
-    status) echo "--help --json --instance --root" ;;
-    stop) echo "--help --instance --root" ;;
+    mount-erofs) echo "--help --options --timeout --json --instance --root" ;;
+    umount) echo "--help --keep --lazy --force --timeout --instance --root --json" ;;
+    status) echo "--help --json --check --instance --root" ;;
+    metrics) echo "--help --output --instance --root" ;;
+    start) echo "--help --cachefiles-device --cache-dir --timeout --instance --root" ;;
+    stop) echo "--help --timeout --instance --root" ;;
     dump) echo "--help --cache-dir --instance --root" ;;
     verify) echo "--help --timeout --cache-dir --content --as-new-boot --boot-id --json --instance --root" ;;
     'image build') echo "--help --force --config --tmp-dir --max-size --json --auth-file --plain-http
@@ -22,13 +25,15 @@ _holdfast_options() {
     'rootfs create') echo "--help --image --upper --tmpfs --env --volume --user --net --timeout --auth-file
                  --plain-http --mirror --ca-file --instance --root" ;;
     'rootfs mount') echo "--help --timeout --instance --root" ;;
-    'rootfs rm') echo "--help --force --instance --root" ;;
-    'rootfs list') echo "--help --json --instance --root" ;;
+    'rootfs rm') echo "--help --force --timeout --instance --root" ;;
+    'rootfs list') echo "--help --json --timeout --instance --root" ;;
     run) echo "--help --name --upper --tmpfs --env --volume --user --net --timeout --auth-file
                  --plain-http --mirror --ca-file --instance --root" ;;
+    cachefiles-run) echo "--help --static --exact-ids --cachefiles-device" ;;
     upgrade) echo "--help --timeout --instance --root" ;;
-    supervise) echo "--help --fetcher-user --instance --root" ;;
+    supervise) echo "--help --fetcher-user --cachefiles-device --no-standby --instance --root" ;;
     version) echo "--help" ;;
+    image | rootfs) echo "--help" ;;
     *) echo "--help --version" ;;
   esac
 }
@@ -46,6 +51,7 @@ _holdfast_mounts() {
 
 _holdfast() {
   local cur prev words cword split
+  declare -F _init_completion >/dev/null || return  # bash-completion is not loaded.
   _init_completion -s || return
   local verb='' word
   for word in "${words[@]:1:cword-1}"; do
@@ -63,27 +69,36 @@ _holdfast() {
   case $prev in
     --as) COMPREPLY=($(compgen -W 'auto erofs file' -- "$cur")); return ;;
     --detach-policy) COMPREPLY=($(compgen -W 'hold fail' -- "$cur")); return ;;
+    --on-full) COMPREPLY=($(compgen -W 'wait through' -- "$cur")); return ;;
     --instance) COMPREPLY=($(compgen -W "$(_holdfast_instances)" -- "$cur")); return ;;
-    --ca-file | --client-cert | --client-key | --headers-file | --auth-file | --config) _filedir; return ;;
+    --cachefiles-device | --ca-file | --client-cert | --client-key | --headers-file | --auth-file | --config | --output) _filedir; return ;;
+    --identity) COMPREPLY=($(compgen -W 'query path' -- "$cur")); return ;;
     --net) COMPREPLY=($(compgen -W 'host none' -- "$cur")); return ;;
     --root | --upper | --cache-dir | --tmp-dir) _filedir -d; return ;;
-    --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag | --s3-endpoint | --s3-region | --s3-profile) return ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount umount status stop dump verify image rootfs run upgrade supervise version' -- "$cur"))
-  elif [[ $verb == umount ]]; then
-    COMPREPLY=($(compgen -W "$(_holdfast_mounts)" -- "$cur"))
+    COMPREPLY=($(compgen -W 'mount mount-erofs umount status metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
+  elif [[ $verb == umount || $verb == verify ]]; then
+    local point
+    while IFS= read -r point; do
+      [[ -n $point && $point == "$cur"* ]] && COMPREPLY+=("$(printf '%q' "$point")")
+    done < <(_holdfast_mounts)
+  elif [[ $verb == rootfs\ rm || $verb == rootfs\ mount ]]; then
+    COMPREPLY=($(compgen -W "$(holdfast rootfs list 2>/dev/null | awk '{ print $1 }')" -- "$cur"))
   elif [[ $verb == image ]]; then
     COMPREPLY=($(compgen -W 'build push inspect' -- "$cur"))
   elif [[ $verb == rootfs ]]; then
     COMPREPLY=($(compgen -W 'create mount rm list' -- "$cur"))
-  elif [[ $verb == mount || $verb == image\ push || $verb == image\ inspect ]]; then
+  elif [[ $verb == mount || $verb == mount-erofs || $verb == image\ push || $verb == image\ inspect ]]; then
     _filedir -d
   elif [[ $verb == image\ build ]]; then
     _filedir
+  elif [[ $verb == cachefiles-run ]]; then
+    COMPREPLY=($(compgen -c -- "$cur"))
   fi
 }
 

@@ -13,12 +13,12 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 
 from harness import images  # noqa: E402
 from harness.case import unmet  # noqa: E402
 from harness.holdfast import Holdfast  # noqa: E402
-from harness.nginx import Nginx  # noqa: E402
+from harness.origins.nginx import Nginx  # noqa: E402
 from harness.readers import drop_page_cache  # noqa: E402
 from harness.sandbox import Sandbox, wait_until  # noqa: E402
 
@@ -56,8 +56,9 @@ class Bench:
         root = box.make_directory("origin")
         for folder in ("files", "plain"):  # "files" is the bucket, "plain" has listings for rclone.
             link = os.path.join(box.make_directory("origin", folder), FILE)
-            if not os.path.exists(link):
-                os.symlink(source, link)
+            if os.path.lexists(link):
+                os.unlink(link)  # Of a case with a file of another size.
+            os.symlink(source, link)
         self._origin = Nginx(box, root, delay_ms, autoindex=True, locations=BUCKET,
                              name=f"nginx-{delay_ms}-{pace}", pace=pace).start()
         self._runs = 0
@@ -157,9 +158,10 @@ def main():
     parser.add_argument("--delay-ms", type=int, action="append", help="time to the first byte; may be repeated (0, 10)")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--size-mib", type=int, default=1024)
-    parser.add_argument("--pace", type=int, default=50, help="MB/s of each connection in the capped case; 0: leave it out (50)")
-    parser.add_argument("--connections", type=int, default=16, help="of Holdfast in the capped case (16)")
-    parser.add_argument("--capped-size-mib", type=int, default=256)
+    parser.add_argument("--pace", type=int, action="append",
+                        help="MB/s of each connection in the capped case; may be repeated; 0: leave it out (20, 50)")
+    parser.add_argument("--connections", type=int, default=16, help="at most, of Holdfast in the capped case (16)")
+    parser.add_argument("--capped-size-mib", type=int, default=512)
     parser.add_argument("--capped-only", action="store_true")
     flags = parser.parse_args()
     reasons = unmet(("curl",))
@@ -172,10 +174,12 @@ def main():
             print(f"\n{flags.size_mib} MiB, cold, sequential, nginx on loopback, {delay_ms} ms to the first byte, "
                   f"medians of {flags.runs}", flush=True)
             measure(box, source, delay_ms, flags.runs)
-        if flags.pace:
-            print(f"\n{flags.capped_size_mib} MiB, cold, sequential, {flags.pace} MB/s a connection, 10 ms to the first byte, "
-                  f"{flags.connections} connections for Holdfast, medians of {flags.runs}", flush=True)
-            measure(box, images.random_file(flags.capped_size_mib << 20), 10, flags.runs, flags.pace * 1_000_000,
+        for pace in flags.pace or (20, 50):
+            if not pace:
+                continue
+            print(f"\n{flags.capped_size_mib} MiB, cold, sequential, {pace} MB/s a connection, 10 ms to the first byte, "
+                  f"at most {flags.connections} connections for Holdfast, medians of {flags.runs}", flush=True)
+            measure(box, images.random_file(flags.capped_size_mib << 20), 10, flags.runs, pace * 1_000_000,
                     flags.connections)
 
 

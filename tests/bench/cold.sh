@@ -1,6 +1,6 @@
 #!/bin/sh
 # A cold sequential read of a 1 GiB file: Holdfast beside curl -o, s3fs and rclone mount, in one run, from one
-# nginx on loopback.  Prints medians of five and their ratios.  Then the same of 256 MiB from an origin that caps
+# nginx on loopback.  Prints medians of five and their ratios.  Then the same of 512 MiB from an origin that caps
 # each connection, and how many connections' worth each reaches.  Root; installs the Debian packages it compares with.
 #
 # usage: tests/bench/cold.sh [--delay-ms N]... [--runs N] [--size-mib N] [--pace MB/S] [--connections N] [--capped-only]

@@ -11,7 +11,7 @@
 #include <random>
 #include <string>
 
-#include "cachecore/presence_map.h"
+#include "cachecore/values/presence_map.h"
 
 namespace cachecore {
 namespace {

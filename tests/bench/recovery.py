@@ -13,11 +13,11 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import images  # noqa: E402
 from harness.case import unmet  # noqa: E402
 from harness.holdfast import Holdfast, helper  # noqa: E402
-from harness.nginx import Nginx  # noqa: E402
+from harness.origins.nginx import Nginx  # noqa: E402
 from harness.sandbox import Sandbox, wait_until  # noqa: E402
 
 SIZE = 48 << 20
@@ -39,6 +39,9 @@ class Bench:
         os.makedirs(cache)
         start = time.monotonic()
         subprocess.run([helper("recovery_store"), os.path.join(cache, "db"), str(objects), str(ranges)], check=True)
+        os.mkdir(os.path.join(cache, "data"))
+        with open(os.path.join(cache, "data", ".holdfast-data"), "w"):
+            pass  # The mark of a cache whose data files are there, which these objects have not.
         size = sum(entry.stat().st_size for entry in os.scandir(os.path.join(cache, "db")))
         print(f"{objects} objects with {ranges} present ranges each: {size / 1e6:.0f} MB of metadata, "
               f"written in {time.monotonic() - start:.0f} s", flush=True)
@@ -48,7 +51,7 @@ class Bench:
 
     def mount(self, name):
         os.link(self.truth, os.path.join(self.served, name))
-        settings = () if self.count else ("--fetch-size=4096", "--daemon-flag=--readahead_max=0", *self.no_spare)
+        settings = () if self.count else ("--fetch-size=4096", "--daemon-flag=--readahead-max=0", *self.no_spare)
         self.count += 1
         return self.holdfast.mount_file(self.origin.url(name), *settings)
 

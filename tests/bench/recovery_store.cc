@@ -2,18 +2,19 @@
 // present ranges each, as a daemon of this boot leaves it; every other object's are durable.
 //
 // Model    a range is one block and the next block is missing, so that no two join.  There are no
-//          data files: nobody opens these objects.
+//          data files: no process opens these objects.
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 
-#include "cachecore/boot_id.h"
-#include "cachecore/presence_leaf.h"
-#include "cachecore/presence_map.h"
-#include "cachecore/rocksdb_metadata_store.h"
+#include "cachecore/store/boot_id.h"
+#include "cachecore/store/rocksdb_metadata_store.h"
+#include "cachecore/values/presence_leaf.h"
+#include "cachecore/values/presence_map.h"
 
 namespace cachecore {
 namespace {
@@ -37,7 +38,8 @@ void AddObject(const VolumeRecord& volume, ObjectNumber number, uint64_t ranges,
 }
 
 Status Write(const std::string& directory, uint64_t objects, uint64_t ranges) {
-  ASSIGN_OR_RETURN(const std::string boot_id, ReadBootId());
+  const std::string cache = std::filesystem::path(directory).parent_path();
+  ASSIGN_OR_RETURN(const std::string boot_id, ReadBootId(cache));
   ASSIGN_OR_RETURN(const std::unique_ptr<MetadataStore> store,
                    OpenRocksDbMetadataStore(directory, boot_id));
   ASSIGN_OR_RETURN(const uint64_t first,

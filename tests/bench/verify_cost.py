@@ -13,14 +13,14 @@ import statistics
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from cold import read_all  # noqa: E402
 from harness import images  # noqa: E402
 from harness.case import unmet  # noqa: E402
 from harness.holdfast import Holdfast  # noqa: E402
-from harness.nginx import Nginx  # noqa: E402
+from harness.origins.nginx import Nginx  # noqa: E402
 from harness.readers import drop_page_cache  # noqa: E402
 from harness.sandbox import Sandbox, processes_of  # noqa: E402
 from harness.verity import with_tree  # noqa: E402

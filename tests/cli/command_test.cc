@@ -6,15 +6,33 @@
 
 #include <cerrno>
 
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/instance_control.h"
-#include "cli/process.h"
-#include "cli/settings.h"
-#include "tests/cli/temporary_directory.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/json_fields.h"
+#include "cachecore/system/files.h"
+#include "host/instance/settings.h"
+#include "host/instance/supervisor_process.h"
+#include "host/service/instance_control.h"
+#include "tests/host/instance/temporary_directory.h"
 
 namespace cli {
 namespace {
+
+using cachecore::CreateFileExclusively;
+using cachecore::JsonString;
+using cachecore::JsonStrings;
+using cachecore::ListDirectory;
+using cachecore::LockDirectory;
+using cachecore::MakeDirectories;
+using cachecore::ReadFile;
+using cachecore::RecordText;
+using cachecore::WriteFileAtomically;
+using host::Instance;
+using host::kDaemon;
+using host::kSupervisor;
+using host::LastErrorLine;
+using host::RunRoot;
+using host::Settings;
+using host::TemporaryDirectory;
 
 struct Outcome {
   int code;
@@ -51,6 +69,31 @@ TEST_F(CommandTest, TheVersionIsPrinted) {
   }
 }
 
+TEST_F(CommandTest, AMistypedVerbIsNamedWithTheNearestOne) {
+  ExpectUsageError({"mont", "U", "D"},
+                   "holdfast has no verb 'mont'; did you mean 'mount'? (see holdfast --help)");
+  ExpectUsageError({"image", "biuld", "a", "b"},
+                   "holdfast image has no verb 'biuld'; did you mean 'build'? (see holdfast image "
+                   "--help)");
+  ExpectUsageError({"rootfs", "zzzzzzz"},
+                   "holdfast rootfs has no verb 'zzzzzzz'; it has: create, mount, rm, list (see "
+                   "holdfast rootfs --help)");
+}
+
+TEST_F(CommandTest, AWrongUseOfANestedVerbLeadsToItsOwnHelp) {
+  const Outcome outcome = Run({"rootfs", "create", "--nonsense"});
+  EXPECT_EQ(outcome.code, kExitUsage);
+  EXPECT_NE(outcome.error.find("(see holdfast rootfs create --help)"), std::string::npos)
+      << outcome.error;
+}
+
+TEST_F(CommandTest, SizesThatTheDaemonWouldRefuseAreWrongUsage) {
+  ExpectUsageError({"mount", "--fetch-size", "5", "http://h/x", "/m"},
+                   "--fetch-size 5 is not a power of two from 4K to 4M");
+  ExpectUsageError({"mount", "--readahead-max", "1", "http://h/x", "/m"},
+                   "--readahead-max 1 is neither 0 nor at least --fetch-size (65536 bytes)");
+}
+
 TEST_F(CommandTest, HelpIsNoError) {
   EXPECT_EQ(Run({"--help"}).code, kExitOk);
   for (const Verb& verb : Verbs()) {
@@ -61,7 +104,17 @@ TEST_F(CommandTest, HelpIsNoError) {
 }
 
 TEST_F(CommandTest, WrongUsageSaysWhatAndWhereToLook) {
-  ExpectUsageError({}, "A subcommand is required (see holdfast --help)");
+  const std::string verbs =
+      "mount, mount-erofs, umount, status, metrics, start, stop, dump, verify, image, rootfs, run, "
+      "cachefiles-run, upgrade, "
+      "supervise, version";
+  ExpectUsageError({}, "holdfast needs a verb; it has: " + verbs + " (see holdfast --help)");
+  ExpectUsageError({"rootfs"},
+                   "holdfast rootfs needs a verb; it has: create, mount, rm, list (see holdfast "
+                   "rootfs --help)");
+  ExpectUsageError({"image", "--json"},
+                   "holdfast image has no option --json, and needs a verb; it has: build, push, "
+                   "inspect (see holdfast image --help)");
   ExpectUsageError({"mount", "http://h/x"}, "MOUNTPOINT is required (see holdfast mount --help)");
   ExpectUsageError({"umount"}, "MOUNTPOINT is required (see holdfast umount --help)");
   ExpectUsageError({"mount", "http://h/x", "/m", "--as=tar"},
@@ -199,6 +252,9 @@ TEST(SettingsTest, ComeBackAsTheyWereWritten) {
   settings.fetcher_flags = {"--c"};
   EXPECT_FALSE(settings.IsDefault());
   EXPECT_EQ(Settings::FromJson(settings.ToJson()).ToJson(), settings.ToJson());
+  const Settings earlier =
+      Settings::FromJson({{"daemon_flags", {"--fetch_size=1_0", "--fetch_exact"}}});
+  EXPECT_EQ(earlier.daemon_flags, (std::vector<std::string>{"--fetch-size=1_0", "--fetch-exact"}));
   EXPECT_TRUE(Settings::FromJson({{"daemon_flags", 7}, {"cache_dir", nullptr}}).IsDefault());
 }
 
@@ -227,7 +283,7 @@ TEST(FilesTest, ARecordKeepsEveryByteOfAPath) {
   EXPECT_EQ(RecordText({{"path", "/m/\xc3\xa4"}}), "{\"path\":\"/m/\xc3\xa4\"}");
 }
 
-TEST(FilesTest, ADirectoryRemovedByItsHolderIsMadeAnewForTheNext) {
+TEST(FilesTest, ADirectoryRemovedByItsHolderIsMadeAgainForTheNext) {
   TemporaryDirectory box;
   {
     const auto lock = LockDirectory(box / "d", 0755);

@@ -8,11 +8,13 @@
 #include <sstream>
 #include <string>
 
+#include "cachecore/system/files.h"
 #include "cli/command.h"
-#include "cli/files.h"
 
 namespace cli {
 namespace {
+
+using cachecore::ReadFile;
 
 // Verb -> its long options; "image build" is a verb, "image" is none.
 using Options = std::map<std::string, std::set<std::string>>;
@@ -54,7 +56,7 @@ Options OptionsOfManPage() {
   Options options;
   std::string verb;
   std::istringstream lines(Source("packaging/man/holdfast.1.pod"));
-  const std::regex heading("=head2 holdfast ([a-z]+(?: [a-z]+)?).*");
+  const std::regex heading("=head2 holdfast ([a-z-]+(?: [a-z]+)?).*");
   for (std::string line; std::getline(lines, line);) {
     std::smatch match;
     if (line.starts_with("=head")) verb.clear();
@@ -64,10 +66,20 @@ Options OptionsOfManPage() {
   return options;
 }
 
+// Of a verb that has a page of its own.
+std::set<std::string> OptionsOfOwnPage(const std::string& verb) {
+  std::set<std::string> options;
+  std::istringstream lines(Source("packaging/man/holdfast-" + verb + ".1.pod"));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("=item ")) AddOptionsIn(line, &options);
+  }
+  return options;
+}
+
 Options OptionsOfCompletion() {
   Options options;
   const std::string text = Source("packaging/completions/holdfast.bash");
-  const std::regex verb_line("\n    '?([a-z]+(?: [a-z]+)?)'?\\) echo \"([^\"]*)\"");
+  const std::regex verb_line("\n    '?([a-z-]+(?: [a-z]+)?)'?\\) echo \"([^\"]*)\"");
   for (std::sregex_iterator it(text.begin(), text.end(), verb_line), end; it != end; ++it) {
     AddOptionsIn((*it)[2], &options[(*it)[1]]);
   }
@@ -85,8 +97,21 @@ TEST(DocsTest, TheManPageHasTheOptionsOfTheHelpAndNoOthers) {
   EXPECT_EQ(OptionsOfManPage(), OptionsOfHelp());
 }
 
+TEST(DocsTest, APageOfAVerbHasTheOptionsOfItsHelpAndNoOthers) {
+  EXPECT_EQ(OptionsOfOwnPage("cachefiles-run"), OptionsOfHelp()["cachefiles-run"]);
+}
+
 TEST(DocsTest, TheCompletionHasTheOptionsOfTheHelpAndNoOthers) {
   EXPECT_EQ(OptionsOfCompletion(), OptionsOfHelp());
+}
+
+TEST(DocsTest, TheSynopsisHasEveryVerb) {
+  const std::string page = Source("packaging/man/holdfast.1.pod");
+  const std::string synopsis = page.substr(0, page.find("=head1 DESCRIPTION"));
+  for (const Verb& verb : Verbs()) {
+    EXPECT_NE(synopsis.find("B<holdfast " + std::string(verb.name)), std::string::npos)
+        << verb.name;
+  }
 }
 
 TEST(DocsTest, TheCompletionOffersEveryVerb) {

@@ -12,7 +12,7 @@ from harness.sandbox import wait_gone, wait_until
 
 DEATHS = 30
 SIZE = 24 << 20
-# Each turn reads all of the image's data anew, runs two programs from it and writes a line to the overlay.
+# Each turn rereads all of the image's data, runs two programs from it and writes a line to the overlay.
 PROGRAM = """
 set -e
 sum=$(sha256sum < /data)

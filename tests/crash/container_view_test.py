@@ -11,7 +11,7 @@ from harness.case import main
 from harness.containers import TOOLS, ContainerCase
 from harness.readers import drop_page_cache
 from harness.sandbox import wait_until
-from strikes import Strikes
+from harness.soak.strikes import Strikes
 
 ROUNDS = 8
 PYTHON = "/usr/bin/python3.11"

@@ -75,7 +75,7 @@ class CrashLoopTest(Case):
         return text if re.search(r"next start in \d\.\d s", text) else None
 
     def assert_all_finish(self):
-        self.readers.append(self.start_reader(6))  # One that comes while nobody serves.
+        self.readers.append(self.start_reader(6))  # One that comes while no daemon serves.
         self.assertFalse(self.readers[-1].wait(0.2))
         self.origin.restart()
         self.mend()

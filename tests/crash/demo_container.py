@@ -17,11 +17,11 @@ import time
 import _path  # noqa: F401
 from harness.case import unmet
 from harness.holdfast import BIN, Holdfast
-from harness.oci_registry import Registry
+from harness.origins.oci_registry import Registry
 from harness.readers import drop_page_cache
 from harness.sandbox import Sandbox, mounts_below
 from demo_report import megabytes, milliseconds, print_rows, stalls
-from strikes import KILL_EVERY_S, Strikes
+from harness.soak.strikes import KILL_EVERY_S, Strikes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGES = "python3"
@@ -108,7 +108,7 @@ def run_container(box, holdfast, reference, seconds, seed):
                 out, errors = process.communicate(timeout=END_S)
         except subprocess.TimeoutExpired:
             raise TooSlow(f"the program in the container did not end within {2 * seconds + 1.5 * END_S:.0f} s, "
-                          f"in the last {END_S} of which nobody was killed") from None
+                          f"in the last {END_S} of which no process was killed") from None
     finally:
         if process.poll() is None:
             process.kill()

@@ -8,7 +8,7 @@ from harness.case import Case, main
 
 
 class NoDaemons:
-    """An instance of which nobody can be killed."""
+    """An instance of which no process can be killed."""
 
     root, name = "/nowhere", "none"
 

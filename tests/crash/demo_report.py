@@ -1,8 +1,10 @@
-"""What both demonstrations print: how long reads stalled, and the table."""
+"""What the demonstrations print: how long reads stalled, the table, and the verdict."""
 
-from soak_report import percentile
+import sys
 
-SLOW_S = 0.001  # Shorter reads can't have had a kill in them that anybody noticed.
+from harness.soak.report import percentile
+
+SLOW_S = 0.001  # Shorter reads can't have waited for a killed process.
 
 
 def stalls(slow, kills):
@@ -21,3 +23,12 @@ def milliseconds(values, share):
 def print_rows(rows):
     for name, value, remark in rows:
         print(f"{name:<20} {value:>12}   {remark}".rstrip())
+
+
+def finish(box, faults):
+    """Says how the demonstration has ended; with faults shows the logs, and exits 1."""
+    if faults:
+        for path, text in box.logs():
+            print(f"--- {path}\n{text}", file=sys.stderr)
+        sys.exit("FAILED: " + "; ".join(faults))
+    print("Every byte right, no read failed.")

@@ -13,7 +13,7 @@ from harness.readers import Reader, pread, wait_all
 
 AT_ONCE_S = 1.0
 # The connection ends with the fetcher, as it does for one without a service manager.
-NOT_KEPT = "--fetcher-flag=--nokeep_connection"
+NOT_KEPT = "--fetcher-flag=--nokeep-connection"
 
 
 class DetachPolicyFailTest(Case):
@@ -49,7 +49,7 @@ class DetachPolicyFailTest(Case):
     def test_with_its_connection_in_the_store_the_death_of_a_fetcher_fails_nothing(self):
         holdfast, path, readers = self.mount_and_start_readers("--detach-policy=fail")
         generation = holdfast.status()["generation"]
-        for _ in range(3):  # An heir may die as well, before or after it has resumed.
+        for _ in range(3):  # A successor may die as well, before or after it has resumed.
             holdfast.hold_supervisor()
             holdfast.kill_fetcher()
             late = self.keep(Reader(path, 30 << 20, 4096))

@@ -19,7 +19,7 @@ import _path  # noqa: F401
 from harness import images
 from harness.case import SKIP, unmet
 from harness.holdfast import BIN, NO_READ_AHEAD, Holdfast
-from harness.nginx import Nginx
+from harness.origins.nginx import Nginx
 from harness.readers import RIGHT, Reader
 from harness.sandbox import Sandbox, Timeout, wait_until
 from harness.verity import flip_bits, forget_pages, with_tree
@@ -28,29 +28,32 @@ SIZE = 4 << 20
 # What two readers may have had in flight when a process died: the kernel reads 128 KiB ahead of each.
 IN_FLIGHT = 512 << 10
 LATER = 3
+# Run by tests/cachefiles/restart_test.py, and by tests/integration/disk/cache_limit_test.py.
+ELSEWHERE = ("cachefiles.", "cull.")
 PROGRAMS = ("holdfastd", "holdfast-fetcherd")
 PID_FILE = {"holdfastd": "holdfastd", "holdfast-fetcherd": "fetcherd"}
 # Passed only while an instance begins, only where the kernel cannot resend, when an object is replaced, at the end.
 BEGIN = ("fuse.stored", "fuse.mounted", "fuse.request_log_stored", "fuse.init_saved")
-ONCE = BEGIN + ("start.listening", "start.database_open", "start.database_prepared", "journal.taken_up",
-                "fuse.init_replayed", "fuse.taken_up", "device.attached", "device.resumed", "stop.unmounted",
+ONCE = BEGIN + ("start.listening", "start.database_open", "start.database_prepared", "journal.replayed",
+                "fuse.init_replayed", "fuse.taken_over", "device.attached", "device.resumed", "stop.unmounted",
                 "stop.store_emptied", "fetcher.attached", "fetcher.connection_stored", "store.before_volume",
                 "store.volume", "store.before_object", "store.object", "store.before_erase", "store.erase",
-                "data.created", "data.sized", "data.removed", "ids.reserved")
+                "data.created", "data.sized", "data.removed", "ids.reserved",
+                "successor.open", "successor.predecessor_dropped")
 NO_RESEND = ("fuse.request_kept",)
-REPLACE = ("store.before_erase", "store.erase", "data.removed")
+REPLACE = ("store.before_erase", "store.erase", "data.removed", "successor.open", "successor.predecessor_dropped")
 END = ("stop.unmounted", "stop.store_emptied")
 # Passed when bytes in the cache are found wrong; these, and the last, only with a digest.
-ROT = ("store.before_unpresent", "store.unpresent")
-VERIFIED = ROT + ("fetcher.tree_stored",)
+ROT = ("store.before_removal", "store.removal")
+VERIFIED = ROT + ("fetcher.tree_stored", "fuse.before_check")
 NEW_CONNECTION = "fetcher.connection_stored"  # Not passed by a fetcher that resumes one.
 CAN_FAIL = ("store.before_object", "store.before_presence", "store.before_durable", "store.before_request",
-            "store.before_request_end", "store.before_unpresent", "data.created", "data.synced")
+            "store.before_request_end", "store.before_removal", "data.created", "data.synced")
 
 
 def points_of(program):
-    done = subprocess.run([os.path.join(BIN, program), "--list_fault_points"], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+    done = subprocess.run([os.path.join(BIN, program), "--list-fault-points"], capture_output=True, text=True, check=True)
+    return [point for point in done.stdout.split() if not point.startswith(ELSEWHERE)]
 
 
 class Failed(Exception):
@@ -63,11 +66,12 @@ class Instance:
     def __init__(self, bench, name, resend=True):
         self.holdfast = Holdfast(bench.box, name)
         self.bench = bench
-        self.settings = [f"--daemon-flag=--fault_file={self.fault_file('holdfastd')}",
-                         f"--fetcher-flag=--fault_file={self.fault_file('holdfast-fetcherd')}",
-                         "--daemon-flag=--sync_interval=50ms", "--daemon-flag=--kernel_readahead_kb=128", NO_READ_AHEAD]
+        self.settings = [f"--daemon-flag=--fault-file={self.fault_file('holdfastd')}",
+                         f"--fetcher-flag=--fault-file={self.fault_file('holdfast-fetcherd')}",
+                         "--fetcher-flag=--confirm-change=100ms", "--daemon-flag=--sync-interval=50ms",
+                         "--daemon-flag=--kernel-readahead-kb=128", NO_READ_AHEAD]
         if not resend:
-            self.settings.append("--daemon-flag=--nofuse_resend")
+            self.settings.append("--daemon-flag=--nofuse-resend")
         self.points = []
 
     def fault_file(self, program):
@@ -109,7 +113,7 @@ class Instance:
         return supervisor.count("exited with code 99") + len(re.findall(r"fault point \S+: failing", logs))
 
     def mount(self, url, *flags):
-        """As a person would: again, if a daemon died in the middle of it."""
+        """As a person would: again, if a daemon died during it."""
         for attempt in range(5):
             point = self.bench.box.make_directory(f"m-{self.holdfast.name}-{len(self.points)}-{attempt}")
             settings = self.settings if not self.points else ()
@@ -164,11 +168,11 @@ class Bench:
             data = f.read()
         return [Reader(path, begin, end - begin, data[begin:end]) for begin, end in split]
 
-    def read(self, instance, uri, truth, allowed=(RIGHT,), between=lambda: None, flags=()):
+    def read(self, instance, uri, truth, allowed=(RIGHT,), between=lambda readers: None, flags=()):
         path = instance.mount(self.origin.url(uri), *flags)
         readers = self.readers(path, truth, ((0, SIZE // 2), (SIZE // 2, SIZE)))
         try:
-            between()
+            between(readers)
             for reader in readers:
                 if not reader.wait(30):
                     raise Failed(f"{reader.what}: still waiting after 30 s")
@@ -217,26 +221,32 @@ class Bench:
             instance.kill("holdfastd")
         instance.kill_until_armed(program)
         truth = self.other if point in REPLACE else self.truth
-        self.read(instance, uri, truth, allowed, lambda: self.kill_fetcher(instance), flags)
-        hit = self.wait_hit(instance, before)
+
+        def kill(readers):
+            if program == "holdfast-fetcherd":  # The life that is armed has to pass its point before it is killed.
+                wait_until(lambda: instance.hits() > before or all(r.wait(0) for r in readers), 30, "the fault, or the bytes")
+            self.kill_fetcher(instance)
+
+        self.read(instance, uri, truth, allowed, kill, flags)
+        hit = self.wait_hit(instance, before, flags)
         if not hit:
             instance.kill(program)  # Disarmed.
         self.read(instance, uri, truth, flags=flags)
         instance.verify()
-        if point not in REPLACE and action == "exit":  # After a failed sync nobody knows what is on disk: it is dropped.
+        if point not in REPLACE and action == "exit":  # After a failed sync it is unknown what is on disk: it is dropped.
             twice = self.origin.served("/" + uri).twice_bytes
             if twice > 3 * IN_FLIGHT:
                 raise Failed(f"{twice} bytes fetched twice")
         return hit
 
-    def wait_hit(self, instance, before):
+    def wait_hit(self, instance, before, flags):
         """Syncs come a little later, and more of them only when there is more to sync."""
         for _ in range(5):
             try:
                 wait_until(lambda: instance.hits() > before, 0.3, "the fault")
                 return True
             except Timeout:
-                self.read(instance, self.new_file(), self.truth, (RIGHT, errno.EIO, errno.ESTALE))
+                self.read(instance, self.new_file(), self.truth, (RIGHT, errno.EIO, errno.ESTALE), flags=flags)
         return False
 
     def prepare_replacement(self, instance, uri):

@@ -5,9 +5,9 @@ import sys
 import time
 
 import _path  # noqa: F401
+from harness.build_case import TOOLS, BuildCase
 from harness.case import main
 from harness.layers import Layer
-from image_build_test import TOOLS, BuildCase
 
 
 class ManyFilesTest(BuildCase):

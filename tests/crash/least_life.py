@@ -19,7 +19,7 @@ import _path  # noqa: F401
 from harness import images
 from harness.case import unmet
 from harness.holdfast import Holdfast
-from harness.nginx import Nginx
+from harness.origins.nginx import Nginx
 from harness.readers import RIGHT, Reader
 from harness.sandbox import Sandbox
 
@@ -80,7 +80,7 @@ def measure(box, origin, truth, served, given, life_ms):
         done = reader.wait(given.limit)
         took = time.monotonic() - begun
     # In peace it must finish, whatever was done to it.
-    assert reader.wait(120), "the read does not finish although nobody is killed any more"
+    assert reader.wait(120), "the read does not finish although no process is killed any more"
     assert reader.result == RIGHT, reader.result
     holdfast.umount(os.path.dirname(path))
     return (took if done else None), reaper.kills

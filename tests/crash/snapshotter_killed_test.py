@@ -10,7 +10,7 @@ import time
 from harness.case import Case, main
 from harness.container_images import busybox_tree, push_holdfast_image, push_ordinary_image
 from harness.containerd import TOOLS, Containerd, Snapshotter, unmet_by_containerd
-from harness.oci_registry import Registry
+from harness.origins.oci_registry import Registry
 from harness.sandbox import Timeout, mounts_below, wait_until
 
 KILLS = 50

@@ -3,10 +3,8 @@
 import errno
 import os
 import signal
-import unittest
 
 import _path  # noqa: F401
-from harness import images
 from harness.case import Case, main
 from harness.holdfast import BIN, NO_READ_AHEAD
 from harness.readers import Reader, drop_page_cache, pread, wait_all
@@ -19,10 +17,7 @@ FILE_SIZE = 4 << 20
 class StaleLifeTest(Case):
     def setUp(self):
         super().setUp()
-        self.image, self.tree = images.random_image(FILES, FILE_SIZE, seed=7)
-        self.origin = self.serve(os.path.dirname(self.image))
-        self.url = self.origin.url(os.path.basename(self.image))
-        self.instance = self.holdfast()
+        self.serve_random_image(FILES, FILE_SIZE, seed=7)
         self.point = self.instance.mount(self.url, "--as=erofs", NO_READ_AHEAD)
         self.assert_right(self.point, "000")
         wait_until(lambda: self.instance.pending() == 0, 20, "nothing being fetched")
@@ -31,7 +26,8 @@ class StaleLifeTest(Case):
         self.assert_reads_right(os.path.join(point, name), os.path.join(self.tree, name))
 
     def kill(self, *services):
-        for pid in [self.instance.supervisor_pid()] + [self.instance.pid_of(service) for service in services]:
+        self.instance.kill_supervisor()
+        for pid in [self.instance.pid_of(service) for service in services]:
             os.kill(pid, signal.SIGKILL)
             self.assertTrue(wait_gone(pid, 5))
 
@@ -93,7 +89,8 @@ class StaleLifeTest(Case):
         self.kill("holdfastd", "fetcherd")
         done = self.instance.run("status", "--root", self.instance.root)
         self.assertEqual(done.returncode, 0)
-        self.assertIn("[dead: nothing serves it; holdfast umount]", done.stdout)
+        cure = f"holdfast umount --root {self.instance.root} --force {self.point}"
+        self.assertIn(f"[dead: nothing serves it; {cure}]", done.stdout)
 
     def test_stale_pid_files_spare_the_stranger_that_has_the_pid_now(self):
         self.kill("holdfastd", "fetcherd")

@@ -1,13 +1,13 @@
-"""`holdfast umount --force` in every bad situation: back within 5 s, who waits gets EIO, nothing is left, the cache is
+"""`holdfast umount --force` in every bad situation: back within 5 s, waiting reads get EIO, nothing is left, the cache is
 kept."""
 
 import errno
+import mmap
 import os
 import signal
 import subprocess
 import sys
 import time
-import unittest
 
 import _path  # noqa: F401
 from harness import images
@@ -57,10 +57,7 @@ def uninterruptible(pids):
 class UmountForceTest(Case):
     def setUp(self):
         super().setUp()
-        self.image, self.tree = images.random_image(FILES, FILE_SIZE, seed=5)
-        self.origin = self.serve(os.path.dirname(self.image))
-        self.url = self.origin.url(os.path.basename(self.image))
-        self.instance = self.holdfast()
+        self.serve_random_image(FILES, FILE_SIZE, seed=5)
 
     # Arranging.
     def truth(self, name, offset=0, length=FILE_SIZE):
@@ -204,12 +201,13 @@ class UmountForceTest(Case):
     def test_all_of_them_are_dead(self):
         self.mount_and_wait()
         pids = self.pids()
-        self.signal(signal.SIGKILL, pids["supervisor"], pids["daemon"], pids["fetcher"])
+        self.instance.kill_supervisor()
+        self.signal(signal.SIGKILL, pids["daemon"], pids["fetcher"])
         self.force_and_check_all()
 
     def test_the_supervisor_is_dead_and_the_daemon_stopped(self):
         self.mount_and_wait()
-        self.signal(signal.SIGKILL, self.instance.supervisor_pid())
+        self.instance.kill_supervisor()
         self.signal(signal.SIGSTOP, self.instance.daemon_pid())
         self.force_and_check_all()
 
@@ -284,14 +282,14 @@ class UmountForceTest(Case):
     def test_daemons_that_others_run_are_left_to_them(self):
         for path in (self.instance.run_path(), self.instance.state_path("cache"), self.instance.state_path("sources")):
             os.makedirs(path)
-        self.box.start([os.path.join(BIN, "holdfastd"), f"--cache_dir={self.instance.state_path('cache')}",
-                        f"--run_dir={self.instance.run_path()}", "--readahead_max=0"], stderr=subprocess.DEVNULL)
+        self.box.start([os.path.join(BIN, "holdfastd"), f"--cache-dir={self.instance.state_path('cache')}",
+                        f"--run-dir={self.instance.run_path()}", "--readahead-max=0"], stderr=subprocess.DEVNULL)
         wait_until(lambda: os.path.exists(self.instance.run_path("control.sock")), 20, "the daemon's socket")
         fetcher = self.box.start([os.path.join(BIN, "holdfast-fetcherd"),
                                   f"--device={self.instance.run_path('device.sock')}",
-                                  f"--sources_dir={self.instance.state_path('sources')}"], stderr=subprocess.DEVNULL)
+                                  f"--sources-dir={self.instance.state_path('sources')}"], stderr=subprocess.DEVNULL)
         self.mount_and_wait(flags=())
-        self.assertIn("its daemons were left to whoever started them", self.force())
+        self.assertIn("its daemons were left to their service manager", self.force())
         self.assertIsNone(fetcher.poll())
 
     def test_a_loop_device_carries_the_mount(self):
@@ -396,6 +394,90 @@ class UmountForceTest(Case):
         self.origin.restart()
         self.assert_reads_right(os.path.join(twin, "003"), os.path.join(self.tree, "003"))
         self.instance.umount(twin)
+
+    # Mounts that were detached earlier, while something used them.
+    def detach_in_use(self, path):
+        """Detaches the mount that has the file, which stays open; returns a path to it, and its descriptor."""
+        fd = os.open(path, os.O_RDONLY)
+        self.addCleanup(lambda: os.path.exists(f"/proc/self/fd/{fd}") and os.close(fd))
+        done = self.instance.run("umount", *self.instance.root_flags(), "--lazy", os.path.dirname(path))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return f"/proc/{os.getpid()}/fd/{fd}", fd
+
+    def stop(self):
+        return self.instance.run("stop", *self.instance.root_flags(), "--instance", "t")
+
+    def assert_goes_on(self, said, held, truth):
+        """The instance runs for the user of the file, until that closes it."""
+        path, fd = held
+        self.assertIn("goes on, since it is still in use", said)
+        self.assertIn(f"({os.getpid()})", said)
+        self.origin.restart()
+        self.assert_reads_right(path, truth)
+        self.assert_one_line(self.stop(), f"held by .*[(]{os.getpid()}[)]")
+        os.close(fd)
+        self.assertEqual(self.stop().returncode, 0)
+        self.assert_nothing_is_left()
+
+    def test_users_of_a_mount_that_was_detached_earlier_go_on(self):
+        self.mount_another()
+        held = self.detach_in_use(os.path.join(self.other, "001"))
+        self.assert_goes_on(self.force(), held, os.path.join(self.other_tree, "001"))
+
+    def test_users_of_the_same_image_that_was_detached_earlier_go_on(self):
+        self.mount_and_wait(readers=0)
+        self.origin.restart()
+        twin = self.instance.mount(self.url, "--as=erofs")
+        held = self.detach_in_use(os.path.join(twin, "004"))
+        self.origin.restart(delay_ms=NEVER_MS)
+        self.readers = self.start_readers(self.point, 2)
+        self.assert_goes_on(self.force(), held, os.path.join(self.tree, "004"))
+
+    def test_users_of_a_file_that_was_detached_earlier_go_on(self):
+        other, _ = images.random_image(FILES, FILE_SIZE, seed=6)
+        path = self.instance.mount_file(self.origin.url(os.path.basename(other)), NO_READ_AHEAD)
+        held = self.detach_in_use(path)
+        self.point = os.path.dirname(self.instance.mount_file(self.url))
+        self.readers = []
+        self.assert_goes_on(self.force(), held, other)
+
+    def test_users_of_a_mount_that_umount_8_detached_go_on(self):
+        self.mount_another()
+        fd = os.open(os.path.join(self.other, "001"), os.O_RDONLY)
+        self.assertEqual(self.box.run(["umount", "--lazy", self.other]).returncode, 0)
+        held = f"/proc/{os.getpid()}/fd/{fd}", fd
+        self.assert_goes_on(self.force(), held, os.path.join(self.other_tree, "001"))
+
+    def test_a_detached_mount_that_is_only_mapped_is_in_use(self):
+        self.mount_another()
+        path, fd = self.detach_in_use(os.path.join(self.other, "001"))
+        mapped = mmap.mmap(fd, FILE_SIZE, prot=mmap.PROT_READ)
+        self.addCleanup(mapped.close)
+        os.close(fd)
+        self.assertIn(f"({os.getpid()})", self.force())
+        self.origin.restart()
+        with open(os.path.join(self.other_tree, "001"), "rb") as f:
+            self.assertEqual(mapped[:], f.read())
+        self.assert_one_line(self.stop(), f"held by .*[(]{os.getpid()}[)]")
+        mapped.close()
+        self.assertEqual(self.stop().returncode, 0)
+        self.assert_nothing_is_left()
+
+    def test_a_detached_mount_below_an_overlay_is_in_use(self):
+        self.mount_another()
+        top = self.box.make_directory("top")
+        done = self.box.run(["mount", "-t", "overlay", "-o", f"lowerdir={self.other}:{self.box.make_directory('e')}",
+                             "o", top])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = self.instance.run("umount", *self.instance.root_flags(), "--lazy", self.other)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"overlay on {top}", self.force())
+        self.origin.restart()
+        self.assert_reads_right(os.path.join(top, "001"), os.path.join(self.other_tree, "001"))
+        self.assert_one_line(self.stop(), f"overlay on {top}")
+        self.assertEqual(self.box.run(["umount", top]).returncode, 0)
+        self.assertEqual(self.stop().returncode, 0)
+        self.assert_nothing_is_left()
 
 
 if __name__ == "__main__":

@@ -10,24 +10,24 @@ import time
 import unittest
 
 import _path  # noqa: F401
-import soak_image
 from harness import images
 from harness.case import Case, main
 from harness.holdfast import BIN, NO_READ_AHEAD, helper
 from harness.programs import Programs
 from harness.readers import RIGHT, Reader, drop_page_cache
 from harness.sandbox import mounts_below, wait_until
+from harness.soak import image as soak_image
 from soak import SETTINGS, mounted_from
-from soak_killer import Event
-from soak_readers import Readers
-from soak_report import add_stalls, percentile, print_stalls
+from harness.soak.killer import Event
+from harness.soak.readers import Readers
+from harness.soak.report import add_stalls, percentile, print_stalls
 
 UPGRADES = int(os.environ.get("HOLDFAST_UPGRADES") or 50)
 UPGRADES_OF_AN_IMAGE = 10  # By then most of it is in the cache.
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED") or time.time())
 
 REFUSES = 'echo "holdfastd 9.9: the state is of another kind" >&2\nexit 1\n'
-AGREES_AND_DIES = 'for last; do :; done\n[ "$last" = --check_state ] && exit 0\necho "it will not do"\nexit 3\n'
+AGREES_AND_DIES = 'for last; do :; done\n[ "$last" = --check-state ] && exit 0\necho "it will not do"\nexit 3\n'
 
 
 class Exit(threading.Thread):
@@ -159,11 +159,26 @@ class UpgradeTest(UpgradeCase):
             f.write(agreed)
         self.assertEqual(self.upgrade().returncode, 0)
 
+    def test_a_program_that_keeps_requests_in_another_way_is_refused_where_the_kernel_cannot_resend(self):
+        self.instance.umount(os.path.dirname(self.path))
+        self.path = self.instance.mount_file(self.origin.url(os.path.basename(self.truth)), NO_READ_AHEAD,
+                                             "--daemon-flag=--nofuse-resend")
+        descriptors = f"/proc/{self.instance.daemon_pid()}/fd"
+        memory = next(os.path.join(descriptors, fd) for fd in os.listdir(descriptors)
+                      if "holdfast-requests" in os.readlink(os.path.join(descriptors, fd)))
+        with open(memory, "r+b", buffering=0) as f:
+            layout = f.read(8)
+            os.pwrite(f.fileno(), bytes(8), 0)
+            self.assert_refused("cannot take over: holdfastd .*: the FUSE requests that the running daemon keeps")
+            os.pwrite(f.fileno(), layout, 0)
+        self.assertEqual(self.upgrade().returncode, 0)
+        self.assert_reads(16 << 20)
+
     def test_a_state_of_a_newer_schema_is_refused(self):
         self.instance.umount(os.path.dirname(self.path))
         cache = self.instance.state_path("cache")
-        ask = [os.path.join(BIN, "holdfastd"), f"--cache_dir={cache}", f"--run_dir={self.box.path('run')}",
-               "--check_state"]
+        ask = [os.path.join(BIN, "holdfastd"), f"--cache-dir={cache}", f"--run-dir={self.box.path('run')}",
+               "--check-state"]
         done = self.box.run(ask)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, r"^holdfastd \S+: can take over .* \(schema \d+\)")
@@ -173,7 +188,7 @@ class UpgradeTest(UpgradeCase):
         self.assertEqual(done.stdout, "")
         self.assertRegex(done.stderr, r"was written by a newer Holdfast \(schema \d+, this program knows up to \d+\)")
 
-    def test_one_that_dies_after_it_agreed_is_named_and_the_old_program_mends_it(self):
+    def test_a_program_that_dies_after_it_agreed_is_named_and_the_old_program_serves_again(self):
         reader = self.start_waiting_reader()
         self.programs.replace_by_script("holdfastd", AGREES_AND_DIES)
         self.assert_one_line(self.upgrade(), r"the new \S+/holdfastd does not serve \(it will not do\); "
@@ -203,8 +218,8 @@ class UpgradeTest(UpgradeCase):
         other = self.holdfast("other")
         for directory in (other.run_path(), other.state_path("cache")):
             os.makedirs(directory)
-        self.box.start([os.path.join(BIN, "holdfastd"), f"--cache_dir={other.state_path('cache')}",
-                        f"--run_dir={other.run_path()}"], stderr=subprocess.DEVNULL)
+        self.box.start([os.path.join(BIN, "holdfastd"), f"--cache-dir={other.state_path('cache')}",
+                        f"--run-dir={other.run_path()}"], stderr=subprocess.DEVNULL)
         wait_until(lambda: os.path.exists(other.run_path("control.sock")), 20, "the daemon's socket")
         done = other.run("upgrade", "--root", other.root, "--instance", "other")
         self.assert_one_line(done, "is not run by holdfast supervise; under systemd restart its units: "

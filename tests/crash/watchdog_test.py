@@ -30,7 +30,7 @@ class WatchdogTest(Case):
         return holdfast, path
 
     def start_readers(self, path):
-        """Of ranges that nobody has read yet."""
+        """Of ranges that were not read yet."""
         size = 256 << 10
         return [self.keep(Reader(path, i << 21, size, self.bytes[i << 21:(i << 21) + size])) for i in range(READERS)]
 
@@ -74,7 +74,7 @@ class WatchdogTest(Case):
         self.stop_and_wait(holdfast, "holdfastd", daemon)
         self.assertTrue(wait_gone(fetcher, 20))
 
-    def test_who_waits_for_an_origin_is_not_taken_for_hung(self):
+    def test_a_process_that_waits_for_an_origin_is_not_regarded_as_hung(self):
         """However much longer than the watchdog's limit."""
         holdfast, self.path = self.mount(WATCHDOG)
         daemon, fetcher = holdfast.daemon_pid(), holdfast.attached_pid()

@@ -1,6 +1,6 @@
 #include <glog/logging.h>
 
-#include "cachecore/wire.h"
+#include "cachecore/protocol/wire.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace wire = cachecore::wire;

@@ -2,8 +2,8 @@
 
 #include <variant>
 
-#include "fetcher/http_answer.h"
-#include "fetcher/http_range.h"
+#include "fetcher/http/http_answer.h"
+#include "fetcher/http/http_range.h"
 #include "tests/fuzz/fuzz_target.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -1,6 +1,6 @@
 #include <glog/logging.h>
 
-#include "fetcher/object_attr.h"
+#include "fetcher/transfer/object_attr.h"
 #include "tests/fuzz/fuzz_target.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

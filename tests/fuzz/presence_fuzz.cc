@@ -1,6 +1,6 @@
 #include <glog/logging.h>
 
-#include "cachecore/presence_leaf.h"
+#include "cachecore/values/presence_leaf.h"
 #include "tests/fuzz/fuzz_target.h"
 
 using cachecore::PresenceLeaf;

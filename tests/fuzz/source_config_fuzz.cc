@@ -1,7 +1,7 @@
 #include <glog/logging.h>
 
-#include "cachecore/parse_text.h"
-#include "fetcher/source_config.h"
+#include "cachecore/base/parse_text.h"
+#include "fetcher/source/source_config.h"
 #include "tests/fuzz/fuzz_target.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -1,18 +1,22 @@
 """Case: a unittest case with a sandbox, and main(): skip with a reason where the machine can't run the tests."""
 
+import ctypes
 import os
 import re
 import shutil
+import subprocess
 import sys
 import unittest
 
+from harness import images
 from harness.holdfast import Holdfast, missing_binaries
-from harness.misbehaving import MisbehavingOrigin
-from harness.nginx import ECHO_MODULE, Nginx
+from harness.origins.misbehaving import MisbehavingOrigin
+from harness.origins.nginx import ECHO_MODULE, Nginx
 from harness.readers import RIGHT, Reader
 from harness.sandbox import Sandbox
 
 SKIP = 77
+_CLONE_NEWNS = 0x20000
 
 
 class Case(unittest.TestCase):
@@ -23,6 +27,8 @@ class Case(unittest.TestCase):
 
     def _close(self):
         if self.has_failed():
+            for _, trace in self._outcome.result.errors + self._outcome.result.failures:
+                print(trace, file=sys.stderr)  # Before the logs: the middle of a long output is cut.
             for path, text in self.box.logs():
                 print(f"--- {path}\n{text}", file=sys.stderr)
         for reader in self._readers:
@@ -51,6 +57,13 @@ class Case(unittest.TestCase):
     def serve(self, root, **options):
         return Nginx(self.box, root, **options).start()
 
+    def serve_random_image(self, file_count, file_size, seed=1):
+        """An EROFS image, the tree in it, an origin that has it, its URL there, and an instance."""
+        self.image, self.tree = images.random_image(file_count, file_size, seed=seed)
+        self.origin = self.serve(os.path.dirname(self.image))
+        self.url = self.origin.url(os.path.basename(self.image))
+        self.instance = self.holdfast()
+
     def misbehave(self, **options):
         origin = MisbehavingOrigin(**options)
         self.addCleanup(origin.close)
@@ -63,7 +76,7 @@ class Case(unittest.TestCase):
         """A command that failed, and said why in one line that matches `pattern`."""
         self.assertNotEqual(done.returncode, 0, "it should have failed")
         self.assertEqual(done.stdout, "")
-        lines = done.stderr.strip().splitlines()
+        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("holdfast: still trying: ")]
         self.assertEqual(len(lines), 1, f"one line on stderr, not: {done.stderr!r}")
         self.assertRegex(lines[0], pattern)
 
@@ -83,8 +96,15 @@ def unmet(tools):
     return reasons
 
 
+def leave_mounts_of_others():
+    """Enters a mount namespace of this test's own: another test's `unshare --mount` beside it would hold our mounts."""
+    if os.geteuid() == 0 and ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) == 0:
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
 def main(tools=(), reasons=()):
     """`reasons`: further ones why the tests can't run here."""
+    leave_mounts_of_others()
     reasons = unmet(tools) + [reason for reason in reasons if reason]
     if reasons:
         print("SKIP: " + ", ".join(reasons))

@@ -1,13 +1,14 @@
-"""Small images to run: the same tree as an image of ours, and as an ordinary one."""
+"""Small images to run: the same tree as a Holdfast image, and as an ordinary one."""
 
 import hashlib
 import io
+import json
 import os
 import tarfile
 import tempfile
 
 from harness.images import write_random
-from harness.oci_registry import digest_of
+from harness.origins.oci_registry import digest_of
 
 TAR_LAYER = "application/vnd.oci.image.layer.v1.tar"
 BUSYBOX = "/bin/busybox"
@@ -42,10 +43,13 @@ def push_holdfast_image(holdfast, registry, repository, tag, tree):
     """Built and pushed as its users do it.  Returns the reference and the layers' digests."""
     layout = tempfile.mkdtemp(dir=holdfast.box.directory) + "/layout"
     reference = f"{registry.host}/{repository}:{tag}"
-    for arguments in (("build", tree, layout), ("push", "--plain-http", layout, "oci://" + reference)):
+    for arguments in (("build", tree, layout), ("push", *registry.push_flags(), layout, "oci://" + reference)):
         done = holdfast.run("image", *arguments)
         assert done.returncode == 0, done.stderr
-    return reference, [layer["digest"] for layer in registry.manifest(reference)["layers"]]
+    with open(os.path.join(layout, "index.json")) as f:
+        digest = json.load(f)["manifests"][0]["digest"].removeprefix("sha256:")
+    with open(os.path.join(layout, "blobs/sha256", digest)) as f:
+        return reference, [layer["digest"] for layer in json.load(f)["layers"]]
 
 
 def push_liar(registry, reference, tag, diff_ids):

@@ -48,17 +48,18 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 class Snapshotter:
     """The plugin; its images are mounted in `holdfast`."""
 
-    def __init__(self, box, holdfast, registries=(), name="snapshotter"):
+    def __init__(self, box, holdfast, registries=(), name="snapshotter", flags=()):
         self._box = box
         self._holdfast = holdfast
         self._registries = registries
+        self._flags = list(flags)
         self.root = box.path(name)
         self.socket = box.path(name + ".sock")
         self._process = None
 
     def arguments(self):
         return [SNAPSHOTTER, f"--socket={self.socket}", f"--root={self.root}", f"--instance={self._holdfast.name}",
-                f"--holdfast_root={self._holdfast.root}", "--plain_http=" + ",".join(self._registries)]
+                f"--holdfast-root={self._holdfast.root}", "--plain-http=" + ",".join(self._registries), *self._flags]
 
     def start(self):
         with open(self.root + ".log", "ab") as log:
@@ -102,7 +103,7 @@ class Snapshotter:
 
 
 class Containerd:
-    def __init__(self, box, snapshotter, annotations=True, name="containerd"):
+    def __init__(self, box, snapshotter, annotations=True, name="containerd", more_config=""):
         self._box = box
         self._log = box.path(name + ".log")
         self.directory = box.make_directory(name)
@@ -111,7 +112,7 @@ class Containerd:
         with open(os.path.join(self.directory, "config.toml"), "w") as f:
             f.write(_CONFIG.format(root=os.path.join(self.directory, "root"), state=os.path.join(self.directory, "state"),
                                    socket=self.socket, snapshotter=snapshotter.socket,
-                                   no_annotations="false" if annotations else "true"))
+                                   no_annotations="false" if annotations else "true") + more_config)
 
     def start(self):
         with open(self._log, "ab") as log:

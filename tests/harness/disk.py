@@ -27,6 +27,19 @@ def unmet():
     return ""
 
 
+def fill_up(directory):
+    """Returns what makes room again."""
+    ballast = os.path.join(directory, "ballast")
+    with open(ballast, "wb", buffering=0) as f:
+        for piece in (1 << 20, 4096, 1):
+            try:
+                while f.write(bytes(piece)):
+                    pass
+            except OSError:
+                pass
+    return lambda: os.unlink(ballast)
+
+
 class Disk:
     """Mounted at .path from the start.  The sandbox takes it down."""
 
@@ -67,7 +80,7 @@ class Disk:
             os.close(fd)
 
     def unmount(self, seconds=10):
-        """Nothing of ours may be open on it any more; what the kernel still holds it lets go of."""
+        """No file of the test may be open on it any more; the kernel releases what it still holds."""
         wait_until(lambda: self.box.run(["umount", self.path]).returncode == 0, seconds, f"umount {self.path}")
 
     def restore_power(self):

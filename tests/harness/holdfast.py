@@ -11,14 +11,14 @@ import time
 from harness.sandbox import Timeout, processes_of, wait_gone, wait_until
 
 BIN = os.environ.get("HOLDFAST_BIN") or os.path.join(
-    os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "build", "dev", "bin")
+    os.path.dirname(os.path.abspath(__file__)), "..", "..", "build", "dev", "bin")
 
 
 # The instances are where they are without --root.  Only in a mount namespace of one's own.
 DEFAULT_ROOT = os.environ.get("HOLDFAST_TEST_DEFAULT_ROOT") == "1"
 
 # For tests where what was not read is to be absent, or each read is to have a request of its own.
-NO_READ_AHEAD = "--daemon-flag=--readahead_max=0"
+NO_READ_AHEAD = "--daemon-flag=--readahead-max=0"
 
 
 class Holdfast:
@@ -149,7 +149,7 @@ class Holdfast:
         assert self.daemon_pid() == pid and not _is_zombie(pid), f"holdfastd {pid} has died"
 
     def processes(self):
-        """(pid, program) of what runs in this sandbox and is a program of ours."""
+        """(pid, program) of each of Holdfast's programs that runs in this sandbox."""
         found = []
         for pid in processes_of(self.box.directory):
             try:
@@ -190,8 +190,20 @@ class Holdfast:
     def supervisor_pid(self):
         return self.supervise_status()["pid"]
 
+    def kill_supervisor(self):
+        """SIGKILLs it, and its standby with it: nothing goes on in its place."""
+        pid = self.supervisor_pid()
+        os.kill(pid, signal.SIGSTOP)  # It makes no other standby.
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            children = [int(child) for child in f.read().split()]
+        # Of an earlier standby, which has ended and is not reaped, there is no program.
+        standbys = [child for child in children if _program_of(child) == "holdfast"]
+        for end in [*standbys, pid]:
+            os.kill(end, signal.SIGKILL)
+        assert wait_gone(pid, 5), f"supervisor {pid} survives SIGKILL"
+
     def hold_supervisor(self):
-        """From now on nobody restarts what dies, until release_supervisor()."""
+        """From now on no supervisor restarts what dies, until release_supervisor()."""
         os.kill(self.supervisor_pid(), signal.SIGSTOP)
 
     def release_supervisor(self):
@@ -203,6 +215,13 @@ def _remove_default(name):
     subprocess.run(["umount", "--lazy", "--quiet", f"/run/holdfast/{name}/fuse"], stderr=subprocess.DEVNULL)
     for place in ("run", "var/lib", "var/log"):
         shutil.rmtree(f"/{place}/holdfast/{name}", ignore_errors=True)
+
+
+def _program_of(pid):
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except FileNotFoundError:
+        return None
 
 
 def _is_zombie(pid):

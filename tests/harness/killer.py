@@ -1,4 +1,4 @@
-"""Kills the fetcher, again and again, and remembers when and in the middle of what."""
+"""Kills the fetcher, again and again, and remembers when and during what."""
 
 import random
 import time

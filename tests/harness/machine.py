@@ -21,7 +21,7 @@ DURABLE = re.compile(r"^presence durable object=(\d+) leaf=\d+ bytes=(.*)$", re.
 class Machine:
     """A cache on a disk of its own.  `sources` maps volumes to origins, `truths` cookies to right files."""
 
-    def __init__(self, box, name, size, sources, daemon="holdfastd", flags=()):
+    def __init__(self, box, name, size, sources, daemon="holdfastd", flags=(), store=None):
         self.box, self.daemon_name, self.flags = box, daemon, list(flags)
         self.disk = Disk(box, name, size)
         self.cache = os.path.join(self.disk.path, "cache")
@@ -30,6 +30,7 @@ class Machine:
         for volume, origin in sources.items():
             with open(os.path.join(self.sources, volume + ".json"), "w") as f:
                 json.dump({"version": 1, "origins": [origin]}, f)
+        self.store = store  # An FdStore, or None.
         self.boot = None
         self.daemon = self.fetcher = None
         self.log = box.path(name + "-holdfastd.err")
@@ -47,15 +48,16 @@ class Machine:
 
     def spawn_daemon(self):
         with open(self.log, "ab") as err:
-            self.daemon = self.box.start(
-                [os.path.join(BIN, self.daemon_name), "--cache_dir=" + self.cache, "--run_dir=" + self.run,
-                 "--boot_id=" + self.boot, "--logtostderr", *self.flags], stdout=err, stderr=err)
+            argv = [os.path.join(BIN, self.daemon_name), "--cache-dir=" + self.cache, "--run-dir=" + self.run,
+                    *(["--boot-id=" + self.boot] if self.boot else []), "--logtostderr", *self.flags]
+            start = self.box.start if self.store is None else lambda *given, **options: self.store.start(self.box, *given, **options)
+            self.daemon = start(argv, stdout=err, stderr=err)
 
     def start_fetcher(self):
         with open(self.box.path("fetcherd.err"), "ab") as err:
             self.fetcher = self.box.start(
                 [os.path.join(BIN, "holdfast-fetcherd"), "--device=" + os.path.join(self.run, "device.sock"),
-                 "--sources_dir=" + self.sources, "--logtostderr"], stdout=err, stderr=err)
+                 "--sources-dir=" + self.sources, "--logtostderr"], stdout=err, stderr=err)
 
     def kill(self, *processes):
         for process in processes:

@@ -1,25 +1,42 @@
 """What another user of the machine can do: an action, in a child process as uid 65534."""
 
+import ctypes
 import os
 import pickle
 
 from harness.sandbox import die_with_parent
 
 NOBODY = 65534
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def as_nobody(action, *arguments):
     """What `action(*arguments)` returns, or raises if that is an OSError, in a child without privileges."""
+    def become_nobody():
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        os.chdir("/")
+    return _in_child(become_nobody, action, arguments)
+
+
+def in_mounts_of(pid, action, *arguments):
+    """The same in a child that is root and sees the files that process `pid` sees."""
+    def enter():
+        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+        if _libc.setns(namespace, 0) != 0:  # It changes the root directory, too.
+            raise OSError(ctypes.get_errno(), "setns")
+    return _in_child(enter, action, arguments)
+
+
+def _in_child(prepare, action, arguments):
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             die_with_parent()
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            os.chdir("/")
             try:
+                prepare()
                 answer = action(*arguments)
             except OSError as e:
                 answer = e
@@ -53,7 +70,7 @@ def error_of(action, *arguments):
 
 
 def readable_below(directory):
-    """Every file below it that nobody can open, and every directory that nobody can list, as nobody sees them."""
+    """Every file below it that uid 65534 can open, and every directory that it can list."""
     found = []
 
     def look(path):
@@ -64,7 +81,7 @@ def readable_below(directory):
             elif entry.is_file(follow_symlinks=False):
                 paths.append(name)
 
-    # The names come from root, who sees them all; what they allow is asked as nobody.
+    # Root lists the names, since it sees them all; what they allow is asked as the user nobody.
     paths = [directory]
     for path in paths:
         if os.path.isdir(path):

@@ -151,7 +151,7 @@ class Sandbox:
 
     def __init__(self, name="test"):
         self.directory = os.path.realpath(tempfile.mkdtemp(prefix=f"holdfast-{name}-"))
-        os.chmod(self.directory, 0o755)  # For tests that come in as somebody else.
+        os.chmod(self.directory, 0o755)  # For tests that act as another user.
         self.environment = dict(os.environ, **{MARK: self.directory})
         self._children = []
         _start_guard(self.directory)

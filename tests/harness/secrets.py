@@ -65,7 +65,11 @@ def _in_memory(pid, needles):
         span, mode = line.split()[:2]
         if "r" in mode and not line.endswith(("[vvar]", "[vsyscall]")):
             regions.append([int(end, 16) for end in span.split("-")])
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
+    try:
+        mem = open(f"/proc/{pid}/mem", "rb", buffering=0)
+    except FileNotFoundError:  # A process that has ended holds nothing: the supervisor's standby is replaced often.
+        return found
+    with mem:
         for begin, end in regions:
             tail = b""
             for at in range(begin, end, _CHUNK):

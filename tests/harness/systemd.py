@@ -13,7 +13,7 @@ import signal
 from harness.holdfast import BIN
 from harness.sandbox import Sandbox, Timeout, wait_gone, wait_until
 
-PACKAGING = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "..", "packaging", "systemd"))
+PACKAGING = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "packaging", "systemd"))
 SYSTEMD = "/lib/systemd/systemd"
 # What default dependencies name.
 TARGETS = ("sysinit", "basic", "shutdown", "multi-user", "network", "nss-lookup")
@@ -116,7 +116,7 @@ class SystemdMachine:
                     pids += [int(child) for child in f.read().split()]
                 if os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(SYSTEMD):
                     return pid
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 pass
         return None
 
@@ -149,10 +149,14 @@ class SystemdMachine:
     def systemctl(self, *argv, **options):
         return self.run("systemctl", *argv, **options)
 
+    def add_unit(self, name, text):
+        """A file of a unit, from the unit's next start on."""
+        self._write_unit(name, text)
+        self.systemctl("daemon-reload")
+
     def drop_in(self, unit, text):
         """A setting of the test's own, for every instance from its next start on."""
-        self._write_unit(f"{unit}.service.d/test.conf", text)
-        self.systemctl("daemon-reload")
+        self.add_unit(f"{unit}.service.d/test.conf", text)
 
     def show(self, unit, name):
         return self.systemctl("show", "--value", "-p", name, unit).stdout.strip()

@@ -9,7 +9,7 @@
 #include <map>
 #include <string>
 
-#include "cachecore/mutex.h"
+#include "cachecore/base/mutex.h"
 #include "snapshotter/image_mounter.h"
 
 namespace snapshotter {
@@ -48,7 +48,7 @@ class FakeMounter : public ImageMounter {
     return mounts_;
   }
 
-  // Set while nobody calls.
+  // Set while no call runs.
   std::function<void()> during_mount;
   cachecore::Status mount_status;
   cachecore::Status unmount_status;

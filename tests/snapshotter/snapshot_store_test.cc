@@ -178,7 +178,7 @@ TEST_F(SnapshotStoreTest, TheSameImageAgainIsTheSameSnapshot) {
   EXPECT_EQ(DirectoryCount(), 2U);
 }
 
-TEST_F(SnapshotStoreTest, TwoWhoWantTheSameImageAtOnceGetOneMount) {
+TEST_F(SnapshotStoreTest, TwoCallsForTheSameImageAtOnceGetOneMount) {
   mounter_.during_mount = [] { std::this_thread::yield(); };
   std::vector<std::thread> pulls;
   for (int i = 0; i < 8; ++i) {
@@ -286,7 +286,7 @@ TEST_F(SnapshotStoreTest, WhatWasNeverFinishedIsRemovedAtStart) {
   EXPECT_TRUE(store_->Stat("one").ok());
 }
 
-TEST_F(SnapshotStoreTest, ADamagedRecordCostsItsSnapshotOnlyAndKeepsItsFiles) {
+TEST_F(SnapshotStoreTest, ADamagedRecordLosesItsSnapshotOnlyAndKeepsItsFiles) {
   CommitLayer("a", "one", "");
   CommitLayer("b", "two", "");
   const std::string record = Path("one", "record");

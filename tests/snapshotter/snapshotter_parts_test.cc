@@ -1,15 +1,23 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
 
 #include "snapshotter/filter.h"
 #include "snapshotter/flags.h"
 #include "snapshotter/image_mounter.h"
 #include "snapshotter/layer_labels.h"
 #include "snapshotter/snapshot_record.h"
+#include "tests/host/instance/temporary_directory.h"
 
 namespace snapshotter {
 namespace {
+
+using cachecore::Status;
 
 SnapshotRecord Sample() {
   SnapshotRecord record;
@@ -132,6 +140,60 @@ TEST(FlagsTest, MirrorsArePairs) {
   EXPECT_EQ(mirrors->at("r"), (std::vector<std::string>{"m1", "m3:5000"}));
   EXPECT_EQ(ParseMirrors("r").status().error(), EINVAL);
   EXPECT_EQ(ParseMirrors("r=").status().error(), EINVAL);
+}
+
+// A holdfast that says what a test wants.
+class MounterTest : public testing::Test {
+ protected:
+  Status Mounted(const std::string& script) {
+    const std::string program = directory_ / "holdfast";
+    std::ofstream(program) << "#!/bin/sh\necho \"$@\" > " << directory_ / "asked"
+                           << "\n"
+                           << script << "\n";
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+    HoldfastOptions options;
+    options.program = program;
+    options.timeout = std::chrono::milliseconds(1500);
+    return HoldfastMounter(options).Mount({"r:5000", "os", "sha256:1", "sha256:2", "sha256:3"},
+                                          "/m");
+  }
+  std::string Asked() const {
+    std::ifstream file(directory_ / "asked");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+  host::TemporaryDirectory directory_;
+};
+
+TEST_F(MounterTest, WhatFailedIsTakenFromJsonWhateverElseIsSaid) {
+  const Status status =
+      Mounted(R"(echo "holdfast: something else"; echo late >&2)"
+              "\n"
+              R"(echo '{"errno":110,"error":"ETIMEDOUT","message":"two\nlines"}'; exit 1)");
+  EXPECT_EQ(status.error(), EIO) << "words before the object";
+  const Status told = Mounted(
+      R"(echo late >&2; printf '%s' '{"errno":110,"error":"ETIMEDOUT","message":"two\nlines"}'; exit 1)");
+  EXPECT_EQ(told.error(), ETIMEDOUT);
+  EXPECT_EQ(told.message(), "two\nlines");
+}
+
+TEST_F(MounterTest, ItsLimitIsPassedOn) {
+  EXPECT_TRUE(Mounted("exit 0").ok());
+  EXPECT_NE(Asked().find("--timeout=1500ms --json"), std::string::npos) << Asked();
+}
+
+TEST_F(MounterTest, NoErrorOfAMountIsTakenForOneOfTheSnapshot) {
+  for (const int error : {ENOENT, EEXIST, EINVAL, EPERM}) {
+    const Status status = Mounted("echo '{\"errno\":" + std::to_string(error) +
+                                  ",\"message\":\"no such image\"}'; exit 1");
+    EXPECT_EQ(status.error(), EIO);
+    EXPECT_EQ(status.message(), "no such image");
+  }
+}
+
+TEST_F(MounterTest, OneThatSaysNothingIsNamedWithItsEnd) {
+  EXPECT_NE(Mounted("exit 2").message().find("failed with exit code 2"), std::string::npos);
+  EXPECT_NE(Mounted("kill -9 $$").message().find("was killed by signal 9"), std::string::npos);
 }
 
 }  // namespace

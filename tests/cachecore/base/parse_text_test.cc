@@ -1,4 +1,4 @@
-#include "cachecore/parse_text.h"
+#include "cachecore/base/parse_text.h"
 
 #include <gtest/gtest.h>
 
@@ -33,6 +33,16 @@ TEST(ParseTextTest, SizesArePowersOf1024) {
 TEST(ParseTextTest, WhatIsNoSizeIsRefused) {
   for (const char* text : {"", "K", "4 K", "-1", "4k", "4MB", "1.5M", "99999999T"}) {
     EXPECT_EQ(ParseSize(text).status().error(), EINVAL) << text;
+  }
+}
+
+TEST(ParseTextTest, SizesAndPercentages) {
+  EXPECT_EQ(ParseSizeOrPercent("80%")->Of(1000), 800u);
+  EXPECT_EQ(ParseSizeOrPercent("100%")->Of(1000), 1000u);
+  EXPECT_EQ(ParseSizeOrPercent("20G")->Of(1000), uint64_t{20} << 30);
+  EXPECT_EQ(ParseSizeOrPercent("0")->Of(1000), 0u);
+  for (const char* text : {"", "%", "0%", "101%", "-5%", "5 %", "5.5%", "much", "5%%"}) {
+    EXPECT_EQ(ParseSizeOrPercent(text).status().error(), EINVAL) << text;
   }
 }
 

@@ -1,4 +1,4 @@
-#include "cachecore/status.h"
+#include "cachecore/base/status.h"
 
 #include <gtest/gtest.h>
 
@@ -25,7 +25,7 @@ Status CheckQuarter(int value) {
   return Status();
 }
 
-TEST(StatusTest, SuccessHasNoErrorAndCostsOnePointer) {
+TEST(StatusTest, SuccessHasNoErrorAndTakesOnePointer) {
   const Status status;
   EXPECT_TRUE(status.ok());
   EXPECT_EQ(status.error(), 0);
@@ -51,6 +51,14 @@ TEST(StatusTest, ACopyIsIndependentOfItsOriginal) {
   EXPECT_TRUE(copy.ok());
 }
 
+TEST(StatusTest, AnErrorIsDroppedOnlyOnPurpose) {
+  const Status failed(EIO, "the disk");
+  failed.IgnoreError("a test");
+  EXPECT_EQ(failed.error(), EIO);
+  Half(3).IgnoreError("a test");
+  Half(2).IgnoreError("a test");
+}
+
 TEST(StatusDeathTest, AnErrorMustBeAnErrno) { EXPECT_DEATH(Status bad(0, "nothing"), "error > 0"); }
 
 TEST(ResultTest, TheMacrosPassTheFirstErrorOnAndNothingElse) {
@@ -58,6 +66,19 @@ TEST(ResultTest, TheMacrosPassTheFirstErrorOnAndNothingElse) {
   EXPECT_EQ(Quarter(6).status().message(), "3 is odd");
   EXPECT_TRUE(CheckQuarter(8).ok());
   EXPECT_EQ(CheckQuarter(7).error(), EINVAL);
+}
+
+TEST(ResultDeathTest, SuccessIsNoValue) {
+  EXPECT_DEATH(Result<int> bad{Status()}, "Result without a value: success");
+}
+
+TEST(ResultDeathTest, AnErrorIsNotUsedAsAValue) {
+  Result<std::string> failed(Status(EIO, "the disk"));
+  const Result<std::string>& same = failed;
+  EXPECT_DEATH((void)failed.value(), "Result without a value: the disk");
+  EXPECT_DEATH((void)same->size(), "Result without a value: the disk");
+  EXPECT_DEATH((void)*failed, "Result without a value: the disk");
+  EXPECT_DEATH((void)std::move(failed).value(), "Result without a value: the disk");
 }
 
 TEST(ResultTest, CarriesATypeThatOnlyMoves) {

@@ -1,11 +1,12 @@
-#include "cachecore/cache.h"
+#include "cachecore/cache/cache.h"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
-#include "cachecore/block_hasher.h"
-#include "tests/cachecore/cache_rig.h"
+#include "cachecore/verity/block_hasher.h"
+#include "tests/cachecore/cache/cache_rig.h"
+#include "tests/cachecore/store/forwarding_store.h"
 
 namespace cachecore {
 namespace {
@@ -47,17 +48,17 @@ TEST(CacheTest, AShutObjectsReadsEndWithEioUntilItIsOpenedUpAgain) {
   EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, 65536}}), 0);
   const auto first = StartRead(&rig, object.number, {65536, 69632});
   const auto second = StartRead(&rig, object.number, {500'000, 600'000});
-  rig.cache->SetShut(object.number, true);
+  rig.cache->SetRefusesReads(object.number, true);
   EXPECT_EQ(first->ended->error(), EIO);
   EXPECT_EQ(second->ended->error(), EIO);
   EXPECT_EQ(StartRead(&rig, object.number, {131072, 135168})->ended->error(), EIO);
   EXPECT_TRUE(rig.IsPresent(object.number, {0, 65536}));
-  rig.cache->SetShut(object.number, false);
+  rig.cache->SetRefusesReads(object.number, false);
   const auto third = StartRead(&rig, object.number, {131072, 135168});
   EXPECT_FALSE(third->ended.has_value());
 }
 
-TEST(CacheTest, WhatIsFilledIsThereInTheNextLifeWithoutAskingAnybody) {
+TEST(CacheTest, FilledBytesArePresentInTheNextLifeWithoutAFetcher) {
   CacheRig rig;
   const ObjectInfo object = *rig.Acquire(kMiB);
   rig.Write({0, 65536}, 'x');
@@ -66,7 +67,7 @@ TEST(CacheTest, WhatIsFilledIsThereInTheNextLifeWithoutAskingAnybody) {
   const Result<ObjectInfo> again = rig.Acquire(kMiB);
   EXPECT_EQ(again->number, object.number);
   EXPECT_EQ(again->size_bytes, kMiB);
-  EXPECT_FALSE(rig.cache->NextMessage().has_value());
+  EXPECT_FALSE(rig.cache->device().NextMessage().has_value());
   EXPECT_TRUE(rig.IsPresent(object.number, {0, 65536}));
   EXPECT_FALSE(rig.IsPresent(object.number, {65536, 65537}));
 }
@@ -108,7 +109,7 @@ TEST(CacheTest, WhatALifeDiedBeforeSyncingIsSyncedByTheNextWhetherOrNotItIsUsed)
   }
 }
 
-TEST(CacheTest, ReadsPendingWhenTheDaemonDiedAreAskedForAgainBeforeAnybodyReads) {
+TEST(CacheTest, ReadsPendingWhenTheDaemonDiedAreRequestedAgainBeforeTheFirstRead) {
   CacheRig rig;
   const ObjectInfo object = *rig.Acquire(kMiB);
   auto read = StartRead(&rig, object.number, {65536, 65537});
@@ -126,10 +127,11 @@ TEST(CacheTest, ALookUpIsAnsweredWhenItsNodeIsKnownToTheNextLife) {
   const std::string as_it_was = rig.directory + "/as_it_was";
   const ObjectNumber volume = *rig.cache->AddVolume("volume");
   ObjectNumber number;
-  rig.cache->Acquire({volume, "volume"}, "object", {}, false, [&](const Result<ObjectInfo>& info) {
-    number = info->number;
-    std::filesystem::copy(rig.directory + "/db", as_it_was);
-  });
+  rig.cache->Acquire({volume, "volume"}, "object", {}, Freshness::kKnown,
+                     [&](const Result<ObjectInfo>& info) {
+                       number = info->number;
+                       std::filesystem::copy(rig.directory + "/db", as_it_was);
+                     });
   rig.AnswerOpen(kMiB);
   const auto next_life = OpenRocksDbMetadataStore(as_it_was, rig.boot_id).value();
   EXPECT_TRUE(next_life->LoadObject(number)->has_value());
@@ -177,7 +179,7 @@ TEST(CacheTest, AFetcherThatClaimsAnImpossibleSizeIsRefused) {
   CacheRig rig;
   const ObjectNumber volume = *rig.cache->AddVolume("volume");
   std::optional<Status> answer;
-  rig.cache->Acquire({volume, "volume"}, "object", {}, false,
+  rig.cache->Acquire({volume, "volume"}, "object", {}, Freshness::kKnown,
                      [&](const Result<ObjectInfo>& info) { answer = info.status(); });
   const auto open = rig.NextOpen();
   EXPECT_EQ(rig.Execute(wire::CopenCommand{open->msg_id, INT64_MAX, 0}), -EFBIG);
@@ -191,7 +193,7 @@ TEST(CacheTest, AnEmptyObjectIsHeldAgainstItsDigestWhenItIsOpened) {
   const auto open_empty = [&](const Digest& digest) {
     std::optional<Status> answer;
     rig.cache->Acquire(
-        {volume, "volume"}, "object", {}, false,
+        {volume, "volume"}, "object", {}, Freshness::kKnown,
         [&](const Result<ObjectInfo>& info) { answer = info.ok() ? Status() : info.status(); });
     const auto open = rig.NextOpen();
     EXPECT_EQ(rig.Execute(wire::VerityCommand{open->object_id, digest}), 0);
@@ -227,7 +229,7 @@ TEST(CacheTest, AFailedOpenLeavesNothingBehind) {
   CacheRig rig;
   const ObjectNumber volume = *rig.cache->AddVolume("volume");
   std::optional<Status> answer;
-  rig.cache->Acquire({volume, "volume"}, "object", {}, false,
+  rig.cache->Acquire({volume, "volume"}, "object", {}, Freshness::kKnown,
                      [&](const Result<ObjectInfo>& info) { answer = info.status(); });
   const auto open = rig.NextOpen();
   rig.Execute(wire::CauseCommand{open->msg_id, "http://x/y: 404 Not Found"});
@@ -237,25 +239,40 @@ TEST(CacheTest, AFailedOpenLeavesNothingBehind) {
   EXPECT_TRUE(rig.cache->DescribeObjects().empty());
   size_t files = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(rig.directory + "/data")) {
-    files += entry.is_regular_file() ? 1 : 0;
+    const bool is_mark = entry.path().filename() == DataStore::kMark;
+    files += entry.is_regular_file() && !is_mark ? 1 : 0;
   }
   EXPECT_EQ(files, 0u);
 }
 
-TEST(CacheTest, AMissingDataFileCostsItsObjectOnly) {
+TEST(CacheTest, AnObjectWhoseDataFileIsLostIsFetchedAgainUnderItsNumber) {
   CacheRig rig;
-  const ObjectInfo object = *rig.Acquire(kMiB);
-  rig.Execute(wire::FilledCommand{rig.live, {0, kMiB}});
-  rig.cache.reset();
-  std::filesystem::remove_all(rig.directory + "/data");
-  rig.Open();
-  const Result<ObjectInfo> again = rig.Acquire(kMiB);
-  ASSERT_TRUE(again.ok());
-  EXPECT_NE(again->number, object.number);
-  EXPECT_FALSE(rig.IsPresent(again->number, {0, 4096}));
+  const ObjectNumber number = rig.Acquire(kMiB)->number;
+  const std::string path = DataStore::PathIn(rig.directory + "/data", number);
+  for (const bool is_cut_off : {false, true}) {
+    rig.Execute(wire::FilledCommand{rig.live, {0, kMiB}});
+    rig.cache->Sync();
+    rig.cache.reset();
+    if (is_cut_off) {
+      std::filesystem::resize_file(path, 4096);
+    } else {
+      std::filesystem::remove(path);
+    }
+    rig.Open();
+    EXPECT_EQ(rig.cache->Stat(number)->present_bytes, 0u);
+    EXPECT_EQ(std::filesystem::file_size(path), kMiB);
+    // Neither the next life nor the next boot believes what was in the old file.
+    rig.Reopen("00000000-0000-4000-8000-00000000000" + std::to_string(2 + is_cut_off));
+    EXPECT_EQ(rig.Acquire(kMiB)->number, number);
+    EXPECT_FALSE(rig.IsPresent(number, {0, 4096}));
+    auto read = StartRead(&rig, number, {0, 4096});
+    rig.live = rig.AnswerOpen(kMiB);
+    rig.Execute(wire::FilledCommand{rig.live, rig.NextRead()->range});
+    EXPECT_TRUE(read->ended && read->ended->ok());
+  }
 }
 
-TEST(CacheTest, AnOriginThatChangedIsReplacedWhenNobodyUsesTheOldCopy) {
+TEST(CacheTest, AChangedObjectIsReplacedWhenNoMountUsesTheOldVersion) {
   CacheRig rig;
   const ObjectInfo object = *rig.Acquire(kMiB);
   auto read = StartRead(&rig, object.number, {0, 4096});
@@ -286,11 +303,11 @@ TEST(CacheTest, UnderPolicyFailReadsEndWithTheFetcherAndStartAgainWithTheNext) {
   CacheRig rig(options);
   const ObjectInfo object = *rig.Acquire(kMiB);
   auto pending = StartRead(&rig, object.number, {0, 4096});
-  rig.cache->Detach();
+  rig.cache->device().Detach();
   EXPECT_EQ(pending->ended->error(), EIO);
   auto refused = StartRead(&rig, object.number, {0, 4096});
   EXPECT_EQ(refused->ended->error(), EIO);
-  ASSERT_TRUE(rig.cache->Attach().ok());
+  ASSERT_TRUE(rig.cache->device().Attach().ok());
   auto served = StartRead(&rig, object.number, {0, 4096});
   EXPECT_FALSE(served->ended.has_value());
   rig.live = rig.AnswerOpen(kMiB);
@@ -303,7 +320,7 @@ TEST(CacheTest, AWithdrawnLookUpEndsAtOnceAndItsAnswerServesTheNext) {
   const ObjectNumber volume = *rig.cache->AddVolume("volume");
   std::optional<Status> ended;
   const auto ticket =
-      rig.cache->Acquire({volume, "volume"}, "object", {}, false,
+      rig.cache->Acquire({volume, "volume"}, "object", {}, Freshness::kKnown,
                          [&](const Result<ObjectInfo>& info) { ended = info.status(); });
   ASSERT_TRUE(ticket.has_value());
   EXPECT_TRUE(rig.cache->Withdraw(*ticket, Status(EINTR, "killed")));
@@ -318,9 +335,8 @@ std::vector<ObjectNumber> AcquireMany(CacheRig* rig, size_t count, uint64_t size
   const ObjectNumber volume = *rig->cache->AddVolume("volume");
   std::vector<ObjectNumber> numbers;
   for (size_t i = 0; i < count; ++i) {
-    rig->cache->Acquire(
-        {volume, "volume"}, std::to_string(i), {}, false,
-        [&](const Result<ObjectInfo>& info) { numbers.push_back(info->number); });
+    rig->cache->Acquire({volume, "volume"}, std::to_string(i), {}, Freshness::kKnown,
+                        [&](const Result<ObjectInfo>& info) { numbers.push_back(info->number); });
     std::optional<wire::OpenMessage> open;
     while (!open) open = rig->NextOpen();  // CLOSEs of those that left come first.
     EXPECT_EQ(rig->Execute(wire::CopenCommand{open->msg_id, static_cast<int64_t>(size), 0}), 0);
@@ -385,8 +401,9 @@ TEST(CacheTest, AReadThatWaitsWhileItsDigestBecomesKnownIsChecked) {
 
 TEST(CacheTest, NoPacketOfCommandsUsesUpTheIds) {
   constexpr uint64_t kRead = kMiB;
-  constexpr uint64_t kReads = 1000;
+  constexpr uint64_t kReads = 128;  // They need more ids than two refills leave.
   CacheOptions options;
+  options.msg_id_block = 8192;
   options.engine.fetch_size = 4096;
   CacheRig rig(options);
   const ObjectInfo object = *rig.Acquire(kReads * kRead);
@@ -394,21 +411,21 @@ TEST(CacheTest, NoPacketOfCommandsUsesUpTheIds) {
   for (uint64_t at = 4096; at < kReads * kRead; at += 8192) {  // Every second block.
     fills.emplace_back(wire::FilledCommand{rig.live, {at, at + 4096}});
   }
-  rig.cache->Execute(fills);
+  rig.cache->device().Execute(fills);
   std::vector<ReadTicket> waiting;
   for (uint64_t i = 0; i < kReads; ++i) {
     waiting.push_back(rig.cache->Read(object.number, ByteRange::At(i * kRead, kRead),
                                       [](const Status&, const FileSlice&) {}));
     first_holes.emplace_back(wire::FilledCommand{rig.live, ByteRange::At(i * kRead, 4096)});
   }
-  while (const auto read = rig.NextRead()) {  // The later holes fail: nobody waits first for them.
+  while (const auto read = rig.NextRead()) {  // The later holes fail: no read waits for them first.
     if (read->range.begin % kRead != 0) {
       refusals.emplace_back(wire::CreadCommand{rig.live, read->msg_id, EIO});
     }
   }
-  rig.cache->Execute(refusals);
+  rig.cache->device().Execute(refusals);
   const size_t before = rig.cache->counters().requests;
-  for (const int32_t result : rig.cache->Execute(first_holes)) EXPECT_EQ(result, 0);
+  for (const int32_t result : rig.cache->device().Execute(first_holes)) EXPECT_EQ(result, 0);
   EXPECT_EQ(rig.cache->counters().requests - before, kReads * (kRead / 8192 - 1));
 }
 
@@ -419,6 +436,54 @@ TEST(CacheTest, BadNamesAreRefused) {
   EXPECT_EQ(rig.cache->AddVolume("..").status().error(), EINVAL);
   EXPECT_EQ(rig.cache->AddVolume("=17").status().error(), EINVAL);
   EXPECT_EQ(rig.cache->AddVolume(std::string(256, 'x')).status().error(), EINVAL);
+}
+
+class ReserveCountingStore : public ForwardingStore {
+ public:
+  ReserveCountingStore(std::unique_ptr<MetadataStore> store, int* reserved)
+      : ForwardingStore(std::move(store)), reserved_(reserved) {}
+  Result<uint64_t> Reserve(Counter counter, uint64_t count) override {
+    ++*reserved_;
+    return ForwardingStore::Reserve(counter, count);
+  }
+
+ private:
+  int* const reserved_;
+};
+
+TEST(CacheTest, AReadOfPresentBytesReservesNoIds) {
+  CacheOptions options;
+  options.msg_id_block = 8;  // More are reserved when fewer than 4 are left.
+  CacheRig rig(options);
+  const ObjectNumber number = rig.Acquire(64 * kMiB)->number;
+  ASSERT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, kMiB}}), 0);
+  int reserved = 0;
+  rig.wrap_store = [&](std::unique_ptr<MetadataStore> store) {
+    return std::make_unique<ReserveCountingStore>(std::move(store), &reserved);
+  };
+  rig.Reopen();
+  const auto miss = [&](uint64_t mib) {
+    rig.cache->Read(number, {mib * kMiB, mib * kMiB + 4096},
+                    [](const Status&, const FileSlice&) {});
+  };
+  for (uint64_t mib = 1; mib <= 5; ++mib) miss(mib);
+  const int before = reserved;
+  EXPECT_TRUE(rig.IsPresent(number, {0, 4096}));
+  EXPECT_EQ(reserved, before);
+  miss(6);
+  EXPECT_EQ(reserved, before + 1);
+}
+
+TEST(CacheTest, ASequentialReaderOfPresentBytesIsFetchedAhead) {
+  CacheRig rig({}, /*read_ahead_max=*/8 * kMiB);
+  const ObjectNumber number = rig.Acquire(64 * kMiB)->number;
+  ASSERT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, kMiB}}), 0);
+  for (uint64_t at = 0; at < kMiB; at += 128 << 10) {
+    ASSERT_TRUE(rig.IsPresent(number, ByteRange::At(at, 128 << 10)));
+  }
+  const auto ahead = rig.NextRead();
+  ASSERT_TRUE(ahead.has_value());
+  EXPECT_EQ(ahead->range.begin, kMiB);
 }
 
 }  // namespace

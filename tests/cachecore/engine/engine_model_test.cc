@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <random>
 
-#include "tests/cachecore/engine_rig.h"
-#include "tests/cachecore/seed.h"
+#include "tests/cachecore/engine/engine_rig.h"
+#include "tests/cachecore/engine/seed.h"
 
 namespace cachecore {
 namespace {
@@ -38,10 +38,14 @@ class Model {
       CloseSomething();
     } else if (roll < 90) {
       rig_.Advance(std::chrono::milliseconds(Below(500)));
+    } else if (roll < 91) {
+      BringSomethingThrough();
     } else if (roll < 92) {
       Reattach(/*fail=*/Below(4) == 0);
     } else if (roll < 93) {
       DropSomething();
+    } else if (roll < 96) {
+      CullSomething();
     } else {
       rig_.hold_journal = Below(2) == 0;  // Journaling takes its time.
       rig_.Run({});
@@ -111,6 +115,8 @@ class Model {
       // A READ goes out only while its object is open, under the id it is open by (X6).
       EXPECT_EQ(delivery->object->state, ObjectState::kOpen);
       EXPECT_EQ(delivery->object->live_id, read->object_id);
+      const auto& culling = delivery->object->culling;
+      EXPECT_FALSE(culling && culling->range.Overlaps(read->range));
       delivered_.push_back({read->msg_id, read->object_id, false, rig_.generation});
     }
   }
@@ -119,7 +125,13 @@ class Model {
     Object* object = Pick();
     if (object->state != ObjectState::kOpen) return;
     const ByteRange range = SomeRange();
-    present_.at(object->number.value).Add(range);
+    const ByteRange culled = object->culling ? object->culling->range : ByteRange{};
+    if (range.Overlaps(culled)) {
+      present_.at(object->number.value).Add({range.begin, std::max(range.begin, culled.begin)});
+      present_.at(object->number.value).Add({std::min(range.end, culled.end), range.end});
+    } else {
+      present_.at(object->number.value).Add(range);
+    }
     rig_.Fill(object, range);
   }
 
@@ -148,9 +160,54 @@ class Model {
     }
     EXPECT_EQ(answer, may_answer ? 0 : -EINVAL);
     if (answer == 0) {
-      // Never findable again, whoever asks (I1, I2).
+      // Never findable again by any caller (I1, I2).
       EXPECT_EQ(rig_.engine.FindRequest(old.id), nullptr);
       EXPECT_EQ(as_open ? rig_.Copen(old.id, kSize) : rig_.Cread(object, old.id), -EINVAL);
+    }
+  }
+
+  // What a READ was about, for those who wait now; said to be so of a full disk, or not.
+  void BringSomethingThrough() {
+    for (int i = 0; i < 8 && !delivered_.empty(); ++i) {
+      const Delivered& old = PickFrom(delivered_);
+      const Request* request = rig_.engine.FindRequest(old.id);
+      const Object* live = rig_.engine.FindLive(old.object);
+      const bool full = Below(4) != 0 || (live != nullptr && live->full);
+      if (live != nullptr && full) {
+        EXPECT_EQ(rig_.Full(old.object), 0);
+      }
+      request = rig_.engine.FindRequest(old.id);  // If it was read-ahead, it has ended.
+      const bool may = full && live != nullptr && request != nullptr && !old.open &&
+                       live->number == request->object;
+      const ByteRange range = request != nullptr ? request->range : ByteRange{0, 4096};
+      EXPECT_EQ(rig_.Through(old.object, old.id, range), may ? 0 : -EINVAL);
+      if (may) {
+        EXPECT_EQ(rig_.engine.FindRequest(old.id), nullptr);
+      }
+      Check();
+    }
+  }
+
+  void CullSomething() {
+    Object* object = Pick();
+    PresenceMap& present = present_.at(object->number.value);
+    if (!object->culling) {
+      ByteRange range = SomeRange();
+      range.end = std::min(kSize, (range.end + 4095) / 4096 * 4096);
+      bool is_used = false;
+      for (const auto& [position, read] : object->waiting) {
+        is_used = is_used || read->range.Overlaps(range);
+      }
+      for (const auto& [begin, id] : object->in_flight) {
+        is_used = is_used || rig_.engine.FindRequest(id)->range.Overlaps(range);
+      }
+      EXPECT_EQ(rig_.BeginCull(object, range), !is_used);
+      if (!is_used) present.Remove(range);
+    } else if (Below(2) == 0) {
+      for (const ByteRange part : object->culling->present) present.Add(part);
+      rig_.CancelCull(object);
+    } else {
+      rig_.EndCull(object);
     }
   }
 
@@ -195,7 +252,8 @@ class Model {
     for (; checked_ids_ < rig_.created_ids.size(); ++checked_ids_) {  // Ids never recur (I16).
       EXPECT_TRUE(ids_.insert(rig_.created_ids[checked_ids_]).second);
     }
-    for (const auto& [number, object] : rig_.engine.objects()) {  // Presence never shrinks (X7).
+    // Presence shrinks by a cull alone (X7).
+    for (const auto& [number, object] : rig_.engine.objects()) {
       EXPECT_EQ(object->presence.present_bytes(), present_.at(number.value).present_bytes());
     }
     for (; checked_reads_ < rig_.reads.size(); ++checked_reads_) {
@@ -204,7 +262,11 @@ class Model {
     std::erase_if(waiting_, [&](const EngineRig::ReadState* read) {
       EXPECT_LE(read->times_ended, 1);
       if (read->times_ended == 1 && read->status.ok()) {
-        EXPECT_TRUE(present_.at(read->object.value).Covers(read->range));
+        for (const ByteRange gap : present_.at(read->object.value).Gaps(read->range)) {
+          uint64_t through = 0;
+          for (const ThroughPart& part : read->through) through += gap.Intersect(part.range).size();
+          EXPECT_GE(through, gap.size());
+        }
       }
       return read->times_ended == 1;
     });

@@ -1,11 +1,10 @@
 // EngineRig: an Engine with a hand-turned clock, ids that are recorded, and a vocabulary for tests.
 //
 // Model    plays Cache: effects are carried out at once, except that journaling can be put off,
-// which
-//          is where a request exists and may not be delivered yet.
+//          which is where a request exists and may not be delivered yet.
 
-#ifndef TESTS_CACHECORE_ENGINE_RIG_H_
-#define TESTS_CACHECORE_ENGINE_RIG_H_
+#ifndef TESTS_CACHECORE_ENGINE_ENGINE_RIG_H_
+#define TESTS_CACHECORE_ENGINE_ENGINE_RIG_H_
 
 #include <deque>
 #include <map>
@@ -16,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "cachecore/engine.h"
+#include "cachecore/engine/engine.h"
 
 namespace cachecore {
 
@@ -34,6 +33,7 @@ class EngineRig {
     ReadTicket ticket;
     int times_ended = 0;
     Status status;
+    std::vector<ThroughPart> through;
   };
 
   explicit EngineRig(EngineOptions options = {})
@@ -66,13 +66,20 @@ class EngineRig {
     const Duration deadline = timeout == Duration::zero() ? timeout : clock.now + timeout;
     read->ticket = engine.Read(
         object, range, deadline,
-        [read](const Status& status) {
+        [read](const Status& status, const ReadBytes& bytes) {
           ++read->times_ended;
           read->status = status;
+          read->through = bytes.through;
         },
         &effects);
     Run(std::move(effects));
     return read;
+  }
+  // What a hit does for a sequential reader.
+  void ReadAhead(Object* object, ByteRange range) {
+    Effects effects;
+    engine.Prefetch(object, engine.AdvanceReadAhead(object, range), &effects);
+    Run(std::move(effects));
   }
   std::optional<Delivery> Select() {
     Effects effects;
@@ -103,9 +110,35 @@ class EngineRig {
     engine.Fill(object, range, &effects);
     Run(std::move(effects));
   }
+  bool BeginCull(Object* object, ByteRange range) {
+    return engine.BeginCull(object, range, std::make_shared<const UniqueFd>());
+  }
+  void CancelCull(Object* object) {
+    Effects effects;
+    engine.CancelCull(object, &effects);
+    Run(std::move(effects));
+  }
+  void EndCull(Object* object) {
+    Effects effects;
+    engine.EndCull(object, &effects);
+    Run(std::move(effects));
+  }
   int Cread(ObjectId object, MsgId id, int error = 0) {
     Effects effects;
     const int answer = engine.Cread({object, id, error}, &effects);
+    Run(std::move(effects));
+    return answer;
+  }
+  int Full(ObjectId object) {
+    Effects effects;
+    const int answer = engine.NoteFull({object}, &effects);
+    Run(std::move(effects));
+    return answer;
+  }
+  int Through(ObjectId object, MsgId id, ByteRange range) {
+    Effects effects;
+    const auto file = std::make_shared<const UniqueFd>();
+    const int answer = engine.Through({object, id, range}, file, &effects);
     Run(std::move(effects));
     return answer;
   }
@@ -150,7 +183,7 @@ class EngineRig {
       to_journal.push_back(id);
     }
     for (const std::string& line : effects.log) log.push_back(line);
-    for (auto& [done, status] : effects.reads) done(status);
+    for (auto& [done, status, through] : effects.reads) done(status, through);
     for (auto& [done, status] : effects.acquires) done(status);
     while (!hold_journal && !to_journal.empty()) JournalOne();
   }
@@ -176,4 +209,4 @@ class EngineRig {
 
 }  // namespace cachecore
 
-#endif  // TESTS_CACHECORE_ENGINE_RIG_H_
+#endif  // TESTS_CACHECORE_ENGINE_ENGINE_RIG_H_

@@ -1,8 +1,8 @@
-#include "cachecore/engine.h"
+#include "cachecore/engine/engine.h"
 
 #include <gtest/gtest.h>
 
-#include "tests/cachecore/engine_rig.h"
+#include "tests/cachecore/engine/engine_rig.h"
 
 namespace cachecore {
 namespace {
@@ -48,7 +48,8 @@ TEST(EngineTest, AReadThatWaitsForLongIsLoggedEverMoreRarely) {
   EngineRig rig(Plain());
   Object* object = rig.AddKnown(16, kMiB);
   Effects effects;
-  rig.engine.Read(object, {4096, 8192}, Duration::zero(), [](const Status&) {}, &effects, 4711);
+  rig.engine.Read(
+      object, {4096, 8192}, Duration::zero(), [](const Status&, const auto&) {}, &effects, 4711);
   rig.Run(std::move(effects));
   rig.Read(object, {8192, 12288});
   for (int second = 0; second < 29; ++second) rig.Advance(std::chrono::seconds(1));
@@ -119,7 +120,7 @@ TEST(EngineTest, AReadOverSeveralHolesFailsOnceWithTheFirstError) {
   EXPECT_EQ(rig.Cread(id, first, EACCES), 0);
   EXPECT_EQ(read->times_ended, 1);
   EXPECT_EQ(read->status.error(), EIO);
-  EXPECT_EQ(rig.Cread(id, second), -EINVAL);  // Nobody else wanted it: withdrawn with its reader.
+  EXPECT_EQ(rig.Cread(id, second), -EINVAL);  // No other read wanted it: withdrawn with its reader.
   EXPECT_EQ(read->times_ended, 1);
 }
 
@@ -245,7 +246,7 @@ TEST(EngineTest, PolicyFailEndsEverythingPendingWithEio) {
   EXPECT_EQ(rig.engine.requests().size(), 0u);
 }
 
-TEST(EngineTest, AKilledReadersRequestIsWithdrawnUnlessSomebodyElseWaits) {
+TEST(EngineTest, AKilledReadersRequestIsWithdrawnUnlessAnotherReadWaits) {
   EngineRig rig(Plain());
   Object* object = rig.AddKnown(16, kMiB);
   auto* one = rig.Read(object, {0, 4096});
@@ -387,14 +388,17 @@ TEST(EngineTest, SequentialReadsAreFetchedAheadAndDemandGoesOutFirst) {
   EngineRig rig(options);
   Object* object = rig.AddKnown(16, 64 * kMiB);
   for (uint64_t at = 0; at < 4 * kMiB; at += 131072) {
-    Effects effects;
-    rig.engine.NoteRead(object, {at, at + 131072}, &effects);
-    rig.Run(std::move(effects));
+    rig.ReadAhead(object, {at, at + 131072});
   }
   EXPECT_GT(rig.engine.requests().size(), 2u);
   rig.Read(object, {60 * kMiB, 60 * kMiB + 4096});
   rig.Open(object);
-  EXPECT_EQ(AsRead(rig.Select()).range.begin, 60 * kMiB);
+  const auto demanded = AsRead(rig.Select());
+  EXPECT_EQ(demanded.range.begin, 60 * kMiB);
+  EXPECT_FALSE(demanded.is_ahead);
+  bool has_ahead = false;
+  while (const auto next = rig.Select()) has_ahead = has_ahead || AsRead(next).is_ahead;
+  EXPECT_TRUE(has_ahead);
 }
 
 TEST(EngineTest, AReadClippedAtTheEndWaitsForTheTailOnly) {
@@ -405,6 +409,72 @@ TEST(EngineTest, AReadClippedAtTheEndWaitsForTheTailOnly) {
   EXPECT_EQ(AsRead(rig.Select()).range, (ByteRange{0, 10000}));
   rig.Fill(object, {8192, 10000});
   EXPECT_TRUE(read->times_ended == 1 && read->status.ok());
+}
+
+TEST(EngineTest, WhatIsRemovedWhileItIsSyncedIsNotDurable) {
+  EngineRig rig;
+  Object* object = rig.AddKnown(17, 1 << 20);
+  Effects effects;
+  rig.engine.Fill(object, {0, 65536}, &effects);
+  EXPECT_EQ(rig.engine.BeginSync(object), (std::vector<ByteRange>{{0, 65536}}));
+  EXPECT_FALSE(object->IsIdle());
+  rig.engine.RemovePresence(object, {4096, 8192});
+  EXPECT_EQ(rig.engine.Synced(*object), (std::vector<ByteRange>{{0, 4096}, {8192, 65536}}));
+  // What comes in its place is present, and not on disk yet.
+  rig.engine.Fill(object, {4096, 8192}, &effects);
+  EXPECT_EQ(rig.engine.Synced(*object), (std::vector<ByteRange>{{0, 4096}, {8192, 65536}}));
+  rig.engine.FinishSync(object, /*again=*/false);
+  EXPECT_EQ(rig.engine.BeginSync(object), (std::vector<ByteRange>{{4096, 8192}}));
+  rig.engine.FinishSync(object, /*again=*/true);
+  EXPECT_EQ(object->unsynced_bytes, 4096u);
+  EXPECT_EQ(rig.engine.BeginSync(object), (std::vector<ByteRange>{{4096, 8192}}));
+}
+
+TEST(EngineTest, EveryOpenThatADiskHasHeldUpIsTriedAgain) {
+  EngineRig rig(Plain());
+  const auto hold_up = [&](Object* object) {
+    rig.Read(object, {0, 4096});
+    const auto open = rig.Next();
+    Effects effects;
+    rig.engine.DeliveryFailed(AsOpen(open).msg_id, Status(ENOSPC, "full"), &effects);
+    rig.Run(std::move(effects));
+  };
+  const auto wakes_device = [&](Duration by) {
+    rig.clock.now += by;
+    Effects effects;
+    rig.engine.Expire("nobody answers", &effects);
+    const bool wakes = effects.wake_device;
+    rig.Run(std::move(effects));
+    return wakes;
+  };
+  Object* first = rig.AddKnown(16, kMiB);
+  Object* second = rig.AddKnown(17, kMiB);
+  hold_up(first);
+  rig.Advance(std::chrono::milliseconds(300));
+  hold_up(second);
+  EXPECT_TRUE(wakes_device(std::chrono::milliseconds(700)));
+  rig.Open(first);
+  rig.Fill(first, {0, kMiB});
+  EXPECT_TRUE(wakes_device(std::chrono::milliseconds(300)));
+  rig.Open(second);
+}
+
+TEST(EngineTest, WhileTheDataFileTakesNoWritesNothingIsFetchedAhead) {
+  EngineOptions options;
+  EngineRig rig(options);
+  Object* object = rig.AddKnown(16, 64 * kMiB);
+  for (uint64_t at = 0; at < 4; ++at) rig.ReadAhead(object, ByteRange::At(at * kMiB, kMiB));
+  const ObjectId live = rig.Open(object);
+  const auto* waiting = rig.Read(object, {63 * kMiB, 63 * kMiB + 4096});
+  ASSERT_GT(rig.engine.requests().size(), 1u);
+  EXPECT_EQ(rig.Full(live), 0);
+  EXPECT_EQ(rig.engine.requests().size(), 1u);  // The one that a read waits for.
+  EXPECT_EQ(waiting->times_ended, 0);
+  rig.ReadAhead(object, ByteRange::At(4 * kMiB, kMiB));
+  EXPECT_EQ(rig.engine.requests().size(), 1u);
+  rig.Fill(object, {63 * kMiB, 64 * kMiB});
+  rig.ReadAhead(object, ByteRange::At(5 * kMiB, kMiB));
+  EXPECT_GT(rig.engine.requests().size(), 1u);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "cachecore/object_state.h"
+#include "cachecore/engine/object_state.h"
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@ using enum ObjectState;
 using enum ObjectEvent;
 
 constexpr ObjectState kStates[] = {kClose, kOpen, kReopening, kDropping};
-constexpr ObjectEvent kEvents[] = {kDelivered, kOpened, kRefused, kClosed, kNeeded, kWithdrawn};
+constexpr ObjectEvent kEvents[] = {kDelivered, kOpened, kRefused, kClosed, kNeeded, kDropped};
 
 // Written out a second time on purpose: this is what the kernel's mode does, state by state.
 const std::map<std::pair<ObjectState, ObjectEvent>, ObjectState> kExpected = {
@@ -23,14 +23,14 @@ const std::map<std::pair<ObjectState, ObjectEvent>, ObjectState> kExpected = {
     {{kClose, kRefused}, kClose},
     {{kClose, kClosed}, kClose},
     {{kClose, kNeeded}, kReopening},
-    {{kClose, kWithdrawn}, kDropping},
+    {{kClose, kDropped}, kDropping},
     {{kOpen, kClosed}, kClose},
-    {{kOpen, kWithdrawn}, kDropping},
+    {{kOpen, kDropped}, kDropping},
     {{kReopening, kDelivered}, kReopening},
     {{kReopening, kOpened}, kOpen},
     {{kReopening, kRefused}, kClose},
     {{kReopening, kClosed}, kClose},
-    {{kReopening, kWithdrawn}, kDropping},
+    {{kReopening, kDropped}, kDropping},
 };
 
 TEST(ObjectStateTest, EveryPairOfStateAndEventGoesWhereTheKernelsWent) {
@@ -55,7 +55,7 @@ TEST(ObjectStateTest, TheTestKnowsEveryStateAndEventOfTheTable) {
 #define HOLDFAST_STATE(name, prose) ++states;
 #define HOLDFAST_EVENT(name, prose) ++events;
 #define HOLDFAST_TRANSITION(from, on, to) ++transitions;
-#include "cachecore/object_state.def"
+#include "cachecore/engine/object_state.def"
   EXPECT_EQ(states, std::size(kStates));
   EXPECT_EQ(events, std::size(kEvents));
   EXPECT_EQ(transitions, kExpected.size());

@@ -1,4 +1,4 @@
-#include "cachecore/request_table.h"
+#include "cachecore/engine/request_table.h"
 
 #include <gtest/gtest.h>
 
@@ -21,7 +21,7 @@ uint32_t Deliver(RequestTable* table) {
   return request->id.value;
 }
 
-TEST(RequestTableTest, TheCursorGoesRoundInIdOrder) {
+TEST(RequestTableTest, TheCursorWrapsAroundInIdOrder) {
   RequestTable table;
   for (const uint32_t id : {4u, 0u, 2u}) AddNew(&table, id);
   EXPECT_EQ(Deliver(&table), 0u);

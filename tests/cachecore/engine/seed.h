@@ -1,8 +1,8 @@
 // The seed of a randomised test: $HOLDFAST_SEED, or a fresh one; printed so that a failure can be
 // had again.
 
-#ifndef TESTS_CACHECORE_SEED_H_
-#define TESTS_CACHECORE_SEED_H_
+#ifndef TESTS_CACHECORE_ENGINE_SEED_H_
+#define TESTS_CACHECORE_ENGINE_SEED_H_
 
 #include <cstdint>
 #include <cstdio>
@@ -17,4 +17,4 @@ inline uint64_t TestSeed() {
   return seed;
 }
 
-#endif  // TESTS_CACHECORE_SEED_H_
+#endif  // TESTS_CACHECORE_ENGINE_SEED_H_

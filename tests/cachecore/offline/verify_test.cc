@@ -1,6 +1,6 @@
 // Stores that are broken in one way each, and what VerifyCache says of them.
 
-#include "cachecore/verify.h"
+#include "cachecore/offline/verify.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -15,11 +15,11 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/data_store.h"
-#include "cachecore/metadata_schema.h"
-#include "cachecore/rocksdb_database.h"
-#include "cachecore/rocksdb_metadata_store.h"
-#include "cachecore/wire.h"
+#include "cachecore/protocol/wire.h"
+#include "cachecore/store/data_store.h"
+#include "cachecore/store/metadata_schema.h"
+#include "cachecore/store/rocksdb_database.h"
+#include "cachecore/store/rocksdb_metadata_store.h"
 
 namespace cachecore {
 namespace {
@@ -316,7 +316,7 @@ TEST_F(VerifyTest, WhatACrashMayLeaveIsANote) {
   const VerifyReport report = Verify();
   EXPECT_EQ(Lines(report.faults), "");
   EXPECT_EQ(Lines(report.notes),
-            directory_ + "/data/11/bogus: is none of ours\n" + DataFile({18}) +
+            directory_ + "/data/11/bogus: does not belong to the cache\n" + DataFile({18}) +
                 ": is empty and has no object: a crash between making it and recording its object "
                 "leaves that\n"
                 "record \"R\\x00\\x00\\x00\\x07\": was damaged, and is in quarantine\n");

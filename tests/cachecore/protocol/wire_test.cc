@@ -1,4 +1,4 @@
-#include "cachecore/wire.h"
+#include "cachecore/protocol/wire.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <random>
 #include <string>
 
-#include "tests/cachecore/seed.h"
+#include "tests/cachecore/engine/seed.h"
 
 namespace cachecore::wire {
 namespace {
@@ -72,7 +72,7 @@ class Generator {
       case 2:
         return CloseMessage{{U32()}, {U32()}};
       case 3:
-        return ReadMessage{{U32()}, {U32()}, Range()};
+        return ReadMessage{{U32()}, {U32()}, Range(), U32() % 2 == 0};
       default: {
         ReplyMessage reply{U32(), {}};
         for (uint64_t i = Below(kMaxCommandsPerPacket + 1); i > 0; --i) {
@@ -84,7 +84,7 @@ class Generator {
   }
 
   Command NextCommand() {
-    switch (Below(10)) {
+    switch (Below(12)) {
       case 0:
         return CapsCommand{U32()};
       case 1:
@@ -103,6 +103,10 @@ class Generator {
         return CloseCommand{{U32()}};
       case 8:
         return ResumeCommand{static_cast<uint32_t>(1 + Below(UINT32_MAX))};
+      case 9:
+        return FullCommand{{U32()}};
+      case 10:
+        return ThroughCommand{{U32()}, {U32()}, Range()};
       default:
         return RestoreCommand{};
     }
@@ -145,7 +149,7 @@ TEST(WireMessageTest, HelloAndReplyAreAsDocumented) {
 
 TEST(WireMessageTest, TheWorkedExampleOfTheProtocolPageIsRight) {
   const auto expect = [](const Message& message, std::string_view hex) {
-    EXPECT_EQ(ToHex(EncodeMessage(message, kAllCaps)), ToHex(FromHex(hex)));
+    EXPECT_EQ(ToHex(EncodeMessage(message, kCapAttr | kCapBatch)), ToHex(FromHex(hex)));
   };
   expect(HelloMessage{0, 1, 3, {9}},
          "00000000 00000080 28000000 00000000 "
@@ -159,6 +163,19 @@ TEST(WireMessageTest, TheWorkedExampleOfTheProtocolPageIsRight) {
   expect(ReadMessage{{2}, {1}, ByteRange::At(65536, 65536)},
          "02000000 02000000 20000000 01000000 0000010000000000 0000010000000000");
   expect(CloseMessage{{3}, {1}}, "03000000 01000000 10000000 01000000");
+}
+
+TEST(WireMessageTest, ReadAheadIsMarkedWithItsCapabilityOnly) {
+  const ReadMessage read{{2}, {1}, ByteRange::At(0, 4096), true};
+  const std::string bytes = EncodeMessage(read, kCapAhead);
+  EXPECT_EQ(bytes.substr(32), FromHex("01000000"));
+  EXPECT_TRUE(std::get<ReadMessage>(*DecodeMessage(bytes, kCapAhead)).is_ahead);
+  EXPECT_EQ(DecodeMessage(bytes, 0).status().error(), EBADMSG);
+  EXPECT_EQ(EncodeMessage(read, 0).size(), 32u);
+  EXPECT_EQ(DecodeMessage(EncodeMessage(read, 0), kCapAhead).status().error(), EBADMSG);
+  std::string unknown = bytes;
+  unknown[32] = 2;
+  EXPECT_EQ(DecodeMessage(unknown, kCapAhead).status().error(), EBADMSG);
 }
 
 TEST(WireMessageTest, AttrFollowsTheKeysWithItsCapabilityOnly) {
@@ -409,6 +426,50 @@ TEST(WirePacketTest, MalformedPacketsAreRefusedWhole) {
   for (size_t i = 0; i < kMaxCommandsPerPacket; ++i) most += "a\n";
   EXPECT_EQ(SplitPacket(most)->size(), kMaxCommandsPerPacket);
   EXPECT_EQ(SplitPacket(most + "a").status().error(), E2BIG);
+}
+
+TEST(WireCommandTest, FactsCarryTheTimeAndWhetherThereIsAValidator) {
+  const auto parsed = ParseCommand("facts 7,1000000000,999999999,0");
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  const auto& facts = std::get<FactsCommand>(*parsed);
+  EXPECT_EQ(facts.object_id.value, 7u);
+  EXPECT_EQ(facts.facts, (ObjectFacts{1'000'000'000, 999'999'999, false}));
+  EXPECT_EQ(FormatCommand(*parsed), "facts 7,1000000000,999999999,0");
+  for (const char* bad : {"facts 7", "facts 7,1,2", "facts 7,1,1000000000,0", "facts 7,1,0,2",
+                          "facts 7,18446744073709551615,0,1", "facts 7,-1,0,1"}) {
+    EXPECT_FALSE(ParseCommand(bad).ok()) << bad;
+  }
+}
+
+TEST(WireCommandTest, ThroughNamesAReadAndItsRange) {
+  const auto parsed = ParseCommand("through 7,8,4096,65536");
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  const auto& through = std::get<ThroughCommand>(*parsed);
+  EXPECT_EQ(through.object_id.value, 7u);
+  EXPECT_EQ(through.msg_id.value, 8u);
+  EXPECT_EQ(through.range, (ByteRange{4096, 4096 + 65536}));
+  EXPECT_EQ(FormatCommand(*parsed), "through 7,8,4096,65536");
+  for (const char* bad : {"through", "through 7", "through 7,8", "through 7,8,4096",
+                          "through 7,8,4096,0", "through 7,8,-1,1", "through 7,8,1,2,3"}) {
+    EXPECT_EQ(ErrorOf(bad), EINVAL) << bad;
+  }
+  EXPECT_EQ(ErrorOf("through 7,8,18446744073709551615,2"), ERANGE);
+  EXPECT_EQ(FormatCommand(*ParseCommand("full 7")), "full 7");
+  EXPECT_EQ(ErrorOf("full"), EINVAL);
+  EXPECT_EQ(ErrorOf("full 7,8"), EINVAL);
+}
+
+TEST(WireMessageTest, AnOpenThatChecksComesWithoutAttrWhereThatIsNotKnown) {
+  const OpenMessage open{{1}, {2}, "v", "c", -1, "known", true};
+  const uint32_t all = kCapAttr | kCapFacts;
+  const auto checked = DecodeMessage(EncodeMessage(open, all), all);
+  ASSERT_TRUE(checked.ok()) << checked.status().message();
+  EXPECT_TRUE(std::get<OpenMessage>(*checked).is_check);
+  EXPECT_EQ(std::get<OpenMessage>(*checked).attr, "known");
+  const auto plain = DecodeMessage(EncodeMessage(open, kCapAttr), kCapAttr);
+  ASSERT_TRUE(plain.ok()) << plain.status().message();
+  EXPECT_FALSE(std::get<OpenMessage>(*plain).is_check);
+  EXPECT_EQ(std::get<OpenMessage>(*plain).attr, "");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "cachecore/data_store.h"
+#include "cachecore/store/data_store.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "cachecore/metadata_schema.h"
+#include "cachecore/store/metadata_schema.h"
 
 #include <gtest/gtest.h>
 #include <xxhash.h>
@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/presence_leaf.h"
-#include "tests/cachecore/seed.h"
+#include "cachecore/values/presence_leaf.h"
+#include "tests/cachecore/engine/seed.h"
 
 namespace cachecore::schema {
 namespace {
@@ -61,6 +61,8 @@ std::vector<Sample> Samples() {
        [](const auto&, const auto& value) {
          return DecodeCounter(Counter::kMsgId, value).status();
        }},
+      {UseKey({17}, 3), EncodeUse({{17}, 3, {0, 1700000000}}),
+       [](const auto& key, const auto& value) { return DecodeUse(key, value).status(); }},
       {VersionKey(), EncodeVersion(kVersion),
        [](const auto&, const auto& value) { return DecodeVersion(value).status(); }},
   };
@@ -77,15 +79,19 @@ TEST(MetadataSchemaTest, EveryRecordSurvivesItsEncoding) {
     EXPECT_EQ(volume_again->number, volume.number);
     EXPECT_EQ(volume_again->key, volume.key);
 
-    const ObjectRecord object{.number = {random()},
-                              .volume = {random()},
-                              .cookie = RandomBytes(&random, 252),
-                              .size_bytes = random() % PresenceMap::kMaxObjectSize,
-                              .stale = random() % 2 == 0,
-                              .attr = RandomBytes(&random, 4096),
-                              .verity = random() % 2 == 0 ? std::optional<Digest>(Digest{
-                                                                static_cast<uint8_t>(random())})
-                                                          : std::nullopt};
+    const ObjectRecord object{
+        .number = {random()},
+        .volume = {random()},
+        .cookie = RandomBytes(&random, 252),
+        .size_bytes = random() % PresenceMap::kMaxObjectSize,
+        .stale = random() % 2 == 0,
+        .attr = RandomBytes(&random, 4096),
+        .verity = random() % 2 == 0 ? std::optional<Digest>(Digest{static_cast<uint8_t>(random())})
+                                    : std::nullopt,
+        .facts = random() % 2 == 0
+                     ? std::optional<ObjectFacts>(ObjectFacts{
+                           random(), static_cast<uint32_t>(random()), random() % 2 == 0})
+                     : std::nullopt};
     const auto object_again = DecodeObject(ObjectKey(object.number), EncodeObject(object));
     ASSERT_TRUE(object_again.ok()) << object_again.status().message();
     EXPECT_EQ(object_again->number, object.number);
@@ -95,6 +101,7 @@ TEST(MetadataSchemaTest, EveryRecordSurvivesItsEncoding) {
     EXPECT_EQ(object_again->stale, object.stale);
     EXPECT_EQ(object_again->attr, object.attr);
     EXPECT_EQ(object_again->verity, object.verity);
+    EXPECT_EQ(object_again->facts, object.facts);
 
     JournalRecord request{.msg_id = {static_cast<uint32_t>(random())},
                           .opcode = static_cast<uint32_t>(random()),
@@ -266,6 +273,8 @@ TEST(MetadataSchemaTest, EveryKindOfRecordIsDescribedOnOneLine) {
             "attr=\"etag=\\x01\"");
   EXPECT_EQ(Describe(JournalKey({9}), EncodeJournal(SampleRequest())),
             "request msg=9 opcode=2 object=17 range=[4096, 8192) generation=3");
+  EXPECT_EQ(Describe(UseKey({17}, 3), EncodeUse({{17}, 3, {0, 1700000000}})),
+            "used object=17 leaf=3 parts=[1: 1700000000]");
   PresenceLeaf leaf;
   leaf.Add(0, 1);
   leaf.Add(3, 5);

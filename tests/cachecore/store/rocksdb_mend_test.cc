@@ -1,6 +1,6 @@
 // What a repair may leave, and what MendRecords makes of it.
 
-#include "cachecore/rocksdb_mend.h"
+#include "cachecore/store/rocksdb_mend.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -11,9 +11,9 @@
 #include <sstream>
 #include <string>
 
-#include "cachecore/metadata_schema.h"
-#include "cachecore/presence_leaf.h"
-#include "cachecore/rocksdb_metadata_store.h"
+#include "cachecore/store/metadata_schema.h"
+#include "cachecore/store/rocksdb_metadata_store.h"
+#include "cachecore/values/presence_leaf.h"
 
 namespace cachecore {
 namespace {
@@ -78,7 +78,7 @@ class RocksDbMendTest : public testing::Test {
   std::unique_ptr<RocksDbDatabase> db_;
 };
 
-TEST_F(RocksDbMendTest, AnObjectIsGivenItsKeyRecordAgain) {
+TEST_F(RocksDbMendTest, AnObjectGetsItsKeyRecordAgain) {
   PutObject(Object(17, "a"));
   EXPECT_EQ(Mended(), volume_lines_ + "object_key volume=16 cookie=\"a\" number=17\n" +
                           "object number=17 volume=16 size=1048576 stale=0 cookie=\"a\" "
@@ -92,7 +92,7 @@ TEST_F(RocksDbMendTest, AVolumeIsRestoredFromItsKeyRecord) {
                           "volume number=18 key=\"others\"\n");
 }
 
-TEST_F(RocksDbMendTest, OfTwoObjectsOfOneNameTheYoungerStays) {
+TEST_F(RocksDbMendTest, OfTwoObjectsWithOneNameTheNewerStays) {
   PutObject(Object(17, "a"));
   PutPresence(17);
   PutIndex(Object(17, "a"));
@@ -103,7 +103,7 @@ TEST_F(RocksDbMendTest, OfTwoObjectsOfOneNameTheYoungerStays) {
                           volume_line_);
 }
 
-TEST_F(RocksDbMendTest, WhatBelongsToNothingGoes) {
+TEST_F(RocksDbMendTest, RecordsWithoutAnObjectAreRemoved) {
   PutIndex(Object(17, "gone"));
   PutPresence(18);
   const std::string boot = schema::BootPresencePrefix(*schema::ParseBootId(kBoot), {19});
@@ -119,7 +119,7 @@ TEST_F(RocksDbMendTest, WhatBelongsToNothingGoes) {
   EXPECT_EQ(Mended(), volume_lines_ + volume_line_);
 }
 
-TEST_F(RocksDbMendTest, NoCounterGivesANumberOfAnyRecord) {
+TEST_F(RocksDbMendTest, NoCounterRepeatsANumberOfARecord) {
   PutPresence(5000);
   JournalRecord request;
   request.msg_id = {70};

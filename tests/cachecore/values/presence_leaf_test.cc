@@ -1,4 +1,4 @@
-#include "cachecore/presence_leaf.h"
+#include "cachecore/values/presence_leaf.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "tests/cachecore/seed.h"
+#include "tests/cachecore/engine/seed.h"
 
 namespace cachecore {
 namespace {

@@ -1,7 +1,7 @@
 // BuildOf: the Merkle tree and digest of bytes in memory, for tests.
 
-#ifndef TESTS_CACHECORE_BUILT_TREE_H_
-#define TESTS_CACHECORE_BUILT_TREE_H_
+#ifndef TESTS_CACHECORE_VERITY_BUILT_TREE_H_
+#define TESTS_CACHECORE_VERITY_BUILT_TREE_H_
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <random>
 #include <string>
 
-#include "cachecore/verity_tree.h"
+#include "cachecore/verity/verity_tree.h"
 
 namespace cachecore {
 
@@ -48,4 +48,4 @@ inline std::string RandomBytes(size_t size, std::mt19937_64* random) {
 
 }  // namespace cachecore
 
-#endif  // TESTS_CACHECORE_BUILT_TREE_H_
+#endif  // TESTS_CACHECORE_VERITY_BUILT_TREE_H_

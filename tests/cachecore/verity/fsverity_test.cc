@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/cachecore/built_tree.h"
-#include "tests/cachecore/seed.h"
+#include "tests/cachecore/engine/seed.h"
+#include "tests/cachecore/verity/built_tree.h"
 
 namespace cachecore {
 namespace {

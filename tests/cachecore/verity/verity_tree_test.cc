@@ -1,4 +1,4 @@
-#include "cachecore/verity_tree.h"
+#include "cachecore/verity/verity_tree.h"
 
 #include <gtest/gtest.h>
 
@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/tree_cache.h"
-#include "tests/cachecore/built_tree.h"
-#include "tests/cachecore/seed.h"
+#include "cachecore/verity/tree_cache.h"
+#include "tests/cachecore/engine/seed.h"
+#include "tests/cachecore/verity/built_tree.h"
 
 namespace cachecore {
 namespace {
@@ -62,7 +62,7 @@ TEST(BlockHasherTest, BlocksTogetherHaveTheHashesThatTheyHaveAlone) {
   std::mt19937_64 random(TestSeed());
   BlockHasher& hasher = BlockHasher::OfThisThread();
   for (size_t blocks = 0; blocks <= 300; blocks += 1 + blocks / 40) {
-    for (const size_t more : {0, 1, 4095}) {
+    for (const size_t more : {size_t{0}, size_t{1}, size_t{4095}}) {
       const std::string data = RandomBytes(blocks * kVerityBlock + more, &random);
       const std::span bytes(reinterpret_cast<const uint8_t*>(data.data()), data.size());
       std::vector<Digest> digests(blocks + 2, Digest{});

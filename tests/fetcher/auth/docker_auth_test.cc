@@ -1,4 +1,4 @@
-#include "fetcher/docker_auth.h"
+#include "fetcher/auth/docker_auth.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "fetcher/registry_challenge.h"
+#include "fetcher/auth/registry_challenge.h"
 
 #include <gtest/gtest.h>
 
@@ -55,9 +55,19 @@ TEST(RegistryAnswerTest, ATokenHasALifetime) {
   EXPECT_EQ(ParseToken(R"({"token":"c"})")->lifetime, std::chrono::seconds(60));
   EXPECT_EQ(ParseToken(R"({"token":"c","expires_in":-1})")->lifetime, std::chrono::seconds(60));
   EXPECT_EQ(ParseToken(R"({"token":"c","expires_in":1e300})")->lifetime, std::chrono::hours(24));
-  for (const char* body : {"", "[]", "{}", R"({"token":7})", R"({"token":""})",
-                           R"({"token":"a\r\nX: y"})", R"({"token":"a b"})", "\xff"}) {
+  for (const char* body : {"", "[]", "{}", R"({"token":7})", R"({"token":""})", "\xff"}) {
     EXPECT_EQ(ParseToken(body).status().error(), EPROTO) << body;
+    EXPECT_EQ(ParseToken(body).status().message(), "answers without a token") << body;
+  }
+}
+
+TEST(RegistryAnswerTest, ATokenWithABadByteIsCalledBadAndIsNotShown) {
+  for (const char* body :
+       {R"({"token":"a\r\nX: y"})", R"({"token":"a b"})", R"({"token":"\u0000"})",
+        R"({"token":"\u007f"})", R"({"access_token":"\u00e9"})"}) {
+    const cachecore::Status status = ParseToken(body).status();
+    EXPECT_EQ(status.error(), EPROTO) << body;
+    EXPECT_EQ(status.message(), "answers with a bad token: it has a byte that no header may have");
   }
 }
 

@@ -1,4 +1,4 @@
-#include "fetcher/renewing_authorizer.h"
+#include "fetcher/auth/renewing_authorizer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -137,6 +137,16 @@ TEST_F(RenewingAuthorizerTest, ExpiredOnesAreNotUsedEvenIfNoOthersCanBeBrought) 
   EXPECT_EQ(failure.cause, "the program ended with status 1");
 }
 
+TEST_F(RenewingAuthorizerTest, AnAnswerThatCannotBeUnderstoodKeepsItsErrno) {
+  error_ = "answers with a bad token";
+  error_number_ = EPROTO;
+  EXPECT_EQ(FailureOf(Ask()).error, EPROTO);
+  EXPECT_EQ(FailureOf(authorizer_->Authorize()).cause, "answers with a bad token");
+  error_number_ = ENOENT;
+  clock_.Pass(seconds(60));
+  EXPECT_EQ(FailureOf(Ask()).error, EACCES);
+}
+
 TEST_F(RenewingAuthorizerTest, RenewingAheadInVainIsTriedEverMoreRarelyUnderLoad) {
   lifetime_ = seconds(1000);
   const auto serial = std::get<Granted>(Ask()).serial;
@@ -207,7 +217,7 @@ TEST_F(RenewingAuthorizerTest, OneObjectThatIsRefusedAllTheTimeDoesNotRenewThemA
   EXPECT_EQ(Header(Ask()), "Authorization: Bearer 3");
 }
 
-TEST_F(RenewingAuthorizerTest, WhoeverBringsThemIsAskedAgainAtGrowingIntervals) {
+TEST_F(RenewingAuthorizerTest, TheBringerIsAskedAgainAtGrowingIntervals) {
   error_ = "no such file";
   Duration last{0};
   for (int i = 0; i < 4; ++i) {

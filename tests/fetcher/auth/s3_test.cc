@@ -11,12 +11,12 @@
 #include <fstream>
 #include <string>
 
-#include "cachecore/secret_environment.h"
-#include "fetcher/aws_profile.h"
-#include "fetcher/child_output.h"
-#include "fetcher/file_credentials.h"
-#include "fetcher/s3_backend.h"
-#include "fetcher/s3_credentials.h"
+#include "cachecore/environment/secret_environment.h"
+#include "fetcher/auth/aws_profile.h"
+#include "fetcher/auth/https_credentials.h"
+#include "fetcher/auth/s3_credentials.h"
+#include "fetcher/origins/s3_backend.h"
+#include "fetcher/transfer/child_output.h"
 
 namespace fetcher {
 namespace {
@@ -100,7 +100,10 @@ TEST(ProcessCredentialsTest, KeysAndTheirLifetimeAreTaken) {
 TEST(ProcessCredentialsTest, ATimeThatIsFarOffIsALongLife) {
   const auto lifetime = [](const std::string& expires, int64_t now) {
     return ParseProcessCredentials(R"({"Version":1,"AccessKeyId":"A","SecretAccessKey":"S",)"
-                                   R"("Expiration":")" + expires + "\"}", now)->lifetime;
+                                   R"("Expiration":")" +
+                                       expires + "\"}",
+                                   now)
+        ->lifetime;
   };
   EXPECT_GE(lifetime("9999-12-31T23:59:59Z", 1'800'000'000), std::chrono::hours(24));
   EXPECT_LE(lifetime("0001-01-01T00:00:00Z", 1'800'000'000), seconds(0));
@@ -139,8 +142,9 @@ TEST(ChildOutputTest, WhatAProgramPrintsIsGiven) {
 }
 
 TEST(ChildOutputTest, AProgramGetsPipesAsInAShell) {
-  EXPECT_EQ(*RunShell("test -p /dev/stdin && test -p /dev/stdout && cat /dev/stdin >/dev/stdout", "q"),
-            "q");
+  EXPECT_EQ(
+      *RunShell("test -p /dev/stdin && test -p /dev/stdout && cat /dev/stdin >/dev/stdout", "q"),
+      "q");
   EXPECT_EQ(RunShell("true", std::string(1 << 20, 'x')).status().error(), EMSGSIZE);
 }
 
@@ -175,6 +179,20 @@ TEST(SecretEnvironmentTest, IsTakenOnceAndReadBackFromAMemoryFile) {
   const auto loaded = cachecore::SecretEnvironment::Load(file->get());
   EXPECT_EQ(loaded->Get("AWS_SECRET_ACCESS_KEY"), "hidden");
   EXPECT_EQ(loaded->Get("AWS_SESSION_TOKEN"), "");
+}
+
+TEST(SecretEnvironmentTest, AProxyWithAUserIsTakenAndSetAgain) {
+  setenv("HTTPS_PROXY", "http://u:hidden@proxy.example:1", 1);
+  setenv("http_proxy", "http://proxy.example:1", 1);
+  const char* place = getenv("HTTPS_PROXY");
+  const auto taken = cachecore::SecretEnvironment::Take();
+  EXPECT_EQ(std::string(place), "");
+  EXPECT_EQ(getenv("HTTPS_PROXY"), nullptr);
+  EXPECT_STREQ(getenv("http_proxy"), "http://proxy.example:1");
+  taken.SetProxies();
+  EXPECT_STREQ(getenv("HTTPS_PROXY"), "http://u:hidden@proxy.example:1");
+  unsetenv("HTTPS_PROXY");
+  unsetenv("http_proxy");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "fetcher/client.h"
+#include "fetcher/client/client.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <future>
 
-#include "tests/fetcher/fake_daemon.h"
+#include "tests/fetcher/engine/fake_daemon.h"
 
 namespace fetcher {
 namespace {
@@ -57,7 +57,7 @@ class DeviceClientTest : public testing::Test {
 TEST_F(DeviceClientTest, IntroducesItselfInThisOrder) {
   Attach();
   EXPECT_EQ(client_->generation().value, 42u);
-  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 7\n", "restore\ncredit 8\n"));
+  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 39\n", "restore\ncredit 8\n"));
 }
 
 TEST_F(DeviceClientTest, SpeaksOneCommandAPacketToADaemonWithoutBatches) {
@@ -185,11 +185,11 @@ TEST_F(DeviceClientTest, RefusalsAtTheDoorAreErrnos) {
 // The client's connection as it is when the client's process has died and a keeper has a copy.
 UniqueFd LeftBehind(std::unique_ptr<DeviceClient> client) { return UniqueFd(dup(client->fd())); }
 
-TEST_F(DeviceClientTest, AnHeirHearsNothingThatWasMeantForTheDeadOne) {
+TEST_F(DeviceClientTest, ASuccessorGetsNothingThatWasMeantForTheDeadFetcher) {
   Attach();
   daemon_.Open(1, 1, "v", "c");
   daemon_.Read(2, 1, 0, 4096);
-  daemon_.Send(wire::HelloMessage{0, 1, wire::kAllCaps, {42}, 0});  // Of an heir that died too.
+  daemon_.Send(wire::HelloMessage{0, 1, kFakeCaps, {42}, 0});  // Of a successor that died too.
   daemon_.Send(wire::ReplyMessage{99, {-EINVAL}});
   UniqueFd left = LeftBehind(std::move(client_));
   auto resuming =
@@ -200,7 +200,7 @@ TEST_F(DeviceClientTest, AnHeirHearsNothingThatWasMeantForTheDeadOne) {
   client_ = std::move(client).value();
   EXPECT_EQ(client_->generation().value, 43u);
   daemon_.WaitUntil([&] { return daemon_.credits() == 16; });
-  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 7\n", "restore\ncredit 16\n"));
+  EXPECT_THAT(daemon_.packets(), ElementsAre("caps 39\n", "restore\ncredit 16\n"));
   daemon_.Open(3, 2, "v", "d");
   ASSERT_TRUE(client_->ReadMessages(&handler_).ok());
   EXPECT_THAT(handler_.opens, SizeIs(1));

@@ -1,4 +1,4 @@
-#include "tests/fetcher/fake_daemon.h"
+#include "tests/fetcher/engine/fake_daemon.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -12,6 +12,8 @@
 #include <cstring>
 #include <filesystem>
 #include <stdexcept>
+
+#include "cachecore/base/unix_socket.h"
 
 namespace wire = cachecore::wire;
 using cachecore::UniqueFd;
@@ -47,7 +49,7 @@ FakeDaemon::FakeDaemon() {
 FakeDaemon::~FakeDaemon() { std::filesystem::remove_all(dir_); }
 
 void FakeDaemon::Accept(wire::HelloMessage hello) {
-  if (!Readable(listener_.get(), kPatience)) GiveUp("nobody connects");
+  if (!Readable(listener_.get(), kPatience)) GiveUp("no fetcher connects");
   peer_.Reset(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
   next_packet_ = 0;
   Send(hello);
@@ -59,22 +61,8 @@ void FakeDaemon::AcceptHeir() {
 }
 
 void FakeDaemon::SendBytes(const std::string& bytes, int fd) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  iovec iov = {const_cast<char*>(bytes.data()), bytes.size()};
-  msghdr header = {};
-  header.msg_iov = &iov;
-  header.msg_iovlen = 1;
-  if (fd >= 0) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    cmsghdr* c = CMSG_FIRSTHDR(&header);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-  }
   // A peer that has hung up is for the test to notice by what it waits for next.
-  static_cast<void>(sendmsg(peer_.get(), &header, MSG_NOSIGNAL));
+  static_cast<void>(cachecore::SendWithDescriptor(peer_.get(), bytes, fd));
 }
 
 void FakeDaemon::Send(const wire::Message& message, int fd) {
@@ -89,6 +77,10 @@ void FakeDaemon::Open(uint32_t msg, uint32_t object, const std::string& volume,
 
 void FakeDaemon::Read(uint32_t msg, uint32_t object, uint64_t offset, uint64_t length) {
   Send(wire::ReadMessage{{msg}, {object}, cachecore::ByteRange::At(offset, length)});
+}
+
+void FakeDaemon::ReadAhead(uint32_t msg, uint32_t object, uint64_t offset, uint64_t length) {
+  Send(wire::ReadMessage{{msg}, {object}, cachecore::ByteRange::At(offset, length), true});
 }
 
 std::string FakeDaemon::Data(uint32_t object, cachecore::ByteRange range) const {
@@ -109,8 +101,20 @@ bool FakeDaemon::Pump(std::chrono::milliseconds timeout) {
   if (!peer_.valid()) return false;
   if (!Readable(peer_.get(), timeout)) return true;
   std::string packet(wire::kMaxCommandPacket + 1, '\0');
-  const ssize_t size = recv(peer_.get(), packet.data(), packet.size(), 0);
+  iovec iov = {packet.data(), packet.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header = {};
+  header.msg_iov = &iov;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof(control);
+  const ssize_t size = recvmsg(peer_.get(), &header, MSG_CMSG_CLOEXEC);
   if (size <= 0) return false;
+  if (const cmsghdr* file = CMSG_FIRSTHDR(&header); file != nullptr) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(file), sizeof(fd));
+    files_.emplace_back(fd);
+  }
   packet.resize(static_cast<size_t>(size));
   packets_.push_back(packet);
   const auto lines = wire::SplitPacket(packet);
@@ -123,7 +127,7 @@ bool FakeDaemon::Pump(std::chrono::milliseconds timeout) {
       packets_.clear();
       next_packet_ = credits_ = restores_ = 0;
       resumed_ = resume->token;
-      Send(wire::HelloMessage{0, wire::kProtocolVersion, wire::kAllCaps, {43}, resumed_});
+      Send(wire::HelloMessage{0, wire::kProtocolVersion, kFakeCaps, {43}, resumed_});
       return true;
     }
     int32_t result = 0;

@@ -1,13 +1,12 @@
 // FakeDaemon: holdfastd's end of the device, played by a test.
 //
-// Model    listens on a socket in a directory of its own, greets who connects, records every
-// command
-//          and answers each packet (with success, unless told otherwise).  Driven by the test's
-//          thread: it does something only inside its calls.
+// Model    listens on a socket in a directory of its own, greets each client, records every
+//          command and answers each packet (with success, unless told otherwise).  Driven by the
+//          test's thread: it does something only inside its calls.
 // Errors   a wait that sees nothing for kPatience fails the test with what did arrive.
 
-#ifndef TESTS_FETCHER_FAKE_DAEMON_H_
-#define TESTS_FETCHER_FAKE_DAEMON_H_
+#ifndef TESTS_FETCHER_ENGINE_FAKE_DAEMON_H_
+#define TESTS_FETCHER_ENGINE_FAKE_DAEMON_H_
 
 #include <chrono>
 #include <deque>
@@ -16,13 +15,18 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/byte_range.h"
-#include "cachecore/unique_fd.h"
-#include "cachecore/wire.h"
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/unique_fd.h"
+#include "cachecore/protocol/wire.h"
+
+// Without facts, whose lines would stand between those that most tests are about, and without
+// through, as a daemon that does not serve so.
+inline constexpr uint32_t kFakeCaps =
+    cachecore::wire::kAllCaps & ~(cachecore::wire::kCapFacts | cachecore::wire::kCapThrough);
 
 inline cachecore::wire::HelloMessage Hello(int32_t status,
                                            uint32_t version = cachecore::wire::kProtocolVersion,
-                                           uint32_t caps = cachecore::wire::kAllCaps) {
+                                           uint32_t caps = kFakeCaps) {
   return {status, version, caps, {42}};
 }
 
@@ -49,6 +53,7 @@ class FakeDaemon {
   void Open(uint32_t msg, uint32_t object, const std::string& volume, const std::string& cookie,
             const std::string& attr = "");
   void Read(uint32_t msg, uint32_t object, uint64_t offset, uint64_t length);
+  void ReadAhead(uint32_t msg, uint32_t object, uint64_t offset, uint64_t length);
   std::string Data(uint32_t object, cachecore::ByteRange range) const;
   uint64_t DataSize(uint32_t object) const;
 
@@ -66,6 +71,9 @@ class FakeDaemon {
   // Waits until `done` holds, answering meanwhile.
   void WaitUntil(const std::function<bool()>& done);
 
+  // The descriptors that have come, in order.
+  std::vector<cachecore::UniqueFd>& files() { return files_; }
+
   // Every packet received, and what was counted of it.
   const std::vector<std::string>& packets() const { return packets_; }
   uint32_t credits() const { return credits_; }
@@ -80,6 +88,7 @@ class FakeDaemon {
   cachecore::UniqueFd peer_;
   std::map<uint32_t, cachecore::UniqueFd> data_;
   std::map<std::string, int> refusals_;
+  std::vector<cachecore::UniqueFd> files_;
   std::deque<std::string> lines_;
   std::vector<std::string> packets_;
   uint32_t next_packet_ = 0;
@@ -88,4 +97,4 @@ class FakeDaemon {
   uint32_t restores_ = 0;
 };
 
-#endif  // TESTS_FETCHER_FAKE_DAEMON_H_
+#endif  // TESTS_FETCHER_ENGINE_FAKE_DAEMON_H_

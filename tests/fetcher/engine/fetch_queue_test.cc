@@ -1,4 +1,4 @@
-#include "fetcher/fetch_queue.h"
+#include "fetcher/engine/fetch_queue.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <map>
 #include <random>
 
-#include "tests/cachecore/seed.h"
+#include "tests/cachecore/engine/seed.h"
 
 namespace fetcher {
 namespace {
@@ -20,7 +20,10 @@ constexpr uint64_t kBlock = FetchQueue::kBlock;
 
 class FetchQueueTest : public testing::Test {
  protected:
-  void Add(uint32_t id, ByteRange range) { queue_.Add({id}, range, order_++); }
+  void Add(uint32_t id, ByteRange range) {
+    queue_.Add({id}, range, order_, order_);
+    ++order_;
+  }
   ByteRange Take(uint64_t max = 16 * kMiB, uint32_t connections = 1) {
     return queue_.Take(max, connections);
   }
@@ -100,7 +103,7 @@ TEST_F(FetchQueueTest, WhatDoesNotComeIsWantedAgainBeforeLaterReads) {
   EXPECT_EQ(Take(), (ByteRange{kMiB / 2, kMiB}));
 }
 
-TEST_F(FetchQueueTest, ARemovedReadIsWantedByNobody) {
+TEST_F(FetchQueueTest, ARemovedReadIsNotWantedAnyMore) {
   Add(1, {0, kMiB});
   queue_.Remove({1});
   EXPECT_EQ(queue_.NextOrder(), std::nullopt);
@@ -131,7 +134,7 @@ TEST_F(FetchQueueTest, AReadThatIsDeliveredTwiceIsInLineOnce) {
   EXPECT_TRUE(queue_.empty());
 }
 
-TEST_F(FetchQueueTest, WaitingNamesThoseWhomNobodyServes) {
+TEST_F(FetchQueueTest, WaitingNamesTheReadsThatNoOriginServes) {
   Add(1, {0, kMiB});
   Take();
   Add(2, {8 * kMiB, 9 * kMiB});
@@ -141,7 +144,7 @@ TEST_F(FetchQueueTest, WaitingNamesThoseWhomNobodyServes) {
   EXPECT_THAT(queue_.Waiting(), IsEmpty());
 }
 
-// Who misses what and what is in flight, kept per block, with the queue driven beside it.
+// Which reader misses what and what is in flight, kept per block, with the queue driven beside it.
 class FetchQueueModelTest : public FetchQueueTest {
  protected:
   static constexpr uint64_t kBlocks = 64;
@@ -198,7 +201,7 @@ class FetchQueueModelTest : public FetchQueueTest {
     missing_.erase(missing_.begin());
   }
 
-  // Whether a byte that somebody misses is in flight nowhere.
+  // Whether a byte that a reader misses is in flight nowhere.
   bool SomethingIsWanted() const {
     std::vector<bool> in_flight(kBlocks);
     for (const ByteRange piece : pieces_) {

@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "cachecore/block_hasher.h"
-#include "tests/fetcher/fetcher_fixture.h"
+#include "cachecore/verity/block_hasher.h"
+#include "tests/fetcher/engine/fetcher_fixture.h"
 
 namespace fetcher {
 namespace {
@@ -65,7 +65,7 @@ TEST_F(FetcherTest, KeysThatCouldLeaveTheOriginAreRefused) {
 
 // ---- Refused answers
 
-TEST_F(FetcherTest, AnObjectWhoseCopenIsRefusedIsLetGoWhateverTheError) {
+TEST_F(FetcherTest, AnObjectIsClosedWhenItsOpenReplyIsRefused) {
   ScriptedOrigin origin(body_);
   SetSource({origin.url()});
   Start();
@@ -76,9 +76,10 @@ TEST_F(FetcherTest, AnObjectWhoseCopenIsRefusedIsLetGoWhateverTheError) {
   EXPECT_EQ(daemon_.NextLine(), "cause 1,the fetcher has not opened this object");
 }
 
-TEST_F(FetcherTest, AnObjectWhoseDigestIsRefusedIsLetGo) {
+TEST_F(FetcherTest, AnObjectIsClosedWhenItsDigestIsRefused) {
   ScriptedOrigin origin("");
-  const std::string digest = cachecore::DigestText(cachecore::BlockHasher::OfThisThread().OfFile(0, {}));
+  const std::string digest =
+      cachecore::DigestText(cachecore::BlockHasher::OfThisThread().OfFile(0, {}));
   SetSource({origin.url()}, R"(,"verity":")" + digest + '"');
   Start();
   daemon_.Refuse("verity", EINVAL);

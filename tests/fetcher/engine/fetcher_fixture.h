@@ -1,7 +1,7 @@
 // FetcherTest: a real Fetcher on a thread between a FakeDaemon and ScriptedOrigins.
 
-#ifndef TESTS_FETCHER_FETCHER_FIXTURE_H_
-#define TESTS_FETCHER_FETCHER_FIXTURE_H_
+#ifndef TESTS_FETCHER_ENGINE_FETCHER_FIXTURE_H_
+#define TESTS_FETCHER_ENGINE_FETCHER_FIXTURE_H_
 
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
@@ -14,11 +14,11 @@
 #include <thread>
 #include <vector>
 
-#include "cachecore/clock.h"
-#include "cachecore/unique_fd.h"
-#include "fetcher/fetcher.h"
-#include "tests/fetcher/fake_daemon.h"
-#include "tests/fetcher/scripted_origin.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/base/unique_fd.h"
+#include "fetcher/engine/fetcher.h"
+#include "tests/fetcher/engine/fake_daemon.h"
+#include "tests/fetcher/origins/scripted_origin.h"
 
 inline std::string RandomBytes(size_t size) {
   std::mt19937_64 random(size);
@@ -111,4 +111,4 @@ class FetcherTest : public testing::Test {
   std::thread thread_;
 };
 
-#endif  // TESTS_FETCHER_FETCHER_FIXTURE_H_
+#endif  // TESTS_FETCHER_ENGINE_FETCHER_FIXTURE_H_

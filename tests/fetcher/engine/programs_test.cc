@@ -15,7 +15,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "tests/fetcher/fake_daemon.h"
+#include "tests/fetcher/engine/fake_daemon.h"
 
 namespace {
 
@@ -65,7 +65,7 @@ class ProgramsTest : public testing::Test {
     return text.str();
   }
   std::vector<std::string> Fetcherd() const {
-    return {FETCHERD, "--device=" + daemon_.path(), "--sources_dir=" + daemon_.dir()};
+    return {FETCHERD, "--device=" + daemon_.path(), "--sources-dir=" + daemon_.dir()};
   }
 
   FakeDaemon daemon_;
@@ -93,25 +93,33 @@ TEST_F(ProgramsTest, TheExampleFetcherServesADirectory) {
 
 TEST_F(ProgramsTest, HelpIsOurOwnFlagsOnly) {
   EXPECT_EQ(Run({FETCHERD, "--help"}), 0);
-  EXPECT_THAT(Output(), HasSubstr("--retry_budget"));
+  EXPECT_THAT(Output(), HasSubstr("--retry-budget"));
   EXPECT_THAT(Output(), Not(HasSubstr("logtostderr")));
   EXPECT_EQ(Run({FETCHERD, "--version"}), 0);
   EXPECT_THAT(Output(), HasSubstr(HOLDFAST_VERSION));
 }
 
 TEST_F(ProgramsTest, ABadFlagIsNamed) {
-  EXPECT_EQ(Run({FETCHERD, "--sources_dir=/"}), 2);
+  EXPECT_EQ(Run({FETCHERD, "--sources-dir=/"}), 2);
   EXPECT_THAT(Output(), HasSubstr("--device is missing"));
   auto arguments = Fetcherd();
-  arguments.push_back("--retry_budget=soon");
+  arguments.push_back("--retry-budget=soon");
   EXPECT_EQ(Run(arguments), 2);
-  EXPECT_THAT(Output(), HasSubstr("soon"));
+  EXPECT_THAT(Output(), HasSubstr("--retry-budget: "));
   arguments.back() = "--credits=4097";
   EXPECT_EQ(Run(arguments), 2);
   EXPECT_THAT(Output(), HasSubstr("--credits is not 1 to 4096"));
   arguments.back() = "stray";
   EXPECT_EQ(Run(arguments), 2);
   EXPECT_THAT(Output(), HasSubstr("unexpected argument stray"));
+}
+
+TEST_F(ProgramsTest, AFlagIsTakenWithUnderscoresToo) {
+  auto arguments = Fetcherd();
+  arguments.push_back("--retry_budget=soon");
+  EXPECT_EQ(Run(arguments), 2);
+  EXPECT_THAT(Output(), HasSubstr("--retry-budget: "));
+  EXPECT_THAT(Output(), Not(HasSubstr("--retry_budget")));
 }
 
 TEST_F(ProgramsTest, SigtermIsACleanExit) {
@@ -161,7 +169,7 @@ TEST_F(ProgramsTest, ItSaysThatItIsAliveWhileNoDaemonIsThere) {
   const timeval patience = {20, 0};
   setsockopt(notify.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   for (const std::string& device : {daemon_.dir() + "/nobody", daemon_.path()}) {  // None, or mute.
-    Start({FETCHERD, "--device=" + device, "--sources_dir=" + daemon_.dir()},
+    Start({FETCHERD, "--device=" + device, "--sources-dir=" + daemon_.dir()},
           {"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=200000"});
     for (int i = 0; i < 5; ++i) {
       char text[100];

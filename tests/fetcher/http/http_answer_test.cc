@@ -1,4 +1,4 @@
-#include "fetcher/http_answer.h"
+#include "fetcher/http/http_answer.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "fetcher/http_patience.h"
+#include "fetcher/http/http_patience.h"
 
 #include <gtest/gtest.h>
 

@@ -1,11 +1,11 @@
-#include "fetcher/http_range.h"
+#include "fetcher/http/http_range.h"
 
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <random>
 
-#include "tests/cachecore/seed.h"
+#include "tests/cachecore/engine/seed.h"
 
 namespace fetcher {
 namespace {

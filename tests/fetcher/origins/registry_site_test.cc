@@ -1,6 +1,6 @@
-// What lets requests in at a registry, with a token service and credential helpers that the test plays.
+// What makes a registry accept requests, with a token service and credential helpers that the test plays.
 
-#include "fetcher/registry_site.h"
+#include "fetcher/origins/registry_site.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "tests/fetcher/fake_daemon.h"
-#include "tests/fetcher/scripted_origin.h"
+#include "tests/fetcher/engine/fake_daemon.h"
+#include "tests/fetcher/origins/scripted_origin.h"
 
 namespace fetcher {
 namespace {
@@ -48,8 +48,8 @@ class RegistryHelperTest : public testing::Test {
 };
 
 TEST_F(RegistryHelperTest, OneThatKnowsNothingLeavesPublicImagesReadable) {
-  for (const char* script : {"echo credentials not found in native keychain; exit 1", "echo {}", "exit 0",
-                             "kill -9 $$"}) {
+  for (const char* script : {"echo credentials not found in native keychain; exit 1", "echo {}",
+                             "exit 0", "kill -9 $$"}) {
     SCOPED_TRACE(script);
     WriteHelper(script);
     const auto brought = Bring("Bearer");
@@ -63,7 +63,7 @@ TEST_F(RegistryHelperTest, OneThatIsNotThereLeavesPublicImagesReadable) {
   EXPECT_TRUE(Bring("Bearer").ok());
 }
 
-TEST_F(RegistryHelperTest, ARefusalTellsOfTheHelperThatGaveNothing) {
+TEST_F(RegistryHelperTest, ARefusalNamesTheHelperThatGaveNothing) {
   WriteHelper("exit 3");
   service_.Always(Misbehaviour{.status = 401});
   const std::string helper = "; docker-credential-test ended with exit code 3";

@@ -1,4 +1,4 @@
-#include "tests/fetcher/scripted_origin.h"
+#include "tests/fetcher/origins/scripted_origin.h"
 
 #include <netinet/in.h>
 #include <sys/socket.h>

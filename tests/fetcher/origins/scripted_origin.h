@@ -1,12 +1,12 @@
 // ScriptedOrigin: an HTTP/1.1 server of one body on loopback that misbehaves as a test says.
 //
 // Model    answers ranges and If-Range as RFC 9110 says, unless a Misbehaviour is due: Then()
-// queues one
-//          for one request, Always() sets one for every request.  A thread per connection.
+//          queues one for one request, Always() sets one for every request.  A thread per
+//          connection.
 // Threads  thread-safe.
 
-#ifndef TESTS_FETCHER_SCRIPTED_ORIGIN_H_
-#define TESTS_FETCHER_SCRIPTED_ORIGIN_H_
+#ifndef TESTS_FETCHER_ORIGINS_SCRIPTED_ORIGIN_H_
+#define TESTS_FETCHER_ORIGINS_SCRIPTED_ORIGIN_H_
 
 #include <cstdint>
 #include <deque>
@@ -75,4 +75,4 @@ class ScriptedOrigin {
   std::thread acceptor_;
 };
 
-#endif  // TESTS_FETCHER_SCRIPTED_ORIGIN_H_
+#endif  // TESTS_FETCHER_ORIGINS_SCRIPTED_ORIGIN_H_

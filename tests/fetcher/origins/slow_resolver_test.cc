@@ -10,9 +10,9 @@
 #include <future>
 #include <mutex>
 
-#include "cachecore/clock.h"
-#include "fetcher/http_backend.h"
-#include "fetcher/http_call.h"
+#include "cachecore/base/clock.h"
+#include "fetcher/http/http_call.h"
+#include "fetcher/origins/http_backend.h"
 
 namespace {
 

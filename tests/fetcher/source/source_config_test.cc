@@ -1,11 +1,12 @@
-#include "fetcher/source_config.h"
+#include "fetcher/source/source_config.h"
 
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <string>
 
-#include "cachecore/limits.h"
+#include "cachecore/values/limits.h"
+#include "fetcher/origins/registry_site.h"
 
 namespace fetcher {
 namespace {
@@ -35,7 +36,7 @@ TEST(SourceConfigTest, WhatIsWrongIsSaid) {
   EXPECT_EQ(Error(R"({"version":1,"origins":[5]})"), "an origin is not a string");
   EXPECT_EQ(with("ftp://h/"), "an origin is not http://, https://, s3://, oci:// or file:///");
   EXPECT_EQ(with("file://h/"), "an origin is not http://, https://, s3://, oci:// or file:///");
-  EXPECT_EQ(with("http:///x/"), "an origin has no host");
+  EXPECT_EQ(with("http:///x/"), "an origin has no valid host and port");
   EXPECT_EQ(with("http://h"), "an origin does not end in '/'");
   EXPECT_EQ(with("http://h/x"), "an origin does not end in '/'");
   EXPECT_EQ(with("http://h/?a/"),
@@ -115,17 +116,32 @@ TEST(SourceConfigTest, ARegistryIsAHostAndARepository) {
   const auto with = [](const std::string& origin, const std::string& oci) {
     return Error(R"({"version":1,"origins":[")" + origin + "\"],\"oci\":" + oci + "}");
   };
-  EXPECT_EQ(with("oci:///x/", "{}"), "an origin has no host");
+  EXPECT_EQ(with("oci:///x/", "{}"), "an origin has no valid host and port");
   EXPECT_EQ(with("oci://h/", "{}"), "an oci:// origin is not REGISTRY/REPO/");
   EXPECT_EQ(with("oci://u:secret@h/x/", "{}"), "an oci:// origin is not REGISTRY/REPO/");
   EXPECT_EQ(with("oci://h/x/", "7"), "\"oci\" is not an object");
   EXPECT_EQ(with("oci://h/x/", R"({"password":"x"})"),
             "there is a field that version 1 does not have");
   EXPECT_EQ(with("oci://h/x/", R"({"plain_http":1})"), "\"plain_http\" is not true or false");
-  const RegistryConfig config{"oci://h:5000/a/b/", {"/auth.json", false}, "", {}};
+  const RegistryConfig config{"oci://h:5000/a/b/", {"/auth.json", {}, false}, {}, {}};
   EXPECT_EQ(config.Registry(), "h:5000");
   EXPECT_EQ(config.Repository(), "a/b");
   EXPECT_EQ(config.ApiUrl(), "https://h:5000/v2/");
+}
+
+TEST(SourceConfigTest, ARegistryCanHaveItsOwnCertificatesAndTheSourceItsProxies) {
+  const auto config = ParseSourceConfig(
+      R"({"version":1,"origins":["oci://h:1/a/","oci+http://h:1/a/"],
+          "registries":{"h:1":{"ca_file":"/c","client_cert":"/d","client_key":"/e","insecure":true}},
+          "proxy":{"http":"http://p:1","https":"","no":"x"}})");
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  const RegistryAccess& own = config->registries.at("h:1");
+  EXPECT_EQ(own.ca_file + own.client_cert + own.client_key, "/c/d/e");
+  EXPECT_TRUE(own.insecure);
+  EXPECT_EQ(config->proxy.http, "http://p:1");
+  EXPECT_EQ(config->proxy.no, "x");
+  EXPECT_FALSE(ParseSourceConfig(R"({"version":1,"origins":["oci://h/a/"],"registries":[]})").ok());
+  EXPECT_FALSE(ParseSourceConfig(R"({"version":1,"origins":["oci://h/a/"],"proxy":{"x":1}})").ok());
 }
 
 TEST(ObjectKeyTest, OneSegmentOfAUrlAndNothingElse) {
@@ -135,6 +151,20 @@ TEST(ObjectKeyTest, OneSegmentOfAUrlAndNothingElse) {
   for (const char* bad : {"", ".", "..", "%2e", "%2E%2e", ".%2e", "a/b", "a%2fb", "a\\b", "a?b",
                           "a#b", "a b", "a%", "a%4", "a%zz", "a%00", "\xc3\xa4"}) {
     EXPECT_EQ(CheckObjectKey(bad).error(), EINVAL) << bad;
+  }
+}
+
+TEST(OriginSchemeTest, OnlyAKnownSchemeHasABackend) {
+  EXPECT_EQ(*OriginSchemeOf("http://h/"), OriginScheme::kHttp);
+  EXPECT_EQ(*OriginSchemeOf("https://h/"), OriginScheme::kHttp);
+  EXPECT_EQ(*OriginSchemeOf("s3://b/"), OriginScheme::kS3);
+  EXPECT_EQ(*OriginSchemeOf("oci://h/r/"), OriginScheme::kRegistry);
+  EXPECT_EQ(*OriginSchemeOf("oci+http://h/r/"), OriginScheme::kRegistry);
+  EXPECT_EQ(*OriginSchemeOf("file:///d/"), OriginScheme::kFile);
+  // None of these may become plain HTTP.
+  for (const char* url : {"", "ftp://h/", "httpx://h/", "http:/h/", "HTTP://h/", "file://h/d/",
+                          "oci-blob://h/r/", "//h/", "h/"}) {
+    EXPECT_EQ(OriginSchemeOf(url).status().error(), EINVAL) << url;
   }
 }
 

@@ -1,4 +1,4 @@
-#include "fetcher/object_attr.h"
+#include "fetcher/transfer/object_attr.h"
 
 #include <gtest/gtest.h>
 

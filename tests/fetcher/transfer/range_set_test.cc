@@ -1,4 +1,4 @@
-#include "fetcher/range_set.h"
+#include "fetcher/transfer/range_set.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <bitset>
 #include <random>
 
-#include "tests/cachecore/seed.h"
+#include "tests/cachecore/engine/seed.h"
 
 namespace fetcher {
 namespace {

@@ -1,8 +1,8 @@
-#include "fetcher/retry_policy.h"
+#include "fetcher/transfer/retry_policy.h"
 
 #include <gtest/gtest.h>
 
-#include "tests/cachecore/seed.h"
+#include "tests/cachecore/engine/seed.h"
 
 namespace fetcher {
 namespace {

@@ -1,4 +1,4 @@
-#include "fetcher/timers.h"
+#include "fetcher/transfer/timers.h"
 
 #include <gtest/gtest.h>
 
@@ -20,8 +20,8 @@ TEST(TimersTest, TheyAreDueInOrderAndOnce) {
   timers.WakeAt({2}, seconds(2));
   timers.WakeAt({3}, seconds(9));
   timers.WakeAt({4}, seconds(1));
-  timers.Cancel({4});
-  timers.Cancel({5});
+  timers.Remove({4});
+  timers.Remove({5});
   EXPECT_EQ(timers.TakeDue(seconds(5)), ObjectId{2});
   EXPECT_EQ(timers.TakeDue(seconds(5)), ObjectId{1});
   EXPECT_EQ(timers.TakeDue(seconds(5)), std::nullopt);

@@ -1,27 +1,33 @@
-#include "fusefs/device_server.h"
+#include "fusefs/device/device_server.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "fusefs/unix_listener.h"
-#include "tests/cachecore/cache_rig.h"
+#include "cachecore/system/unix_listener.h"
+#include "tests/cachecore/cache/cache_rig.h"
 
 namespace fusefs {
 namespace {
 
 using cachecore::CacheRig;
+using cachecore::ListenUnix;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
@@ -46,6 +52,22 @@ class Peer {
   void Send(const std::string& packet) {
     ASSERT_EQ(send(socket_.get(), packet.data(), packet.size(), MSG_NOSIGNAL),
               static_cast<ssize_t>(packet.size()));
+  }
+  // The same with descriptors, which stay the caller's.
+  void Send(const std::string& packet, const std::vector<int>& files) {
+    iovec iov = {const_cast<char*>(packet.data()), packet.size()};
+    std::vector<char> control(CMSG_SPACE(files.size() * sizeof(int)));
+    msghdr header = {};
+    header.msg_iov = &iov;
+    header.msg_iovlen = 1;
+    header.msg_control = control.data();
+    header.msg_controllen = control.size();
+    cmsghdr* message = CMSG_FIRSTHDR(&header);
+    message->cmsg_level = SOL_SOCKET;
+    message->cmsg_type = SCM_RIGHTS;
+    message->cmsg_len = CMSG_LEN(files.size() * sizeof(int));
+    std::memcpy(CMSG_DATA(message), files.data(), files.size() * sizeof(int));
+    ASSERT_EQ(sendmsg(socket_.get(), &header, MSG_NOSIGNAL), static_cast<ssize_t>(packet.size()));
   }
   // The next message; EOF is ENOTCONN, a missed deadline ETIMEDOUT.
   Result<wire::Message> Receive(uint32_t caps = wire::kAllCaps) {
@@ -74,8 +96,9 @@ class Peer {
 
 class DeviceServerTest : public testing::Test {
  protected:
-  DeviceServerTest() : path_(rig_.directory + "/device.sock") {
-    rig_.cache->Detach();  // The rig's own attachment.
+  explicit DeviceServerTest(cachecore::CacheOptions options = {})
+      : rig_(options), path_(rig_.directory + "/device.sock") {
+    rig_.cache->device().Detach();  // The rig's own attachment.
     auto listener = ListenUnix(path_, SOCK_SEQPACKET, geteuid());
     server_ = DeviceServer::Make(std::move(listener).value(), geteuid()).value();
     server_->Start(rig_.cache.get());
@@ -112,6 +135,80 @@ TEST_F(DeviceServerTest, BadPacketsGetAnErrnoAndTheConnectionGoesOn) {
   EXPECT_EQ(peer.Ask("restore"), std::vector<int32_t>{0});
 }
 
+TEST_F(DeviceServerTest, ThroughIsNotOfferedUnlessItIsToBeServedSo) {
+  Peer peer(path_);
+  const auto hello = peer.Receive();
+  ASSERT_TRUE(hello.ok());
+  EXPECT_EQ(std::get<wire::HelloMessage>(*hello).caps, wire::kAllCaps & ~wire::kCapThrough);
+  EXPECT_EQ(peer.Ask("caps " + std::to_string(wire::kAllCaps)), std::vector<int32_t>{-EINVAL});
+  EXPECT_EQ(peer.Ask("caps 3"), std::vector<int32_t>{0});
+  EXPECT_EQ(peer.Ask("full 1\nthrough 1,1,0,4096"), std::vector<int32_t>(2, -EOPNOTSUPP));
+}
+
+class DeviceServerThroughTest : public DeviceServerTest {
+ protected:
+  static cachecore::CacheOptions Options() {
+    cachecore::CacheOptions options;
+    options.serve_through = true;
+    return options;
+  }
+  DeviceServerThroughTest() : DeviceServerTest(Options()) {}
+};
+
+TEST_F(DeviceServerThroughTest, ADescriptorComesWithItsPacketAndOthersAreClosed) {
+  Peer peer(path_);
+  EXPECT_EQ(peer.HelloStatus(), 0);
+  EXPECT_EQ(peer.Ask("caps " + std::to_string(wire::kAllCaps)), std::vector<int32_t>{0});
+  const auto volume = *rig_.cache->AddVolume("volume");
+  cachecore::ObjectNumber number;
+  rig_.cache->Acquire({volume, "volume"}, "object", {}, cachecore::Freshness::kKnown,
+                      [&](const auto& info) { number = info->number; });
+  EXPECT_EQ(peer.Ask("credit 8"), std::vector<int32_t>{0});
+  const auto opened = peer.Receive();
+  ASSERT_TRUE(opened.ok());
+  const auto& open = std::get<wire::OpenMessage>(*opened);
+  EXPECT_EQ(peer.Ask("copen " + std::to_string(open.msg_id.value) + ",65536"),
+            std::vector<int32_t>{0});
+  std::atomic<bool> ended = false;
+  rig_.cache->Read(number, {0, 4096},
+                   [&](const Status& status, const auto&) { ended = status.ok(); });
+  server_->Wake();
+  const auto asked = peer.Receive();
+  ASSERT_TRUE(asked.ok());
+  const std::string object = std::to_string(open.object_id.value);
+  const std::string through = "through " + object + "," +
+                              std::to_string(std::get<wire::ReadMessage>(*asked).msg_id.value) +
+                              ",0,65536";
+  UniqueFd file(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const std::string bytes(65536, 'x');
+  ASSERT_EQ(pwrite(file.get(), bytes.data(), bytes.size(), 0), 65536);
+  ASSERT_EQ(fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE), 0);
+
+  // Of this file: the store opens others at any time.
+  const auto count_files = [] {
+    const std::filesystem::directory_iterator files("/proc/self/fd");
+    return std::count_if(begin(files), end(files), [](const auto& entry) {
+      std::error_code gone;
+      return std::filesystem::read_symlink(entry, gone).string().starts_with("/memfd:test");
+    });
+  };
+  const auto before = count_files();
+  for (int i = 0; i < 20; ++i) {  // With commands that take none, and more than one.
+    peer.Send("restore\nnonsense", {file.get(), file.get(), file.get()});
+    const auto reply = peer.Receive();
+    ASSERT_TRUE(reply.ok());
+    if (std::holds_alternative<wire::ReadMessage>(*reply)) --i;  // Delivered again.
+  }
+  EXPECT_EQ(count_files(), before);
+  EXPECT_FALSE(ended);
+  peer.Send("full " + object + "\n" + through, {file.get()});
+  for (int i = 0; i < 100 && !ended; ++i) {
+    const auto message = peer.Receive();
+    ASSERT_TRUE(message.ok());
+  }
+  EXPECT_TRUE(ended);
+}
+
 TEST_F(DeviceServerTest, WithoutBatchTheFirstNewlineEndsThePacket) {
   Peer peer(path_);
   EXPECT_EQ(peer.HelloStatus(), 0);
@@ -123,7 +220,8 @@ TEST_F(DeviceServerTest, CreditsAreLimitedAndNothingIsSentWithoutThem) {
   EXPECT_EQ(peer.HelloStatus(), 0);
   EXPECT_EQ(peer.Ask("caps 3"), std::vector<int32_t>{0});
   const auto volume = *rig_.cache->AddVolume("volume");
-  rig_.cache->Acquire({volume, "volume"}, "object", {}, false, [](const auto&) {});
+  rig_.cache->Acquire({volume, "volume"}, "object", {}, cachecore::Freshness::kKnown,
+                      [](const auto&) {});
   server_->Wake();
   EXPECT_EQ(peer.Ask("credit 4097"), std::vector<int32_t>{-ERANGE});
   EXPECT_EQ(peer.Ask("credit 1"), std::vector<int32_t>{0});
@@ -155,20 +253,20 @@ TEST_F(DeviceServerTest, APeerThatVanishesInMidConversationDetaches) {
   EXPECT_EQ(status, 0);
 }
 
-// What a dead fetcher left behind, and how its heir finds the mark behind which it may believe.
-TEST_F(DeviceServerTest, AnHeirGoesOnWithAConnectionAndNothingIsFailedForIt) {
+// What a dead fetcher left behind, and how its successor finds the mark before its own packets.
+TEST_F(DeviceServerTest, ASuccessorContinuesOnAConnectionAndNoReadFails) {
   Peer dead(path_);
   EXPECT_EQ(dead.HelloStatus(), 0);
   const uint64_t generation = rig_.cache->generation().value;
   EXPECT_EQ(dead.Ask("caps 3"), std::vector<int32_t>{0});
   const auto volume = *rig_.cache->AddVolume("volume");
   cachecore::Status acquired(EINPROGRESS, "");
-  rig_.cache->Acquire({volume, "volume"}, "object", {}, false,
+  rig_.cache->Acquire({volume, "volume"}, "object", {}, cachecore::Freshness::kKnown,
                       [&](const auto& info) { acquired = info.status(); });
   dead.Send("restore\ncredit 8");
   dead.Send("resume 7\nignored");
   dead.Send("resume 8");
-  // Left unread by the dead one: the answer, the OPEN.  Then the mark of an heir that died too.
+  // Left unread by the dead one: the answer, the OPEN.  Then the mark of a successor that died too.
   wire::HelloMessage hello;
   for (int opens = 0; hello.resumed != 8;) {
     auto message = dead.Receive();
@@ -182,7 +280,7 @@ TEST_F(DeviceServerTest, AnHeirGoesOnWithAConnectionAndNothingIsFailedForIt) {
   EXPECT_EQ(server_->fetcher()->generation.value, generation + 2);
   EXPECT_EQ(acquired.error(), EINPROGRESS);
 
-  // Credits, capabilities and packet numbers begin anew; what is pending comes again.
+  // Credits, capabilities and packet numbers start again; pending requests are resent.
   dead.Send("restore\ncredit 8");
   auto reply = dead.Receive(0);
   ASSERT_TRUE(reply.ok());

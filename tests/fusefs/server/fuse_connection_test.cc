@@ -1,4 +1,4 @@
-#include "fusefs/fuse_connection.h"
+#include "fusefs/server/fuse_connection.h"
 
 #include <gtest/gtest.h>
 #include <linux/fuse.h>
@@ -10,7 +10,7 @@
 #include <filesystem>
 #include <string>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
 namespace fusefs {
 namespace {
@@ -48,7 +48,7 @@ class FuseConnectionTest : public testing::Test {
   }
   std::string Reads(FuseConnection* connection) {
     char bytes[4096];
-    const ssize_t got = connection->Read(device_.get(), bytes, sizeof(bytes));
+    const ssize_t got = connection->Read(device_.get(), bytes, sizeof(bytes), &taken_);
     return got > 0 ? std::string(bytes, static_cast<size_t>(got)) : "";
   }
   void Answers(FuseConnection* connection, uint64_t unique, std::string body) {
@@ -56,7 +56,7 @@ class FuseConnectionTest : public testing::Test {
     header.len = static_cast<uint32_t>(sizeof(header) + body.size());
     header.unique = unique;
     iovec iov[2] = {{&header, sizeof(header)}, {body.data(), body.size()}};
-    EXPECT_EQ(connection->Write(device_.get(), iov, 2), static_cast<ssize_t>(header.len));
+    EXPECT_EQ(connection->Write(device_.get(), iov, 2, nullptr), static_cast<ssize_t>(header.len));
   }
   static uint64_t UniqueOf(const std::string& answer) {
     fuse_out_header header;
@@ -67,6 +67,7 @@ class FuseConnectionTest : public testing::Test {
   std::string directory_;
   cachecore::UniqueFd kernel_;
   cachecore::UniqueFd device_;
+  TakenRequest taken_;  // The last one.
 };
 
 // What a daemon answers to INIT, and what the next program would.
@@ -88,7 +89,22 @@ TEST_F(FuseConnectionTest, InitIsSavedBeforeItCanBeAnswered) {
   EXPECT_EQ(KernelReceives().substr(sizeof(fuse_out_header)), "agreed");
 }
 
-TEST_F(FuseConnectionTest, TheNextDaemonReplaysInitAndTheKernelHearsNothingOfIt) {
+TEST_F(FuseConnectionTest, AnInitThatCannotBeSavedIsRefused) {
+  FuseConnection connection(directory_ + "/missing/fuse.init", nullptr, true);
+  KernelSends(FUSE_INIT, 1, "flags");
+  KernelSends(FUSE_LOOKUP, 2, "name");
+  EXPECT_EQ(Reads(&connection).substr(sizeof(fuse_in_header)), "name");
+  fuse_out_header answer = {};
+  const std::string bytes = KernelReceives();
+  ASSERT_EQ(bytes.size(), sizeof(answer));
+  std::memcpy(&answer, bytes.data(), sizeof(answer));
+  EXPECT_EQ(answer.unique, 1u);
+  EXPECT_EQ(answer.error, -EIO);
+  EXPECT_TRUE(connection.refused());
+  EXPECT_FALSE(connection.Reset().ok());  // Nor is there room for another one.
+}
+
+TEST_F(FuseConnectionTest, TheNextDaemonReplaysInitAndTheKernelDoesNotNotice) {
   FuseConnection first(StatePath(), nullptr, true);
   KernelSends(FUSE_INIT, 1, "flags");
   const std::string init = Reads(&first);
@@ -165,7 +181,7 @@ TEST_F(FuseConnectionTest, WhatAKernelCannotResendComesFromTheLogUntilItIsAnswer
   KernelSends(FUSE_READ, 6, "waiting");
   KernelSends(FUSE_LOOKUP, 8, "too");
   for (int i = 0; i < 3; ++i) Reads(&first);
-  EXPECT_FALSE(FuseConnection::Resent());
+  EXPECT_FALSE(taken_.resent);
   Answers(&first, 4, "data");  // And dies.
   while (!KernelReceives().empty()) {
   }
@@ -175,14 +191,14 @@ TEST_F(FuseConnectionTest, WhatAKernelCannotResendComesFromTheLogUntilItIsAnswer
   ASSERT_TRUE(second.Replay());
   Reads(&second);
   Answers(&second, 1, "agreed");
-  ASSERT_TRUE(second.TakeUp(device_.get()).ok());
+  ASSERT_TRUE(second.TakeOver(device_.get()).ok());
   EXPECT_EQ(KernelReceives(), "");
   KernelSends(FUSE_READ, 10, "new");
   EXPECT_EQ(Reads(&second).substr(sizeof(fuse_in_header)), "waiting");
-  EXPECT_TRUE(FuseConnection::Resent());
+  EXPECT_TRUE(taken_.resent);
   EXPECT_EQ(Reads(&second).substr(sizeof(fuse_in_header)), "too");
   EXPECT_EQ(Reads(&second).substr(sizeof(fuse_in_header)), "new");
-  EXPECT_FALSE(FuseConnection::Resent());
+  EXPECT_FALSE(taken_.resent);
   Answers(&second, 6, "data");
   Answers(&second, 10, "data");  // And dies; the log has been handed on twice now.
 
@@ -211,7 +227,7 @@ TEST_F(FuseConnectionTest, NothingIsLoggedWhereTheKernelResendsUnlessItMustNotBe
 
 TEST_F(FuseConnectionTest, TheResendNoticeIsTheKernels) {
   FuseConnection connection(StatePath(), nullptr, true);
-  ASSERT_TRUE(connection.TakeUp(device_.get()).ok());
+  ASSERT_TRUE(connection.TakeOver(device_.get()).ok());
   const std::string notice = KernelReceives();
   fuse_out_header header;
   ASSERT_EQ(notice.size(), sizeof(header));
@@ -256,7 +272,8 @@ TEST_F(FuseConnectionTest, ANewMountForgetsWhatWasAgreedOnTheLastOne) {
   Reads(&connection);
   Answers(&connection, 2, InitAnswer(7, 4096));
   ASSERT_TRUE(connection.Reset().ok());
-  EXPECT_TRUE(std::filesystem::is_empty(directory_));
+  EXPECT_FALSE(std::filesystem::exists(StatePath()));
+  EXPECT_FALSE(std::filesystem::exists(StatePath() + ".answer"));
 }
 
 }  // namespace

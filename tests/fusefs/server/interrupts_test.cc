@@ -1,12 +1,12 @@
-#include "fusefs/interrupts.h"
+#include "fusefs/server/interrupts.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 
-#include "tests/cachecore/cache_rig.h"
+#include "tests/cachecore/cache/cache_rig.h"
+#include "tests/fusefs/server/gone_pid.h"
 
 namespace fusefs {
 namespace {
@@ -16,10 +16,7 @@ using cachecore::Status;
 
 TEST(InterruptsTest, ALivingProcessIsNotBeingKilledAndOneThatIsGoneIs) {
   EXPECT_FALSE(IsBeingKilled(getpid()));
-  const pid_t child = fork();
-  if (child == 0) _exit(0);
-  ASSERT_EQ(waitpid(child, nullptr, 0), child);
-  EXPECT_TRUE(IsBeingKilled(child));
+  EXPECT_TRUE(IsBeingKilled(GonePid()));
 }
 
 TEST(InterruptsTest, AReaderThatWasSignalledAndLivesGoesOnWaiting) {
@@ -47,15 +44,7 @@ TEST(InterruptsTest, AReaderThatWasSignalledAndLivesGoesOnWaiting) {
   interrupts.Unwatch(living);
 }
 
-// The pid of a process that is gone.
-pid_t GonePid() {
-  const pid_t child = fork();
-  if (child == 0) _exit(0);
-  EXPECT_EQ(waitpid(child, nullptr, 0), child);
-  return child;
-}
-
-TEST(InterruptsTest, OfResentReadsThoseOfReadersThatAreGoneAreLetGoWithoutAnInterrupt) {
+TEST(InterruptsTest, ResentReadsOfDeadReadersAreCancelledWithoutAnInterrupt) {
   CacheRig rig;
   const auto object = *rig.Acquire(1 << 20);
   Interrupts interrupts(rig.cache.get());

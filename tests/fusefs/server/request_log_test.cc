@@ -1,4 +1,4 @@
-#include "fusefs/request_log.h"
+#include "fusefs/server/request_log.h"
 
 #include <gtest/gtest.h>
 #include <linux/fuse.h>
@@ -44,7 +44,7 @@ std::vector<uint64_t> Uniques(const std::vector<std::string>& requests) {
 
 TEST(RequestLogTest, WhatWasNotRemovedIsFoundInTheOrderItWasAsked) {
   const auto log = RequestLog::Open({}).value();
-  for (const uint64_t unique : {10, 2, 8, 4, 6}) Add(log.get(), Request(FUSE_READ, unique));
+  for (const uint64_t unique : {10u, 2u, 8u, 4u, 6u}) Add(log.get(), Request(FUSE_READ, unique));
   log->Remove(8);
   log->Remove(12);                         // Never seen.
   Add(log.get(), Request(FUSE_READ, 14));  // Takes the place of 8.
@@ -68,6 +68,18 @@ TEST(RequestLogTest, ARequestThatWasOnlyReceivedIsFound) {
   std::memset(next->Area(1), 0, kept.size());
   next = Next(*next);
   EXPECT_EQ(next->TakeUnanswered(), (std::vector<std::string>{kept, received}));
+}
+
+TEST(RequestLogTest, MemoryInUseIsCheckedWithoutAChange) {
+  const auto log = RequestLog::Open({}).value();
+  Add(log.get(), Request(FUSE_READ, 2));
+  EXPECT_TRUE(RequestLog::CheckLayout(log->memory()).ok());
+  EXPECT_EQ(Uniques(Next(*log)->TakeUnanswered()), (std::vector<uint64_t>{2}));
+  const uint64_t other = 7;
+  ASSERT_EQ(pwrite(log->memory(), &other, sizeof other, 0), static_cast<ssize_t>(sizeof other));
+  EXPECT_EQ(RequestLog::CheckLayout(log->memory()).error(), EPROTO);
+  const UniqueFd small(memfd_create("small", MFD_CLOEXEC));
+  EXPECT_EQ(RequestLog::CheckLayout(small.get()).error(), EPROTO);
 }
 
 TEST(RequestLogTest, WhatHasNoAnswerIsNotKept) {

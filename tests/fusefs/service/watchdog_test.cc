@@ -1,4 +1,4 @@
-#include "fusefs/watchdog.h"
+#include "fusefs/service/watchdog.h"
 
 #include <gtest/gtest.h>
 

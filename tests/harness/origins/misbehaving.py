@@ -10,13 +10,14 @@ Set the fields between requests:
 Range and If-Range are honoured as RFC 9110 says.
 """
 
-import http.server
 import re
 import threading
 import time
 
+from harness.origins.quiet_server import QuietHandler, QuietServer
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
@@ -61,17 +62,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if cut_to is not None:
             self.close_connection = True
 
-    def log_message(self, *args):
-        pass
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request, client_address):
-        pass  # A client that hangs up in the middle is what these tests are about.
-
 
 class MisbehavingOrigin:
     def __init__(self, body=b"", etag='"one"'):
@@ -79,7 +69,7 @@ class MisbehavingOrigin:
         self.status, self.page, self.cut_to, self.delay = 0, None, None, 0
         self.requests = []
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = QuietServer(("127.0.0.1", 0), _Handler)
         self._server.origin = self
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -104,7 +104,7 @@ def union_size(ranges):
 
 
 class Nginx:
-    """`locations`: further directives of the server.  `tls`: a harness.certificates.Identity, for https with HTTP/2.
+    """`locations`: further directives of the server.  `tls`: a harness.origins.certificates.Identity, for https with HTTP/2.
     `seen`: nginx's variables whose values each request is logged with, for seen().  `pace`: bytes a second that no
     connection exceeds, kept by the kernel (limit_rate lets a second's worth of each answer through at once)."""
 

@@ -22,8 +22,8 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 
-from harness.nginx import free_port
 from harness.oci_layout import CONFIG_TYPE, MANIFEST_TYPE
+from harness.origins.nginx import free_port
 from harness.sandbox import wait_gone, wait_until
 
 USER, PASSWORD = "reader", "pw-5f2c81d0a94e"
@@ -64,6 +64,7 @@ class Registry:
         self._auth = auth
         self.tokens = TokenService(box, authority, name + "-tokens") if auth == "token" else None
         self._redirect = None
+        self._client_ca = None
         self._process = None
         self._log = os.path.join(self.directory, "registry.log")
         self._configure()
@@ -76,6 +77,8 @@ class Registry:
                   "storage": {"filesystem": {"rootdirectory": os.path.join(self.directory, "data")},
                               "delete": {"enabled": True}, "maintenance": {"uploadpurging": {"enabled": False}}},
                   "http": http_}
+        if self._client_ca:
+            http_["tls"]["clientcas"] = [self._client_ca]
         if self._redirect:
             config["middleware"] = {"storage": [{"name": "redirect", "options": {"baseurl": self._redirect}}]}
         if self._auth == "basic":
@@ -91,8 +94,13 @@ class Registry:
         with open(os.path.join(self.directory, "config.yml"), "w") as f:
             json.dump(config, f)  # JSON is YAML.
 
+    def want_client_certificate(self, authority):
+        """From its next start on it serves only clients whose certificate `authority` has signed."""
+        self._client_ca = authority.certificate
+        self._configure()
+
     def redirect_blobs(self, url):
-        """From its next start on it sends who wants a blob to below `url`, where `directory`/data is to be."""
+        """From its next start on it redirects requests for a blob to below `url`, where `directory`/data is to be."""
         self._redirect = url
         self._configure()
 
@@ -124,6 +132,12 @@ class Registry:
         """For `holdfast`, to get in."""
         flags = ["--ca-file", self.ca] if self.ca else ["--plain-http"]
         return flags + (["--auth-file", auth_file_] if auth_file_ else [])
+
+    def push_flags(self):
+        """For `holdfast image push`."""
+        if not self._auth:
+            return self.flags()
+        return self.flags(auth_file(self._box, self.host, self._name + "-push.json", "writer" if self._auth == "token" else USER))
 
     def push(self, layout, tag, repository, as_tag=None):
         """An image of an OciLayout; returns its reference by tag."""
@@ -209,7 +223,7 @@ _ANSWER = re.compile(_ACCESS.pattern + r' "[^"]*" "([^"]*)"')
 class TokenService:
     """The distribution project's token authentication: JSON web tokens signed by openssl, for user and password.
 
-    `writer` may push, `reader` pull; who comes without credentials gets a token for nothing.  The password may be
+    `writer` may push, `reader` pull; a request without credentials gets a token that permits nothing.  The password may be
     changed, tokens may be short-lived, and REFRESH stands for the password.
     """
 
@@ -258,13 +272,15 @@ class TokenService:
         self._server.server_close()
 
     def _user(self, handler, fields):
-        """Who asks; None for a wrong password, "" for nobody."""
+        """The user that asks; None for a wrong password, "" without credentials."""
         if fields.get("grant_type") == ["refresh_token"]:
             return USER if fields.get("refresh_token") == [self.REFRESH] else None
-        header = handler.headers.get("Authorization", "")
-        if not header:
+        if fields.get("grant_type") == ["password"]:  # As containerd asks.
+            user, password = fields.get("username", [""])[0], fields.get("password", [""])[0]
+        elif header := handler.headers.get("Authorization", ""):
+            user, _, password = base64.b64decode(header.removeprefix("Basic ")).decode().partition(":")
+        else:
             return ""
-        user, _, password = base64.b64decode(header.removeprefix("Basic ")).decode().partition(":")
         return user if user in (USER, "writer") and password == self.password else None
 
     def _answer(self, handler, fields):
@@ -272,7 +288,7 @@ class TokenService:
         if user is None:
             return self._send(handler, 401, {"errors": [{"code": "UNAUTHORIZED"}]})
         access = []
-        for scope in fields.get("scope", []):
+        for scope in " ".join(fields.get("scope", [])).split():
             kind, name, actions = scope.split(":")
             may = {"writer": {"pull", "push"}, USER: {"pull"}, "": set()}[user] & set(actions.split(","))
             access.append({"type": kind, "name": name, "actions": sorted(may)})

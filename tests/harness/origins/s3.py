@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 
-from harness.nginx import free_port
+from harness.origins.nginx import free_port
 from harness.sandbox import wait_until
 
 PACKAGE = "@20minutes/s3rver@4.0.4"

@@ -5,11 +5,13 @@ changes what it returns, or makes an Answer of its own.  `requests` has every re
 """
 
 import email.utils
-import http.server
 import re
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
+
+from harness.origins.quiet_server import QuietHandler, QuietServer
 
 OLD = 1_000_000_000.0  # A date that is long past, for Last-Modified.
 
@@ -61,7 +63,7 @@ def whole_or_range(request, body, etag=None, modified=None, if_range=True, range
     return Answer(206, body[begin:end], headers)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
@@ -89,26 +91,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def log_message(self, *args):
-        pass
 
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request, client_address):
-        pass  # A client that hangs up in the middle is what these tests are about.
+class _Server6(QuietServer):
+    address_family = socket.AF_INET6
 
 
 class ScriptedOrigin:
-    """Close it when done."""
+    """Close it when done.  `address`: (an IPv6 address, the index of its link) to listen at."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, address=None):
         self.answer = answer
         self.requests = []
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server6((address[0], 0, 0, address[1]), _Handler) if address else QuietServer(("127.0.0.1", 0), _Handler)
         self._server.origin = self
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

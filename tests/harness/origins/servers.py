@@ -1,10 +1,10 @@
-"""Real HTTP servers of one directory each, beside harness.nginx: Apache, lighttpd, the httpd of busybox."""
+"""Real HTTP servers of one directory each, beside harness.origins.nginx: Apache, lighttpd, the httpd of busybox."""
 
 import os
 import signal
 import socket
 
-from harness.nginx import Nginx, free_port
+from harness.origins.nginx import Nginx, free_port
 from harness.sandbox import wait_gone, wait_until
 
 

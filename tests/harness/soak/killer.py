@@ -1,4 +1,4 @@
-"""Random deaths and pauses of the two daemons."""
+"""Random deaths and pauses of the daemons and their supervisor."""
 
 import os
 import random
@@ -6,9 +6,12 @@ import signal
 import time
 from dataclasses import dataclass, field
 
-FETCHER, DAEMON = "fetcherd", "holdfastd"
+FETCHER, DAEMON, SUPERVISOR, SPARE = "fetcherd", "holdfastd", "supervise", "spare"
 # What may happen, and how often.
-KINDS = {"fetcher": 25, "daemon": 25, "both": 20, "daemon twice": 15, "fetcher stopped": 7, "daemon stopped": 8}
+KINDS = {"fetcher": 20, "daemon": 20, "both": 15, "daemon twice": 10, "fetcher stopped": 7, "daemon stopped": 8,
+         "supervisor": 10, "and daemon": 5, "and fetcher": 5, "and spare": 5}
+VICTIMS = {"both": (FETCHER, DAEMON), "supervisor": (SUPERVISOR,), "and daemon": (SUPERVISOR, DAEMON),
+           "and fetcher": (SUPERVISOR, FETCHER), "and spare": (SUPERVISOR, SPARE)}
 PAUSE_S = (0.05, 0.6)
 STOPPED_S = (0.02, 0.5)
 TWICE_WITHIN_S = 0.1
@@ -39,8 +42,9 @@ class Killer:
     def strike(self, holdfast):
         """One random event; nothing when its victims are dead already."""
         kind = self._random.choices(list(self._kinds), list(self._kinds.values()))[0]
-        victims = {"both": (FETCHER, DAEMON)}.get(kind, (FETCHER if kind.startswith("fetcher") else DAEMON,))
+        victims = VICTIMS.get(kind, (FETCHER if kind.startswith("fetcher") else DAEMON,))
         pids = [_pid(holdfast, name) for name in victims]
+        self._random.shuffle(pids)
         if None in pids:
             return
         event = Event(kind, time.time(), time.monotonic_ns())
@@ -63,9 +67,13 @@ class Killer:
 
 def _pid(holdfast, name):
     try:
+        if name == SUPERVISOR:
+            return holdfast.supervisor_pid()
+        if name == SPARE:
+            return holdfast.service(DAEMON)["spare"] or None
         return holdfast.pid_of(name)
     except (OSError, IndexError, ValueError):
-        return None  # Dead, and its successor has not been started.
+        return None  # Dead, and its successor has not been started, or there is none now.
 
 
 def _kill(pid):

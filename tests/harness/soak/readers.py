@@ -6,7 +6,7 @@ import subprocess
 import threading
 
 from harness.holdfast import helper
-from soak_image import run_script
+from harness.soak.image import run_script
 
 # (mode of soak_reader, threads, what it reads: the FUSE file or the mounted tree).
 PROCESSES = (("pread", 6, "file"), ("direct", 6, "file"), ("tree", 6, "tree"), ("map", 6, "tree"), ("walk", 6, "tree"))
@@ -15,7 +15,7 @@ STUCK_S = 60
 
 
 class Waits:
-    """Operations of one reader that took long, in order: who waited at a given moment, and until when."""
+    """Operations of one reader that took long, in order: which waited at a given moment, and until when."""
 
     def __init__(self, begins, ends):
         self._begins = begins

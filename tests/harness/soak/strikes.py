@@ -1,9 +1,9 @@
-"""Strikes: while somebody else works, the two daemons are killed, and the kernel forgets what it has read."""
+"""Strikes: while readers work, the two daemons are killed, and the kernel forgets what it has read."""
 
 import threading
 
 from harness.readers import drop_page_cache
-from soak_killer import Killer
+from harness.soak.killer import Killer
 
 KILL_EVERY_S = 0.3
 KINDS = {"fetcher": 1, "daemon": 1, "both": 1}

@@ -1,15 +1,16 @@
-#include "cli/holdfast_manifest.h"
+#include "host/images/holdfast_manifest.h"
 
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <string>
 
-#include "cli/content_digest.h"
+#include "cachecore/base/digest.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::DigestOf;
 using nlohmann::json;
 
 const std::string kImage = DigestOf("image");
@@ -119,4 +120,4 @@ TEST(HoldfastManifestTest, AListWithoutTheMachinesPlatformSaysWhichItHas) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

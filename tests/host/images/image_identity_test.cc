@@ -1,8 +1,8 @@
-#include "cli/image_identity.h"
+#include "host/images/image_identity.h"
 
 #include <gtest/gtest.h>
 
-namespace cli {
+namespace host {
 namespace {
 
 TEST(ImageIdentityTest, DropsCompleteSignaturesOnly) {
@@ -44,4 +44,4 @@ TEST(ImageIdentityTest, KeepsHeadersThatAreNoCredentials) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

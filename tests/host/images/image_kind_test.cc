@@ -1,10 +1,10 @@
-#include "cli/image_kind.h"
+#include "host/images/image_kind.h"
 
 #include <gtest/gtest.h>
 
 #include <string>
 
-namespace cli {
+namespace host {
 namespace {
 
 constexpr char kUrl[] = "http://h/image";
@@ -93,10 +93,25 @@ TEST(ImageKindTest, FeaturesThatTheKernelDoesNotHaveAreNamed) {
   EXPECT_EQ(UnknownErofsFeatures("no image", {}), "");
 }
 
+TEST(ImageKindTest, ExtraDevicesAreThereWithTheirFeature) {
+  std::string head = Erofs(10);
+  Put(&head, 1024 + 86, 2, 2);
+  Put(&head, 1024 + 88, 9, 2);
+  EXPECT_FALSE(FindErofsDevices(head)) << "without the feature";
+  Put(&head, 1024 + 80, 0x08, 4);
+  const auto devices = FindErofsDevices(head);
+  ASSERT_TRUE(devices);
+  EXPECT_EQ(devices->offset, 9 * 128u);
+  EXPECT_EQ(devices->count, 2u);
+  Put(&head, 1024 + 86, 0, 2);
+  EXPECT_FALSE(FindErofsDevices(head));
+  EXPECT_FALSE(FindErofsDevices(std::string(4096, '\0')));
+}
+
 TEST(ImageKindTest, AsFileAcceptsEverything) {
   EXPECT_EQ(KindOf("file", Erofs(10), 5), ImageKind::kFile);
   EXPECT_EQ(KindOf("file", "<html>", 6), ImageKind::kFile);
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

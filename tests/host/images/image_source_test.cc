@@ -1,12 +1,12 @@
-#include "cli/image_source.h"
+#include "host/images/image_source.h"
 
 #include <gtest/gtest.h>
 
 #include <cerrno>
 
-#include "cachecore/limits.h"
+#include "cachecore/values/limits.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 std::string ErrorOf(const std::string& url) {
@@ -32,7 +32,8 @@ TEST(ParseImageUrlTest, SplitsBaseObjectAndQuery) {
 
 TEST(ParseImageUrlTest, LengthsUpToTheFetchersLimitsAreTakenAndMoreIsRefusedWithTheLimit) {
   const std::string head = "http://[::1]:8080/";
-  const std::string longest = head + std::string(cachecore::kUrlBytesMax - head.size() - 2, 'p') + "/x";
+  const std::string longest =
+      head + std::string(cachecore::kUrlBytesMax - head.size() - 2, 'p') + "/x";
   const std::string query = "?" + std::string(cachecore::kQueryBytesMax - 1, 'q');
   EXPECT_TRUE(ParseImageUrl(longest + query).ok());
   const std::string url_error = ParseImageUrl(longest + "x").status().message();
@@ -47,6 +48,9 @@ TEST(ParseImageUrlTest, WritesSchemeHostAndPortInOneWay) {
   EXPECT_EQ(ParseImageUrl("https://h:0443/x")->Public(), "https://h/x");
   EXPECT_EQ(ParseImageUrl("https://h:80/x")->Public(), "https://h:80/x");
   EXPECT_EQ(ParseImageUrl("http://[::1]:8080/x")->Public(), "http://[::1]:8080/x");
+  EXPECT_EQ(ParseImageUrl("http://[FE80::1%25Eth0]:80/x")->Public(), "http://[fe80::1%25Eth0]/x");
+  EXPECT_EQ(ParseImageUrl("http://127.1:0080/x")->Public(), "http://127.0.0.1/x");
+  EXPECT_EQ(ParseImageUrl("http://[0:0:0:0:0:0:0:1]/x")->Public(), "http://[::1]/x");
   EXPECT_EQ(ParseImageUrl("file:///x")->Public(), "file:///x");
   EXPECT_EQ(ParseImageUrl("file://localhost/d/x")->Public(), "file:///d/x");
 }
@@ -115,7 +119,7 @@ TEST(ParseImageUrlTest, ObjectNamesFitTheirLimit) {
 
 TEST(VolumeNameTest, IsReadableAndStable) {
   EXPECT_EQ(Source({"http://example.com:8080/a/b/image.erofs"}).Volume(),
-            "example.com_8080_a_b-f9259e0f");
+            "example.com_8080_a_b-dde5e9b112c816433e9c0b5b434c9be1");
 }
 
 TEST(VolumeNameTest, DiffersBetweenObjectsOfOneDirectory) {
@@ -153,6 +157,9 @@ TEST(CompareSourcesTest, TellsASignatureFromAccess) {
   EXPECT_EQ(CompareSources(in_use, json({"http://a/x?sig=2", "http://b/x?sig=2"})),
             SourceChange::kSignature);
   EXPECT_EQ(CompareSources(in_use, json({"http://a/x?sig=1"})), SourceChange::kAccess);
+  auto by_proxy = in_use;
+  by_proxy["proxy"] = {{"http", "http://p:1"}};  // A way; the mount that is there keeps its own.
+  EXPECT_EQ(CompareSources(in_use, by_proxy), SourceChange::kNone);
   auto with_headers = in_use;
   with_headers["headers_file"] = "/h";
   EXPECT_EQ(CompareSources(in_use, with_headers), SourceChange::kAccess);
@@ -160,7 +167,7 @@ TEST(CompareSourcesTest, TellsASignatureFromAccess) {
 
 TEST(VolumeNameTest, IsAFileNameThatFitsAndIsNotHidden) {
   const std::string name = Source({"http://h/" + std::string(300, 'd') + "/%7e;~!/x"}).Volume();
-  EXPECT_EQ(name.size(), 80u + 9u);
+  EXPECT_EQ(name.size(), 80u + 33u);
   EXPECT_EQ(name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-."), std::string::npos);
   EXPECT_EQ(Source({"http://../x"}).Volume().front(), '_');
 }
@@ -188,4 +195,4 @@ TEST(MakeImageSourceTest, RefusesACaFileThatIsNotThere) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

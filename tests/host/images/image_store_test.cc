@@ -1,16 +1,22 @@
-#include "cli/image_store.h"
+#include "host/images/image_store.h"
 
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <string>
 
-#include "cli/content_digest.h"
-#include "cli/files.h"
-#include "tests/cli/temporary_directory.h"
+#include "cachecore/base/digest.h"
+#include "cachecore/system/files.h"
+#include "tests/host/instance/temporary_directory.h"
 
-namespace cli {
+namespace host {
 namespace {
+
+using cachecore::DigestHex;
+using cachecore::DigestOf;
+using cachecore::IsDigest;
+using cachecore::ListDirectory;
+using cachecore::WriteFileAtomically;
 
 class ImageStoreTest : public testing::Test {
  protected:
@@ -69,4 +75,4 @@ TEST(ContentDigestTest, ADigestIsSha256InHex) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

@@ -3,8 +3,8 @@
 // Threads  answers from a thread of its own, one connection after the other.
 // Owns     the socket file and the thread, until it is destroyed.
 
-#ifndef TESTS_CLI_FAKE_CONTROL_SERVER_H_
-#define TESTS_CLI_FAKE_CONTROL_SERVER_H_
+#ifndef TESTS_HOST_INSTANCE_FAKE_CONTROL_SERVER_H_
+#define TESTS_HOST_INSTANCE_FAKE_CONTROL_SERVER_H_
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -15,17 +15,19 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 
-#include "cachecore/unique_fd.h"
+#include "cachecore/base/unique_fd.h"
 
-namespace cli {
+namespace host {
 
 class FakeControlServer {
  public:
-  // Turns a request line into the bytes to answer with; "" leaves the peer waiting.
-  using Answer = std::function<std::string(const std::string& request)>;
+  // Turns a request line into the bytes to answer with; "" leaves the peer waiting, and nullopt
+  // closes the connection, as a daemon that dies does.
+  using Answer = std::function<std::optional<std::string>(const std::string& request)>;
 
   FakeControlServer(const std::string& path, Answer answer)
       : path_(path),
@@ -60,9 +62,10 @@ class FakeControlServer {
       std::string line;
       char byte;
       while (WaitFor(peer.get()) && read(peer.get(), &byte, 1) == 1 && byte != '\n') line += byte;
-      const std::string answer = answer_(line);
-      if (answer.empty()) WaitFor(stop_.get());
-      (void)!send(peer.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+      const std::optional<std::string> answer = answer_(line);
+      if (!answer) continue;
+      if (answer->empty()) WaitFor(stop_.get());
+      (void)!send(peer.get(), answer->data(), answer->size(), MSG_NOSIGNAL);
     }
   }
 
@@ -73,6 +76,6 @@ class FakeControlServer {
   std::thread thread_;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // TESTS_CLI_FAKE_CONTROL_SERVER_H_
+#endif  // TESTS_HOST_INSTANCE_FAKE_CONTROL_SERVER_H_

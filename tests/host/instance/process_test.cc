@@ -1,6 +1,7 @@
-#include "cli/process.h"
+#include "cachecore/system/process.h"
 
 #include <fcntl.h>
+#include <glog/logging.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/prctl.h>
@@ -12,17 +13,40 @@
 #include <csignal>
 #include <filesystem>
 
-#include "cli/bounded_call.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "tests/cli/temporary_directory.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/system/bounded_call.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/subprocess.h"
+#include "host/instance/supervisor_process.h"
+#include "tests/host/instance/temporary_directory.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::CallInChild;
+using cachecore::CreateFileExclusively;
+using cachecore::Deadline;
+using cachecore::EndProcess;
+using cachecore::FindProgram;
+using cachecore::kPidStampBytesMax;
+using cachecore::ListDirectory;
+using cachecore::MakeDirectories;
+using cachecore::OwnPidStamp;
+using cachecore::PinnedProcess;
+using cachecore::PinPidFile;
+using cachecore::PinProcess;
+using cachecore::ProcessStart;
+using cachecore::PutPidStamp;
+using cachecore::ReadFile;
+using cachecore::RemoveAbandonedWrites;
 using cachecore::Result;
+using cachecore::RunProgram;
+using cachecore::RunsProgram;
+using cachecore::SpawnDetached;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using cachecore::WaitUntil;
+using cachecore::WriteFileAtomically;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kLong{20'000};
@@ -46,17 +70,37 @@ TEST(CallInChildTest, ALargeValueComesWhole) {
 }
 
 TEST(CallInChildTest, ACallThatWaitsForEverIsEndedAtTheDeadline) {
-  int ends[2];  // The child holds the read end; its death is seen on the write end.
+  int ends[2];  // The child keeps the read end; its death is seen on the write end.
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
   UniqueFd reader(ends[0]), writer(ends[1]);
   const auto wait = []() -> Result<std::string> {
     for (;;) pause();
   };
-  EXPECT_EQ(CallInChild(wait, Deadline(milliseconds(50))).status().error(), ETIMEDOUT);
+  const Status ended = CallInChild(wait, Deadline(milliseconds(50)), {reader.get()}).status();
+  EXPECT_EQ(ended.error(), ETIMEDOUT);
   reader.Reset();
   pollfd entry = {writer.get(), 0, 0};
   ASSERT_EQ(poll(&entry, 1, static_cast<int>(kLong.count())), 1);
   EXPECT_NE(entry.revents & POLLERR, 0) << "the child lives";
+}
+
+// One that no signal ends is left behind, and must not keep what others wait for.
+TEST(CallInChildTest, TheChildHasNoDescriptorButWhatItIsGiven) {
+  const UniqueFd lock(open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  const UniqueFd given(open("/dev/full", O_RDONLY | O_CLOEXEC));
+  const auto list = []() -> Result<std::string> {
+    std::string text;
+    for (int fd = 0; fd < 1024; ++fd) {
+      char target[64] = {};
+      const std::string link = "/proc/self/fd/" + std::to_string(fd);
+      if (readlink(link.c_str(), target, sizeof target - 1) < 0) continue;
+      text += std::string(target).substr(0, std::string(target).find(':')) + " ";
+    }
+    return text;
+  };
+  const Result<std::string> open_there = CallInChild(list, Deadline(kLong), {given.get()});
+  ASSERT_TRUE(open_there.ok()) << open_there.status().message();
+  EXPECT_EQ(*open_there, "/dev/null /dev/null /dev/null /dev/full socket ");
 }
 
 TEST(CallInChildTest, AChildThatDiesIsAnError) {
@@ -71,7 +115,7 @@ TEST(CallInChildTest, AChildThatDiesIsAnError) {
 
 class ProcessTest : public testing::Test {
  protected:
-  ProcessTest() { (void)MakeDirectories(instance_.RunDir(), 0755).ok(); }
+  ProcessTest() { EXPECT_TRUE(MakeDirectories(instance_.RunDir(), 0755).ok()); }
   ~ProcessTest() override {
     unsetenv("HOLDFAST_BIN_DIR");
     if (child_ > 0) {
@@ -99,7 +143,7 @@ TEST_F(ProcessTest, ASupervisorIsKnownWhileItLives) {
   UniqueFd writer(ends[1]);
   child_ = fork();
   if (child_ == 0) {
-    const auto held = HoldSupervisorPidFile(instance_);
+    const auto held = SupervisorPidFile::Hold(instance_);
     (void)!write(writer.get(), held.ok() ? "y" : "n", 1);
     for (;;) pause();
   }
@@ -107,11 +151,62 @@ TEST_F(ProcessTest, ASupervisorIsKnownWhileItLives) {
   ASSERT_EQ(read(reader.get(), &held, 1), 1);
   ASSERT_EQ(held, 'y');
   EXPECT_EQ(SupervisorPid(instance_), child_);
-  const auto second = HoldSupervisorPidFile(instance_);
+  const auto second = SupervisorPidFile::Hold(instance_);
   EXPECT_EQ(second.status().error(), EBUSY);
   EXPECT_EQ(second.status().message(),
             "instance one is already supervised by process " + std::to_string(child_));
   EXPECT_TRUE(EndProcess(PinSupervisor(instance_), SIGKILL, kLong).ok());
+  EXPECT_EQ(SupervisorPid(instance_), 0);
+}
+
+// A supervisor, and a standby that takes over when the supervisor has died.
+void RunSupervisorWithStandby(const Instance& instance, int told) {
+  const auto held = SupervisorPidFile::Hold(instance);
+  int ends[2];
+  PCHECK(pipe2(ends, O_CLOEXEC) == 0);
+  const pid_t standby = fork();
+  if (standby == 0) {
+    close(ends[1]);
+    held->HoldAsStandby();
+    PCHECK(write(told, "y", 1) == 1);
+    char byte;
+    while (read(ends[0], &byte, 1) < 0) {
+    }
+    held->TakeOver();
+    PCHECK(write(told, "y", 1) == 1);
+  }
+  for (;;) pause();
+}
+
+TEST_F(ProcessTest, AStandbyIsKnownFromItsSupervisorsDeathOn) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const UniqueFd reader(ends[0]);
+  const UniqueFd writer(ends[1]);
+  child_ = fork();
+  if (child_ == 0) RunSupervisorWithStandby(instance_, writer.get());
+  char told = '?';
+  ASSERT_EQ(read(reader.get(), &told, 1), 1);
+  EXPECT_EQ(SupervisorPid(instance_), child_);
+  kill(child_, SIGKILL);
+  const pid_t standby = SupervisorPid(instance_);
+  EXPECT_NE(standby, 0);
+  ASSERT_EQ(read(reader.get(), &told, 1), 1);
+  EXPECT_NE(SupervisorPid(instance_), child_);
+  EXPECT_TRUE(TerminateSupervisor(instance_, kLong).ok());
+  EXPECT_EQ(SupervisorPid(instance_), 0);
+}
+
+TEST_F(ProcessTest, ASupervisorIsKilledTogetherWithItsStandby) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const UniqueFd reader(ends[0]);
+  const UniqueFd writer(ends[1]);
+  child_ = fork();
+  if (child_ == 0) RunSupervisorWithStandby(instance_, writer.get());
+  char told = '?';
+  ASSERT_EQ(read(reader.get(), &told, 1), 1);
+  EXPECT_TRUE(KillSupervisor(instance_, kLong).ok());
   EXPECT_EQ(SupervisorPid(instance_), 0);
 }
 
@@ -180,14 +275,52 @@ TEST_F(ProcessTest, AStartIsKnownWhateverTheProcessIsCalled) {
   EXPECT_EQ(ProcessStart(0), std::nullopt);
 }
 
+TEST_F(ProcessTest, APidFileNamesNoLaterProcessOfTheSameNumber) {
+  child_ = fork();
+  if (child_ == 0) {
+    for (;;) pause();
+  }
+  const std::string file = box_ / "service.pid";
+  const uint64_t start = *ProcessStart(child_);
+  const auto pid_in = [&](const std::string& text) {
+    EXPECT_TRUE(WriteFileAtomically(file, text, 0600).ok());
+    return PinPidFile(file).pid;
+  };
+  char text[kPidStampBytesMax];
+  const std::string stamp(text, PutPidStamp(child_, ' ', text));
+  EXPECT_EQ(stamp, std::to_string(child_) + " " + std::to_string(start));
+  EXPECT_EQ(pid_in(stamp + "\n"), child_);
+  EXPECT_EQ(pid_in(std::to_string(child_) + "\n"), child_) << "as earlier versions wrote it";
+  EXPECT_EQ(pid_in(std::to_string(child_) + " " + std::to_string(start + 1) + "\n"), 0);
+  for (const char* nothing : {"", "rubbish", "-1", "0", "999999999 1"}) {
+    EXPECT_EQ(pid_in(nothing), 0) << nothing;
+  }
+  EXPECT_EQ(PinPidFile(box_ / "none").pid, 0);
+}
+
+TEST_F(ProcessTest, WhatADeadWriterLeftIsRemovedAndWhatALivingOneWritesIsNot) {
+  const std::string living = "a.json.new" + OwnPidStamp('.');
+  const std::string reused = "b.json.new" + std::to_string(getpid()) + ".1";
+  for (const std::string& name :
+       {living, reused, std::string("c.json.new999999999"), std::string("d.json"),
+        std::string("e.newer"), std::string("f.new")}) {
+    ASSERT_TRUE(CreateFileExclusively(box_ / name, "", 0600).ok());
+  }
+  RemoveAbandonedWrites(box_.path());
+  std::vector<std::string> left = ListDirectory(box_.path());
+  std::erase_if(left, [](const std::string& name) { return name.size() < 2 || name[1] != '.'; });
+  std::erase(left, "e.newer");
+  EXPECT_EQ(left, (std::vector<std::string>{living, "d.json", "f.new"}));
+}
+
 TEST_F(ProcessTest, AProgramAndAWholeArgumentTellWhoseProcessItIs) {
-  child_ = *SpawnDetached({"/bin/sh", "-c", "sleep 600; :", "--run_dir=/run/a"}, box_ / "log");
+  child_ = *SpawnDetached({"/bin/sh", "-c", "sleep 600; :", "--run-dir=/run/a"}, box_ / "log");
   const auto is_exec_ed = [&] { return RunsProgram(child_, "dash", "sleep 600; :"); };
   if (std::filesystem::canonical("/bin/sh").filename() != "dash") GTEST_SKIP() << "sh is not dash";
   ASSERT_TRUE(WaitUntil(is_exec_ed, Deadline(kLong)).ok());
-  EXPECT_TRUE(RunsProgram(child_, "dash", "--run_dir=/run/a"));
-  EXPECT_FALSE(RunsProgram(child_, "dash", "--run_dir=/run"));
-  EXPECT_FALSE(RunsProgram(child_, "holdfastd", "--run_dir=/run/a"));
+  EXPECT_TRUE(RunsProgram(child_, "dash", "--run-dir=/run/a"));
+  EXPECT_FALSE(RunsProgram(child_, "dash", "--run-dir=/run"));
+  EXPECT_FALSE(RunsProgram(child_, "holdfastd", "--run-dir=/run/a"));
 }
 
 TEST_F(ProcessTest, AnEndedProcessIsNotSignalled) {
@@ -201,4 +334,4 @@ TEST_F(ProcessTest, AnEndedProcessIsNotSignalled) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

@@ -2,15 +2,15 @@
 //
 // Owns     the directory and everything in it; nothing may be mounted below it at the end.
 
-#ifndef TESTS_CLI_TEMPORARY_DIRECTORY_H_
-#define TESTS_CLI_TEMPORARY_DIRECTORY_H_
+#ifndef TESTS_HOST_INSTANCE_TEMPORARY_DIRECTORY_H_
+#define TESTS_HOST_INSTANCE_TEMPORARY_DIRECTORY_H_
 
 #include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <system_error>
 
-namespace cli {
+namespace host {
 
 class TemporaryDirectory {
  public:
@@ -32,6 +32,6 @@ class TemporaryDirectory {
   std::string path_;
 };
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // TESTS_CLI_TEMPORARY_DIRECTORY_H_
+#endif  // TESTS_HOST_INSTANCE_TEMPORARY_DIRECTORY_H_

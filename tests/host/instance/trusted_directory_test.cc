@@ -1,4 +1,4 @@
-#include "cli/trusted_directory.h"
+#include "host/instance/trusted_directory.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -6,9 +6,9 @@
 
 #include <cerrno>
 
-#include "tests/cli/temporary_directory.h"
+#include "tests/host/instance/temporary_directory.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 constexpr uid_t kOther = 65534;
@@ -69,4 +69,4 @@ TEST_F(TrustedDirectoryTest, ALinkOfRootIsFollowedAndOneOfAnotherUserIsNot) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

@@ -1,11 +1,11 @@
-#include "cli/image_mount_options.h"
+#include "host/mount/image_mount_options.h"
 
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 
 #include <cerrno>
 
-namespace cli {
+namespace host {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -47,4 +47,4 @@ TEST(ImageMountOptionsTest, WordsThatAskForSomethingElseAreRefused) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

@@ -1,6 +1,6 @@
 // `holdfast mount` and `holdfast umount` on real mounts, with a daemon that only pretends.
 
-#include "cli/mount_operation.h"
+#include "host/mount/mount_operation.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -10,22 +10,38 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <map>
 #include <memory>
+#include <optional>
+#include <set>
 
-#include "cachecore/mutex.h"
+#include "cachecore/base/deadline.h"
+#include "cachecore/base/mutex.h"
+#include "cachecore/system/files.h"
 #include "cli/command.h"
-#include "cli/deadline.h"
-#include "cli/files.h"
-#include "cli/image_mount.h"
-#include "tests/cli/fake_control_server.h"
-#include "tests/cli/temporary_directory.h"
+#include "host/mount/image_mount.h"
+#include "host/service/instance_control.h"
+#include "tests/host/instance/fake_control_server.h"
+#include "tests/host/instance/temporary_directory.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::CreateFileExclusively;
+using cachecore::Deadline;
+using cachecore::FindMount;
+using cachecore::ListDirectory;
+using cachecore::MakeDirectories;
 using cachecore::Mutex;
 using cachecore::MutexLock;
+using cachecore::ReadFile;
+using cachecore::ReadMountTable;
 using cachecore::Status;
+using cachecore::WaitUntil;
+using cachecore::WriteFileAtomically;
+using cli::kExitFailed;
+using cli::kExitOk;
+using cli::RunCommand;
 using nlohmann::json;
 
 class MountOperationTest : public testing::Test {
@@ -61,22 +77,51 @@ class MountOperationTest : public testing::Test {
     MutexLock lock(&mu_);
     acquire_answer_ = answer;
   }
+  // From now on so many, and then never more.
+  void AnswerPings(int count) {
+    MutexLock lock(&mu_);
+    pings_ = count;
+  }
   json LastAcquire() {
     MutexLock lock(&mu_);
     return acquire_;
   }
-  std::string Answer(const std::string& line) {
+  // Requests for `op`, or the first of them only, are answered so; see FakeControlServer.
+  void SetAnswer(const std::string& op, const std::optional<std::string>& answer,
+                 bool once = false) {
+    MutexLock lock(&mu_);
+    answers_[op] = {answer, once};
+  }
+  static std::string Refusal(int error, const std::string& sentence) {
+    return json({{"ok", false}, {"errno", error}, {"error", sentence}}).dump() + "\n";
+  }
+  bool WasAsked(const std::string& op) {
+    MutexLock lock(&mu_);
+    return asked_.contains(op);
+  }
+  std::optional<std::string> Answer(const std::string& line) {
     const json request = json::parse(line);
     MutexLock lock(&mu_);
+    asked_.insert(request["op"]);
+    if (const auto it = answers_.find(request["op"]); it != answers_.end()) {
+      const ScriptedAnswer scripted = it->second;
+      if (scripted.once) answers_.erase(it);
+      return scripted.line;
+    }
+    if (request["op"] == "ping" && pings_ == 0) return "dead\n";
+    if (request["op"] == "ping" && pings_ > 0) --pings_;
     if (request["op"] != "acquire") return "{\"ok\":true}\n";
     acquire_ = request;
     return acquire_answer_.dump() + "\n";
   }
 
   MountRequest Request(const std::string& as = "auto") {
-    return {instance_, *MakeImageSource({"http://h/d/image?sig=1"}, {}),
-            point_,    as,
-            ImageMountOptions(), std::chrono::milliseconds(20'000),
+    return {instance_,
+            *MakeImageSource({"http://h/d/image?sig=1"}, {}),
+            point_,
+            as,
+            ImageMountOptions(),
+            std::chrono::milliseconds(20'000),
             Settings()};
   }
   Status Mount(const std::string& as = "auto") { return MountOperation(Request(as)).Run(); }
@@ -99,8 +144,26 @@ class MountOperationTest : public testing::Test {
   Mutex mu_;
   json acquire_answer_ GUARDED_BY(mu_);
   json acquire_ GUARDED_BY(mu_);
+  struct ScriptedAnswer {
+    std::optional<std::string> line;
+    bool once = false;
+  };
+  std::map<std::string, ScriptedAnswer> answers_ GUARDED_BY(mu_);
+  std::set<std::string> asked_ GUARDED_BY(mu_);
+  int pings_ GUARDED_BY(mu_) = -1;             // Still to be answered; below 0: all.
   std::unique_ptr<FakeControlServer> server_;  // Last: its thread uses all of the above.
 };
+
+TEST_F(MountOperationTest, ADaemonThatDiesOnceItHasAnsweredIsNotTakenForAStoppedOne) {
+  ASSERT_TRUE(MakeDirectories(instance_.MountsDir(), 0700).ok());
+  setenv("HOLDFAST_BIN_DIR", (box_ / "none").c_str(), 1);  // Nothing can be started.
+  AnswerPings(1);
+  const auto started =
+      EnsureRunning(instance_, Settings(), Deadline(std::chrono::milliseconds(20'000)));
+  unsetenv("HOLDFAST_BIN_DIR");
+  ASSERT_TRUE(started.ok()) << started.status().message();
+  EXPECT_FALSE(*started);
+}
 
 TEST_F(MountOperationTest, AnErofsImageIsMountedRecordedAndUnmounted) {
   const Status status = Mount();
@@ -136,8 +199,9 @@ TEST_F(MountOperationTest, ALoopDeviceServesWhereAFileCannotAndGoesWithTheMount)
   const cachecore::UniqueFd point(open(point_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   std::string device;
   {
-    const auto mount = MountErofsByLoop(image_, point.get(), *ImageMountOptions::Parse("", false, false),
-                                        Deadline(std::chrono::milliseconds(20'000)));
+    const auto mount =
+        MountErofsByLoop(image_, point.get(), *ImageMountOptions::Parse("", false, false),
+                         Deadline(std::chrono::milliseconds(20'000)));
     ASSERT_TRUE(mount.ok()) << mount.status().message();
     device = mount->device;
   }
@@ -160,6 +224,99 @@ TEST_F(MountOperationTest, ARefusalOfTheOriginIsToldAndUndone) {
   EXPECT_EQ(status.message(), "cannot mount http://h/d/image: 404 Not Found");
   ExpectNothingLeft();
   EXPECT_TRUE(ListDirectory(instance_.SourcesDir()).empty());
+}
+
+TEST_F(MountOperationTest, EachRefusalOfTheDaemonIsToldAndUndone) {
+  for (const auto& [error, sentence] :
+       {std::pair(EOPNOTSUPP, "unknown op; there are ping, stop"),
+        std::pair(EPERM, "not your daemon"),
+        std::pair(EINVAL, "a request is one line of JSON, an object with \"op\"")}) {
+    SetAnswer("acquire", Refusal(error, sentence));
+    const Status status = Mount();
+    EXPECT_EQ(status.error(), error);
+    EXPECT_EQ(status.message(), std::string("cannot mount http://h/d/image: ") + sentence);
+    ExpectNothingLeft();
+    EXPECT_TRUE(ListDirectory(instance_.SourcesDir()).empty());
+  }
+}
+
+TEST_F(MountOperationTest, ADaemonThatDiesInAnAcquireIsAskedAgain) {
+  SetAnswer("acquire", std::nullopt, /*once=*/true);
+  const Status status = Mount();
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_TRUE(IsMounted());
+}
+
+TEST_F(MountOperationTest, AnAcquireThatMayGoBetterIsAskedAgain) {
+  SetAnswer("acquire", Refusal(ECONNREFUSED, "http://h/d/image: refused"), /*once=*/true);
+  const Status status = Mount();
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_TRUE(IsMounted());
+}
+
+TEST_F(MountOperationTest, AnAnswerThatIsNoneIsGivenUpAtTheTimeoutAndUndone) {
+  SetAnswer("acquire", "hello\n");
+  MountRequest request = Request();
+  request.timeout = std::chrono::milliseconds(500);
+  const Status status = MountOperation(request).Run();
+  EXPECT_EQ(status.error(), EPROTO);
+  EXPECT_TRUE(status.message().starts_with(
+      "cannot mount http://h/d/image: " + instance_.ControlSocket() + ": "))
+      << status.message();
+  ExpectNothingLeft();
+}
+
+TEST_F(MountOperationTest, AnAcquireWithoutAPathOrWithAnotherDigestOrSizeIsUndone) {
+  SetAcquireAnswer({{"ok", true}});
+  EXPECT_EQ(Mount().error(), EPROTO);
+  ExpectNothingLeft();
+  json answer = Acquired(image_);
+  answer["digest"] = "sha256:" + std::string(64, '0');
+  SetAcquireAnswer(answer);
+  EXPECT_EQ(Mount().error(), EBADMSG);
+  ExpectNothingLeft();
+  SetAcquireAnswer(Acquired(image_));
+  MountRequest request = Request();
+  request.image_bytes = 1;
+  EXPECT_EQ(MountOperation(request).Run().error(), EBADMSG);
+  ExpectNothingLeft();
+}
+
+TEST_F(MountOperationTest, AMountWhoseObjectIsNotKeptIsUndoneAndTheObjectReleased) {
+  SetAnswer("keep", Refusal(ENOENT, "v/image was not acquired, or its time is up"));
+  const Status status = Mount();
+  EXPECT_EQ(status.error(), ENOENT);
+  EXPECT_EQ(status.message(),
+            "cannot mount http://h/d/image: v/image was not acquired, or its time is up");
+  ExpectNothingLeft();
+  EXPECT_TRUE(WasAsked("release"));
+}
+
+TEST_F(MountOperationTest, ADaemonThatDiesInAKeepIsAskedAgainUntilTheTimeout) {
+  SetAnswer("keep", std::nullopt, /*once=*/true);
+  Status status = Mount();
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_TRUE(IsMounted());
+  EXPECT_EQ(Umount(point_), kExitOk);
+
+  SetAnswer("keep", std::nullopt);
+  MountRequest request = Request();
+  request.timeout = std::chrono::milliseconds(500);
+  status = MountOperation(request).Run();
+  EXPECT_EQ(status.error(), ECONNRESET);
+  ExpectNothingLeft();
+  EXPECT_TRUE(WasAsked("release"));
+}
+
+TEST_F(MountOperationTest, AnUmountNeedsNoAnswerToItsRelease) {
+  for (const std::optional<std::string>& answer :
+       {std::optional<std::string>(), std::optional<std::string>("hello\n")}) {
+    ASSERT_TRUE(Mount().ok());
+    SetAnswer("release", answer, /*once=*/true);
+    EXPECT_EQ(Umount(point_), kExitOk);
+    EXPECT_TRUE(WasAsked("release"));
+    ExpectNothingLeft();
+  }
 }
 
 TEST_F(MountOperationTest, AFailureLeavesTheSourceOfAnEarlierMountAsItWas) {
@@ -188,7 +345,7 @@ TEST_F(MountOperationTest, ATruncatedImageAndAWebPageAreRefusedAndUndone) {
 
 TEST_F(MountOperationTest, AnImageTheKernelRefusesIsUndoneWithTheReason) {
   std::string bytes = *ReadFile(image_);
-  bytes[1024 + 80] = '\x7f';  // Incompatible features nobody knows.
+  bytes[1024 + 80] = '\x7f';  // Incompatible features that no kernel knows.
   bytes[1024 + 81] = '\x7f';
   ASSERT_TRUE(WriteFileAtomically(image_, bytes, 0644).ok());
   const Status status = Mount();
@@ -223,7 +380,7 @@ TEST_F(MountOperationTest, ASecondMountOnOnePointIsRefusedAndTheFirstGoesOn) {
 
 TEST_F(MountOperationTest, SettingsAreRefusedWhileTheInstanceRuns) {
   MountRequest request = Request();
-  request.settings.daemon_flags = {"--fetch_size=4K"};
+  request.settings.daemon_flags = {"--fetch-size=4K"};
   const Status status = MountOperation(request).Run();
   EXPECT_EQ(status.error(), EBUSY);
   EXPECT_EQ(status.message(),
@@ -283,4 +440,4 @@ TEST_F(MountOperationTest, ABusyMountIsRefusedAndLazilyDetached) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

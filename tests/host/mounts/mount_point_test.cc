@@ -1,4 +1,4 @@
-#include "cli/mount_point.h"
+#include "host/mounts/mount_point.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -8,12 +8,21 @@
 
 #include <cerrno>
 
-#include "cli/files.h"
-#include "cli/process.h"
-#include "tests/cli/temporary_directory.h"
+#include "cachecore/system/files.h"
+#include "cachecore/system/pid_stamp.h"
+#include "tests/host/instance/temporary_directory.h"
 
-namespace cli {
+namespace host {
 namespace {
+
+using cachecore::CreateFileExclusively;
+using cachecore::FindMount;
+using cachecore::FindMountAbove;
+using cachecore::MountEntry;
+using cachecore::ParseMountTable;
+using cachecore::PathWithoutEntering;
+using cachecore::ProcessStart;
+using cachecore::WriteFileAtomically;
 
 // A process that is gone for certain: it has been waited for.
 pid_t DeadPid() {
@@ -90,8 +99,7 @@ TEST_F(MountPointTest, OneThatSomethingElseIsMountedOnIsRefused) {
   EXPECT_EQ(status.error(), EBUSY);
   EXPECT_EQ(status.message(), "mount point " + point_ +
                                   " is busy: ext4 from /dev/sda1 is mounted there; use another "
-                                  "directory or umount " +
-                                  point_);
+                                  "directory");
 }
 
 TEST_F(MountPointTest, OneThatHoldfastMountedIsRefusedWithItsUrl) {
@@ -101,8 +109,8 @@ TEST_F(MountPointTest, OneThatHoldfastMountedIsRefusedWithItsUrl) {
   EXPECT_EQ(status.error(), EBUSY);
   EXPECT_EQ(status.message(), "mount point " + point_ +
                                   " already shows http://h/image; unmount it first: holdfast "
-                                  "umount " +
-                                  point_);
+                                  "umount" +
+                                  instance_.RootFlag() + " " + point_);
 }
 
 TEST_F(MountPointTest, OneThatIsJustBeingMountedIsRefused) {
@@ -111,7 +119,7 @@ TEST_F(MountPointTest, OneThatIsJustBeingMountedIsRefused) {
             std::string::npos);
 }
 
-TEST_F(MountPointTest, RecordsWhoseMountOrMounterIsGoneDoNotStandInTheWay) {
+TEST_F(MountPointTest, RecordsWithoutAMountOrMounterDoNotBlockAMount) {
   ASSERT_TRUE(ClaimMountPoint(instance_, Record(false, DeadPid())).ok());
   EXPECT_TRUE(Check(point_).ok());
   ASSERT_TRUE(UpdateMountRecord(instance_, Record(true, getpid())).ok());
@@ -184,6 +192,30 @@ TEST_F(MountPointTest, AMountIsFoundByIdAndDeviceWhereverItIsNow) {
   EXPECT_EQ(LookUp(instance_, record, table).state, MountState::kGone);
 }
 
+TEST_F(MountPointTest, AnotherMountWithTheIdAndDeviceOfOneThatIsGoneIsNotTakenForIt) {
+  MountRecord record = Record(true, DeadPid());
+  record.mount_id = 40;
+  record.superblock = "0:46";
+  const auto state_with = [&](const MountEntry& entry) {
+    return LookUp(instance_, record, {entry}).state;
+  };
+  EXPECT_EQ(state_with({"0:46", "/m", "/", "erofs", record.device, "", 40}), MountState::kMounted);
+  const std::string name = record.device.substr(record.device.rfind('/') + 1);
+  EXPECT_EQ(state_with({"0:46", "/m", "/", "erofs", name, "", 40}), MountState::kMounted)
+      << "as the kernel shows a file whose path is long";
+  EXPECT_EQ(state_with({"0:46", "/m", "/", "tmpfs", "none", "", 40}), MountState::kGone);
+  EXPECT_EQ(state_with({"0:46", "/m", "/", "erofs", "/other/fuse/h-1/image", "", 40}),
+            MountState::kGone);
+  EXPECT_EQ(state_with({"0:46", "/fuse", "/", "fuse.holdfast", "holdfast", "", 40}),
+            MountState::kGone);
+  record.kind = "file";
+  EXPECT_EQ(state_with({"0:46", "/m", "/h-1", "fuse.holdfast", "holdfast", "", 40}),
+            MountState::kMounted);
+  EXPECT_EQ(state_with({"0:46", "/fuse", "/", "fuse.holdfast", "holdfast", "", 40}),
+            MountState::kGone);
+  EXPECT_EQ(state_with({"0:46", "/m", "/", "erofs", record.device, "", 40}), MountState::kGone);
+}
+
 TEST_F(MountPointTest, OnlyWhatIsOnItsOwnFuseMountIsAnInstances) {
   const std::string source = instance_.FuseDir() + "/h-1/image";
   EXPECT_TRUE(IsOf(instance_, {"0:9", "/m", "/", "erofs", source}, "0:45"));
@@ -238,4 +270,4 @@ TEST(MountTableTest, APathIsResolvedUpToButNotIntoItsLastComponent) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

@@ -1,11 +1,11 @@
-#include "cli/notify_message.h"
+#include "host/notify/notify_message.h"
 
 #include <gtest/gtest.h>
 
 #include <random>
 #include <string>
 
-namespace cli {
+namespace host {
 namespace {
 
 using namespace std::string_view_literals;
@@ -133,4 +133,4 @@ TEST(NotifyMessageTest, AnyBytesGiveAMessageThatPointsIntoThemOrNone) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

@@ -1,4 +1,4 @@
-#include "cli/fd_store.h"
+#include "host/notify/stored_descriptors.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::UniqueFd;
-using Outcome = FdStore::AddOutcome;
+using Outcome = StoredDescriptors::AddOutcome;
 
 constexpr int kFirstFd = 40;
 
@@ -31,10 +31,10 @@ struct Pipe {
   UniqueFd writer;
 };
 
-class FdStoreTest : public ::testing::Test {
+class StoredDescriptorsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto store = FdStore::Create(4, kFirstFd);
+    auto store = StoredDescriptors::Create(4, kFirstFd);
     ASSERT_TRUE(store.ok()) << store.status().message();
     store_ = std::move(store).value();
   }
@@ -50,12 +50,12 @@ class FdStoreTest : public ::testing::Test {
     pollfd wait{.fd = store_->poll_fd(), .events = POLLIN, .revents = 0};
     return poll(&wait, 1, 0) == 1;
   }
-  std::unique_ptr<FdStore> store_;
+  std::unique_ptr<StoredDescriptors> store_;
 };
 
 using NameList = std::vector<std::string>;
 
-TEST_F(FdStoreTest, KeepsItsOwnCopyInOrderAtHighNumbersThatNoChildInherits) {
+TEST_F(StoredDescriptorsTest, KeepsItsOwnCopyInOrderAtHighNumbersThatNoChildInherits) {
   UniqueFd file = NewFile();
   struct stat expected, stored;
   ASSERT_EQ(fstat(file.get(), &expected), 0);
@@ -71,7 +71,7 @@ TEST_F(FdStoreTest, KeepsItsOwnCopyInOrderAtHighNumbersThatNoChildInherits) {
   EXPECT_EQ(stored.st_ino, expected.st_ino);
 }
 
-TEST_F(FdStoreTest, TheSameOpenFileIsStoredOnceWhateverItsName) {
+TEST_F(StoredDescriptorsTest, TheSameOpenFileIsStoredOnceWhateverItsName) {
   UniqueFd file = NewFile();
   EXPECT_EQ(AddCopy(file, "a"), Outcome::kStored);
   EXPECT_EQ(AddCopy(file, "a"), Outcome::kDuplicate);
@@ -79,14 +79,14 @@ TEST_F(FdStoreTest, TheSameOpenFileIsStoredOnceWhateverItsName) {
   EXPECT_EQ(Names(), (NameList{"a"}));
 }
 
-TEST_F(FdStoreTest, TwoOpensOfOneDeviceAreTwoFiles) {
+TEST_F(StoredDescriptorsTest, TwoOpensOfOneDeviceAreTwoFiles) {
   EXPECT_EQ(store_->Add(UniqueFd(open("/dev/null", O_RDWR | O_CLOEXEC)), "a", true),
             Outcome::kStored);
   EXPECT_EQ(store_->Add(UniqueFd(open("/dev/null", O_RDWR | O_CLOEXEC)), "a", true),
             Outcome::kStored);
 }
 
-TEST_F(FdStoreTest, AFullStoreRefusesAndTakesAgainAfterARemoval) {
+TEST_F(StoredDescriptorsTest, AFullStoreRefusesAndTakesAgainAfterARemoval) {
   for (const char* name : {"a", "b", "c", "d"}) {
     EXPECT_EQ(store_->Add(NewFile(), name, true), Outcome::kStored);
   }
@@ -96,7 +96,7 @@ TEST_F(FdStoreTest, AFullStoreRefusesAndTakesAgainAfterARemoval) {
   EXPECT_EQ(Names(), (NameList{"a", "c", "d", "e"}));
 }
 
-TEST_F(FdStoreTest, ARefusedDescriptorIsClosed) {
+TEST_F(StoredDescriptorsTest, ARefusedDescriptorIsClosed) {
   Pipe pipe;
   for (const char* name : {"a", "b", "c", "d"}) store_->Add(NewFile(), name, true);
   EXPECT_EQ(store_->Add(std::move(pipe.writer), "e", true), Outcome::kFull);
@@ -104,37 +104,37 @@ TEST_F(FdStoreTest, ARefusedDescriptorIsClosed) {
   EXPECT_EQ(poll(&wait, 1, 0), 1);
 }
 
-TEST_F(FdStoreTest, RemoveTakesAllOfThatNameAndOnlyThose) {
+TEST_F(StoredDescriptorsTest, RemoveTakesAllOfThatNameAndOnlyThose) {
   for (const char* name : {"a", "ab", "a"}) store_->Add(NewFile(), name, true);
   EXPECT_EQ(store_->Remove("a"), 2u);
   EXPECT_EQ(store_->Remove("a"), 0u);
   EXPECT_EQ(Names(), (NameList{"ab"}));
 }
 
-TEST_F(FdStoreTest, AFileThatHangsUpIsDroppedUnlessItIsNotPolled) {
+TEST_F(StoredDescriptorsTest, AFileThatHangsUpIsDroppedUnlessItIsNotPolled) {
   Pipe polled, unpolled;
   store_->Add(NewFile(), "plain", true);
   store_->Add(std::move(polled.reader), "polled", true);
   store_->Add(std::move(unpolled.reader), "unpolled", false);
-  EXPECT_EQ(store_->DropHungUp(), 0u);
+  EXPECT_EQ(store_->RemoveHungUp(), 0u);
   EXPECT_FALSE(IsReadable());
   polled.writer.Reset();
   unpolled.writer.Reset();
   EXPECT_TRUE(IsReadable());
-  EXPECT_EQ(store_->DropHungUp(), 1u);
+  EXPECT_EQ(store_->RemoveHungUp(), 1u);
   EXPECT_EQ(Names(), (NameList{"plain", "unpolled"}));
   EXPECT_FALSE(IsReadable());
 }
 
-TEST_F(FdStoreTest, DataToReadIsNoReasonToWakeOrToDrop) {
+TEST_F(StoredDescriptorsTest, DataToReadIsNoReasonToWakeOrToDrop) {
   Pipe pipe;
   store_->Add(std::move(pipe.reader), "pipe", true);
   ASSERT_EQ(write(pipe.writer.get(), "x", 1), 1);
   EXPECT_FALSE(IsReadable());
-  EXPECT_EQ(store_->DropHungUp(), 0u);
+  EXPECT_EQ(store_->RemoveHungUp(), 0u);
 }
 
-TEST_F(FdStoreTest, ARemovedFileWhoseTwinLivesOnIsPolledNoMore) {
+TEST_F(StoredDescriptorsTest, ARemovedFileWhoseTwinLivesOnIsPolledNoMore) {
   Pipe pipe;
   AddCopy(pipe.reader, "pipe");
   EXPECT_EQ(store_->Remove("pipe"), 1u);
@@ -142,23 +142,23 @@ TEST_F(FdStoreTest, ARemovedFileWhoseTwinLivesOnIsPolledNoMore) {
   EXPECT_FALSE(IsReadable());
 }
 
-TEST_F(FdStoreTest, ManyHangUpsAtOnceAreAllDroppedInTheEnd) {
-  auto large = FdStore::Create(100, kFirstFd);
+TEST_F(StoredDescriptorsTest, ManyHangUpsAtOnceAreAllDroppedInTheEnd) {
+  auto large = StoredDescriptors::Create(100, kFirstFd);
   ASSERT_TRUE(large.ok());
   std::vector<Pipe> pipes(100);
   for (Pipe& pipe : pipes) large.value()->Add(std::move(pipe.reader), "p", true);
   ASSERT_EQ(large.value()->size(), 100u);
   pipes.clear();
-  while (large.value()->DropHungUp() > 0) {
+  while (large.value()->RemoveHungUp() > 0) {
   }
   EXPECT_EQ(large.value()->size(), 0u);
 }
 
-TEST_F(FdStoreTest, AStoreOfNoneRefusesAll) {
-  auto none = FdStore::Create(0, kFirstFd);
+TEST_F(StoredDescriptorsTest, AStoreOfNoneRefusesAll) {
+  auto none = StoredDescriptors::Create(0, kFirstFd);
   ASSERT_TRUE(none.ok());
   EXPECT_EQ(none.value()->Add(NewFile(), "a", true), Outcome::kFull);
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

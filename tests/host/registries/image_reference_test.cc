@@ -1,4 +1,4 @@
-#include "cli/image_reference.h"
+#include "host/registries/image_reference.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace cli {
+namespace host {
 namespace {
 
 using Kind = ImageReference::Kind;
@@ -117,4 +117,4 @@ TEST(ImageReferenceTest, AMirrorIsAHostAndPerhapsAPrefix) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

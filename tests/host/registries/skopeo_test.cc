@@ -1,4 +1,4 @@
-#include "cli/skopeo.h"
+#include "host/registries/skopeo.h"
 
 #include <gtest/gtest.h>
 
@@ -7,11 +7,14 @@
 #include <fstream>
 #include <string>
 
-#include "cli/files.h"
-#include "tests/cli/temporary_directory.h"
+#include "cachecore/system/files.h"
+#include "tests/host/instance/temporary_directory.h"
 
-namespace cli {
+namespace host {
 namespace {
+
+using cachecore::Deadline;
+using cachecore::WriteFileAtomically;
 
 // A program named skopeo on a $PATH of its own.
 class SkopeoTest : public testing::Test {
@@ -27,7 +30,7 @@ class SkopeoTest : public testing::Test {
   TemporaryDirectory directory_;
 };
 
-TEST_F(SkopeoTest, ItsOutputIsTakenWholeAndApartFromItsWords) {
+TEST_F(SkopeoTest, ItsOutputIsCompleteAndSeparateFromItsMessages) {
   Install(
       "echo words >&2; printf 'a\\0b'; i=0; while [ $i -lt 3000 ]; do printf '%0100d' 0; "
       "i=$((i+1)); done");
@@ -86,4 +89,4 @@ TEST_F(SkopeoTest, OneThatHangsIsKilledAtTheDeadline) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

@@ -1,9 +1,9 @@
 #include <gtest/gtest.h>
 
-#include "cli/files.h"
-#include "cli/status_report.h"
+#include "cachecore/system/files.h"
+#include "host/service/status_report.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 using nlohmann::json;
@@ -24,7 +24,7 @@ StatusReport Serving() {
       "objects":[
         {"number":17,"volume":"h-1","name":"image.erofs","size":3221225472,"present":3221225471,
          "state":"Open","stale":false,"error":""},
-        {"number":18,"volume":"h-2","name":"x","size":0,"present":0,"state":"Close","stale":true,
+        {"number":18,"volume":"h-2","name":"x","size":0,"present":0,"state":"Close","stale":true,"full":true,
          "error":"404 Not Found"}],
       "requests":{"waiting":1,"oldest_ms":3210,"list":[
         {"id":1,"op":"READ","object":17,"offset":4096,"length":65536,"age_ms":3210,"waiters":2,
@@ -46,10 +46,18 @@ TEST(StatusTextTest, ARunningInstanceIsShownWhole) {
             "restarted 3 times (last: killed by signal 9), next start in 1.5 s\n"
             "  mount       /mnt/x  erofs  http://h/image.erofs\n"
             "  object 17  h-1/image.erofs  3.0 GiB, 99.9 % present, Open, unverified\n"
-            "  object 18  h-2/x  0 B, 100.0 % present, Close, unverified, stale, error: 404 Not Found\n"
+            "  object 18  h-2/x  0 B, 100.0 % present, Close, unverified, stale, disk full: "
+            "served without being kept, error: 404 Not Found\n"
             "  requests    1 waiting, the oldest for 3.2 s\n"
             "    READ object 17 offset 4096 length 65536, waits 3.2 s, 2 waiters, with the "
             "fetcher: connection refused\n");
+}
+
+TEST(StatusTextTest, ControlCharactersInAMountPointBreakNoLine) {
+  StatusReport report = Serving();
+  report.mounts[0].record.mount_point = "/mnt/a\nb\x1b[31m\x7f";
+  EXPECT_NE(StatusToText({report}, kNow).find("  mount       /mnt/a\\012b\\033[31m\\177  erofs  "),
+            std::string::npos);
 }
 
 TEST(StatusTextTest, ADeadDaemonIsShownAsDead) {
@@ -85,6 +93,28 @@ TEST(StatusTextTest, ADetachedFetcherIsSaid) {
             "  requests    none waiting\n");
 }
 
+TEST(StatusTextTest, ACachefilesDeviceIsInTheFetchersPlace) {
+  StatusReport report = Serving();
+  const auto has = [&](const char* state, const std::string& line) {
+    report.daemon["cachefiles"] = json::parse(state);
+    const std::string text = StatusToText({report}, kNow);
+    EXPECT_NE(text.find("  cachefiles  /d" + line + "\n"), std::string::npos) << text;
+    EXPECT_EQ(text.find("  fetcher "), std::string::npos) << text;
+  };
+  has(R"({"path":"/d"})", ", no program has it open");
+  has(R"({"path":"/d","open":true,"pid":7})", ", open by pid 7, not bound");
+  has(R"({"path":"/d","open":true,"pid":0,"bound":true,"directory":"/c\u001b","tag":"t"})",
+      ", open, bound to /c\\033, tag t");
+  has(R"({"path":"/d","open":true,"pid":7,"bound":true,"ondemand":true,"directory":"/c","tag":"t",
+         "culling":true})",
+      ", open by pid 7, bound on demand to /c, tag t, culling is wanted");
+  has(R"({"path":"/d","trouble":"full"})",
+      ", no program has it open, its last write was not stored: full");
+  has(R"({"path":"/d","open":true,"pid":7,"bound":true,"directory":"/c","tag":"t",
+         "trouble":"full\n"})",
+      ", open by pid 7, bound to /c, tag t, its last write was not stored: full\\012");
+}
+
 TEST(StatusTextTest, StoppedAndMissingInstancesAreSaid) {
   StatusReport report;
   report.instance = "old";
@@ -93,7 +123,7 @@ TEST(StatusTextTest, StoppedAndMissingInstancesAreSaid) {
   EXPECT_EQ(StatusToText({report}, kNow),
             "instance old: not running\n"
             "  mount       /mnt/x  erofs  http://h/image.erofs  [dead: nothing serves it; holdfast "
-            "umount]\n");
+            "umount --force /mnt/x]\n");
   EXPECT_EQ(StatusToText({}, kNow), "no instances\n");
 }
 
@@ -136,4 +166,4 @@ TEST(StatusJsonTest, HoldsWhatTheSourcesSaid) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

@@ -1,4 +1,4 @@
-#include "tests/cli/counting_new.h"
+#include "tests/host/supervisor/counting_new.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -22,7 +22,7 @@ void* operator new(size_t size) {
 void operator delete(void* memory) noexcept { free(memory); }
 void operator delete(void* memory, size_t) noexcept { free(memory); }
 
-namespace cli {
+namespace host {
 
 void ResetAllocationCount() {
   if (counter == nullptr) {
@@ -38,4 +38,4 @@ void CountAllocationsHere(bool on) { counting = on; }
 
 uint64_t AllocationCount() { return counter->load(); }
 
-}  // namespace cli
+}  // namespace host

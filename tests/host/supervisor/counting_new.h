@@ -1,14 +1,14 @@
 // Counts operator new in one process of a test, visibly to the process that forked it.
 //
 // See      its own file, since a compiler that sees both free() and operator new takes them for a
-// mismatch.
+//          mismatch.
 
-#ifndef TESTS_CLI_COUNTING_NEW_H_
-#define TESTS_CLI_COUNTING_NEW_H_
+#ifndef TESTS_HOST_SUPERVISOR_COUNTING_NEW_H_
+#define TESTS_HOST_SUPERVISOR_COUNTING_NEW_H_
 
 #include <cstdint>
 
-namespace cli {
+namespace host {
 
 // Called before the fork: zero, and shared from now on.
 void ResetAllocationCount();
@@ -16,6 +16,6 @@ void ResetAllocationCount();
 void CountAllocationsHere(bool on);
 uint64_t AllocationCount();
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // TESTS_CLI_COUNTING_NEW_H_
+#endif  // TESTS_HOST_SUPERVISOR_COUNTING_NEW_H_

@@ -1,4 +1,4 @@
-#include "cli/spare.h"
+#include "host/supervisor/spare.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -8,9 +8,9 @@
 
 #include <filesystem>
 
-#include "tests/cli/supervisor_harness.h"
+#include "tests/host/supervisor/supervisor_harness.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::UniqueFd;
@@ -51,7 +51,7 @@ TEST_F(SpareTest, TakesOverWithAllThatWasStoredWhenTheServiceDies) {
     const pid_t spare = SparePid();
     life = Reborn(&life);
     EXPECT_EQ(life.pid, spare);
-    EXPECT_EQ(ReadFile(Path("one.pid")), std::to_string(spare) + "\n");
+    EXPECT_EQ(ReadFile(Path("one.pid")), PidText(spare));
     EXPECT_EQ(life.names, "a:b");
     EXPECT_EQ(life.Do("read a"), "the first");
     EXPECT_EQ(life.Do("read b"), "the second");
@@ -78,7 +78,7 @@ TEST_F(SpareTest, OneThatIsKilledIsReplacedAndDisturbsNothing) {
   EXPECT_EQ(life.pid, next);
 }
 
-TEST_F(SpareTest, WhenBothAreKilledAtOnceTheServiceStartsAnew) {
+TEST_F(SpareTest, WhenBothAreKilledAtOnceTheServiceStartsWithoutIt) {
   StartSupervisor(WithSpare());
   Life life = NextLife("one");
   UniqueFd file = MemFile("kept");
@@ -94,7 +94,7 @@ TEST_F(SpareTest, WhenBothAreKilledAtOnceTheServiceStartsAnew) {
   EXPECT_EQ(life.Do("read f"), "kept");
 }
 
-TEST_F(SpareTest, OneThatHangsIsEndedAndTheServiceStartsAnew) {
+TEST_F(SpareTest, AHungSpareIsEndedAndTheServiceStartsWithoutIt) {
   SupervisorOptions options = WithSpare();
   options.spare_patience = milliseconds(50);
   StartSupervisor(options);
@@ -177,4 +177,4 @@ TEST_F(SpareTest, WaitsUntilTheServiceIsReady) {
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

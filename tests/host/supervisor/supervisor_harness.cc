@@ -1,4 +1,4 @@
-#include "tests/cli/supervisor_harness.h"
+#include "tests/host/supervisor/supervisor_harness.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -22,11 +22,14 @@
 #include <iterator>
 #include <sstream>
 
-#include "tests/cli/counting_new.h"
+#include "cachecore/system/pid_stamp.h"
+#include "tests/host/supervisor/counting_new.h"
 
-namespace cli {
+namespace host {
 namespace {
 
+using cachecore::kPidStampBytesMax;
+using cachecore::PutPidStamp;
 using cachecore::UniqueFd;
 
 bool WaitReadable(int fd, int ms) {
@@ -34,11 +37,38 @@ bool WaitReadable(int fd, int ms) {
   return poll(&wait, 1, ms) == 1;
 }
 
+void KillChildrenOf(pid_t parent) {
+  const std::string number = std::to_string(parent);
+  std::istringstream pids(ReadFile("/proc/" + number + "/task/" + number + "/children"));
+  for (pid_t pid; pids >> pid;) kill(pid, SIGKILL);
+}
+
 }  // namespace
+
+std::string PidText(pid_t pid) {
+  char text[kPidStampBytesMax];
+  return std::string(text, PutPidStamp(pid, ' ', text)) + "\n";
+}
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+int64_t CpuTicks(pid_t pid) {
+  const std::string stat = ReadFile("/proc/" + std::to_string(pid) + "/stat");
+  std::istringstream fields(stat.substr(stat.rfind(')') + 1));
+  std::string skipped;
+  for (int i = 3; i < 14; ++i) fields >> skipped;  // Fields are counted from 1; utime is the 14th.
+  int64_t user = 0, kernel = 0;
+  fields >> user >> kernel;
+  return user + kernel;
+}
+
+size_t CountChildren(pid_t parent) {
+  const std::string number = std::to_string(parent);
+  std::istringstream pids(ReadFile("/proc/" + number + "/task/" + number + "/children"));
+  return static_cast<size_t>(std::distance(std::istream_iterator<pid_t>(pids), {}));
 }
 
 int64_t StatusKb(pid_t pid, const std::string& key) {
@@ -126,13 +156,16 @@ void SupervisorHarness::SetUp() {
 }
 
 void SupervisorHarness::TearDown() {
-  // The supervisor first, or it would start again what is killed next; then whatever came to us.
-  if (supervisor_pid_ > 0) kill(supervisor_pid_, SIGKILL);
-  const std::string children = "/proc/self/task/" + std::to_string(getpid()) + "/children";
-  if (supervisor_pid_ > 0) waitpid(supervisor_pid_, nullptr, 0);
+  // The supervisor first, or it would start again what is killed next, and stopped before its children
+  // are killed, its standby among them; then whatever came to us.
+  if (supervisor_pid_ > 0) {
+    kill(supervisor_pid_, SIGSTOP);
+    KillChildrenOf(supervisor_pid_);
+    kill(supervisor_pid_, SIGKILL);
+    waitpid(supervisor_pid_, nullptr, 0);
+  }
   for (;;) {
-    std::istringstream pids(ReadFile(children));
-    for (pid_t pid; pids >> pid;) kill(pid, SIGKILL);
+    KillChildrenOf(getpid());
     if (waitpid(-1, nullptr, 0) < 0 && errno == ECHILD) break;
   }
   if (HasFailure()) {
@@ -199,6 +232,11 @@ SupervisorExit SupervisorHarness::WaitSupervisor() {
   report >> end.error;
   std::getline(report >> std::ws, end.message);
   return end;
+}
+
+void SupervisorHarness::FollowSupervisor(pid_t standby) {
+  waitpid(supervisor_pid_, nullptr, 0);
+  supervisor_pid_ = standby;
 }
 
 void SupervisorHarness::SignalSupervisor(int signal) const {
@@ -286,4 +324,4 @@ nlohmann::json SupervisorHarness::ServiceOf(const nlohmann::json& status, const 
   return nlohmann::json::object();
 }
 
-}  // namespace cli
+}  // namespace host

@@ -1,12 +1,11 @@
 // SupervisorHarness: RunSupervisor in a process of its own, with services that do as the test says.
 //
 // Model    each life of a service connects to the test; the connection ends with it.  So everything
-// is
-//          waited for as an event, with a deadline that fails the test.
+//          is waited for as an event, with a deadline that fails the test.
 // Owns     every process of the test (it is their subreaper) and the folder: both end with it.
 
-#ifndef TESTS_CLI_SUPERVISOR_HARNESS_H_
-#define TESTS_CLI_SUPERVISOR_HARNESS_H_
+#ifndef TESTS_HOST_SUPERVISOR_SUPERVISOR_HARNESS_H_
+#define TESTS_HOST_SUPERVISOR_SUPERVISOR_HARNESS_H_
 
 #include <gtest/gtest.h>
 #include <sys/types.h>
@@ -19,10 +18,10 @@
 #include <string>
 #include <vector>
 
-#include "cachecore/unique_fd.h"
-#include "cli/supervisor.h"
+#include "cachecore/base/unique_fd.h"
+#include "host/supervisor/supervisor.h"
 
-namespace cli {
+namespace host {
 
 inline constexpr int kDeadlineMs = 15000;
 
@@ -62,6 +61,8 @@ class SupervisorHarness : public ::testing::Test {
   SupervisorExit WaitSupervisor();
   void SignalSupervisor(int signal) const;
   pid_t supervisor_pid() const { return supervisor_pid_; }
+  // The supervisor is dead, and this process, its standby until then, has taken over.
+  void FollowSupervisor(pid_t standby);
 
   // The next life of that service; of whichever says hello first, others wait for their turn.
   Life NextLife(const std::string& name);
@@ -87,10 +88,14 @@ class SupervisorHarness : public ::testing::Test {
 };
 
 std::string ReadFile(const std::string& path);
+// What the pid file of this process holds.
+std::string PidText(pid_t pid);
+int64_t CpuTicks(pid_t pid);         // Used so far, in user mode and in the kernel.
+size_t CountChildren(pid_t parent);  // Those not reaped among them.
 int64_t StatusKb(pid_t pid, const std::string& key);  // "VmRSS" and the like.
 std::vector<std::string> OpenFds(pid_t pid);          // "0", "1", ... sorted.
 cachecore::UniqueFd MemFile(const std::string& content);
 
-}  // namespace cli
+}  // namespace host
 
-#endif  // TESTS_CLI_SUPERVISOR_HARNESS_H_
+#endif  // TESTS_HOST_SUPERVISOR_SUPERVISOR_HARNESS_H_

@@ -4,10 +4,10 @@
 
 #include <random>
 
-#include "tests/cli/counting_new.h"
-#include "tests/cli/supervisor_harness.h"
+#include "tests/host/supervisor/counting_new.h"
+#include "tests/host/supervisor/supervisor_harness.h"
 
-namespace cli {
+namespace host {
 namespace {
 
 using cachecore::UniqueFd;
@@ -74,4 +74,4 @@ TEST_F(SupervisorKillTest, AThousandKillsOfBothCostNoMemoryNoDescriptorAndNoStor
 }
 
 }  // namespace
-}  // namespace cli
+}  // namespace host

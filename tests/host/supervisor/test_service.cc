@@ -1,4 +1,4 @@
-// A service for the supervisor's tests: says who it is on the test's socket, then does as told
+// A service for the supervisor's tests: says which process it is on the test's socket, then does as told
 // there. It talks to its supervisor through libsystemd only, so that what passes here passes with
 // systemd.
 //
@@ -116,7 +116,7 @@ void AwaitTurn() {
 bool Serve(int control) {
   std::string command;
   std::vector<int> fds;
-  if (!Receive(control, &command, &fds)) return false;  // The test has gone.
+  if (!Receive(control, &command, &fds)) return false;  // The test has ended.
   std::string answer = Obey(command, fds);
   for (int fd : fds) close(fd);
   return send(control, answer.data(), answer.size(), MSG_NOSIGNAL) >= 0;

@@ -13,8 +13,8 @@
 #include <string>
 #include <string_view>
 
-#include "cachecore/metadata_schema.h"
-#include "cachecore/rocksdb_database.h"
+#include "cachecore/store/metadata_schema.h"
+#include "cachecore/store/rocksdb_database.h"
 
 int main(int argc, char** argv) {
   const bool newer = argc == 3 && std::string_view(argv[2]) == "newer";

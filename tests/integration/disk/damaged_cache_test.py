@@ -50,12 +50,12 @@ class DamagedCacheTest(Case):
         self.read_all_right()
         return [sent.uri for sent in self.origin.log()[before:] if sent.method == "GET" and not sent.is_probe]
 
-    def test_garbage_in_an_objects_record_costs_that_object_only(self):
+    def test_garbage_in_an_objects_record_affects_that_object_only(self):
         fetched = self.damage_and_remount("garbage that decodes to nothing")
         self.assertEqual(set(fetched), {"/b.bin"})
         self.assertRegex(self.instance.dump(), r"(?m)^quarantine")
 
-    def test_an_empty_record_costs_that_object_only(self):
+    def test_an_empty_record_affects_that_object_only(self):
         self.assertEqual(set(self.damage_and_remount("")), {"/b.bin"})
 
 

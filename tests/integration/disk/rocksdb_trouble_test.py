@@ -32,7 +32,7 @@ class RocksDbTroubleTest(Case):
             images.write_random(os.path.join(self.root, name), SIZE if name != "large" else 40 * MB, 90 + i)
         self.origin = self.serve(self.root)
         self.machine = Machine(self.box, "d", 160 * MB, {"v": self.origin.url()},
-                               flags=["--sync_interval=50ms", "--readahead_max=0"])
+                               flags=["--sync-interval=50ms", "--readahead-max=0"])
         self.machine.power_on()
         self.database = os.path.join(self.machine.cache, "db")
         for name in (OLD, NEW):  # A start puts what is in the log into a table.
@@ -103,7 +103,7 @@ class RocksDbTroubleTest(Case):
         shutil.copytree(self.box.path("backup"), self.machine.cache, symlinks=True)
 
     # The log.
-    def test_a_log_cut_off_anywhere_costs_what_was_in_the_rest(self):
+    def test_a_log_cut_off_anywhere_loses_only_the_rest(self):
         self.backup()
         size = os.path.getsize(self.log_file())
         for cut in [0, 1, 6, 7, 8, size - 1, *sorted(self.rng.randrange(size) for _ in range(5))]:
@@ -112,7 +112,7 @@ class RocksDbTroubleTest(Case):
                 os.truncate(self.log_file(), cut)
                 self.assertEqual(self.assert_serves()["old"], 0)
 
-    def test_garbage_in_the_log_costs_what_comes_after_it(self):
+    def test_garbage_in_the_log_loses_only_what_follows_it(self):
         self.backup()
         size = os.path.getsize(self.log_file())
         for begin in [0, *sorted(self.rng.randrange(size) for _ in range(4))]:
@@ -122,23 +122,23 @@ class RocksDbTroubleTest(Case):
                     overwrite(self.log_file(), begin, self.rng.randbytes(end - begin))
                     self.assertEqual(self.assert_serves()["old"], 0)
 
-    def test_garbage_after_the_log_costs_nothing(self):
+    def test_garbage_after_the_log_loses_nothing(self):
         with open(self.log_file(), "ab") as f:
             f.write(self.rng.randbytes(1000))
         self.assertEqual(self.assert_serves(), {"old": 0, "new": 0})
 
-    def test_a_log_that_is_gone_costs_what_was_in_it(self):
+    def test_a_missing_log_loses_only_its_own_records(self):
         os.unlink(self.log_file())
         self.assertEqual(self.assert_serves()["old"], 0)
 
     # Tables, manifest, CURRENT: repaired.
-    def test_a_table_that_is_gone_costs_what_was_in_it(self):
+    def test_a_missing_table_loses_only_its_own_records(self):
         for path in self.files("*.sst"):
             os.unlink(path)
         self.assert_serves()
         self.assertRegex(self.machine.all_words(), f"metadata in {self.database} is damaged .*: repairing it")
 
-    def test_a_table_cut_short_costs_what_was_in_it(self):
+    def test_a_truncated_table_loses_only_its_own_records(self):
         for path in self.files("*.sst"):
             os.truncate(path, os.path.getsize(path) // 2)
         self.assert_serves()
@@ -152,15 +152,15 @@ class RocksDbTroubleTest(Case):
                 os.truncate(self.files("MANIFEST-*")[-1], cut)
                 self.assert_serves()
 
-    def test_a_manifest_that_is_gone_costs_nothing(self):
+    def test_a_missing_manifest_loses_nothing(self):
         os.unlink(self.files("MANIFEST-*")[-1])
         self.assertEqual(self.assert_serves(), {"old": 0, "new": 0})
 
-    def test_a_missing_current_costs_nothing(self):
+    def test_a_missing_current_loses_nothing(self):
         os.unlink(os.path.join(self.database, "CURRENT"))
         self.assertEqual(self.assert_serves(), {"old": 0, "new": 0})
 
-    def test_garbage_in_current_costs_nothing(self):
+    def test_garbage_in_current_loses_nothing(self):
         for text in (b"", b"garbage\n", b"MANIFEST-999999\n"):
             with self.subTest(text=text):
                 with open(os.path.join(self.database, "CURRENT"), "wb") as f:

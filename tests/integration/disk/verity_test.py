@@ -8,7 +8,8 @@ import subprocess
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
-from harness.holdfast import BIN
+from harness.holdfast import BIN, NO_READ_AHEAD
+from harness.readers import RIGHT, Reader
 from harness.sandbox import wait_until
 from harness.verity import BLOCK, data_files, flip_bits, forget_pages, read_blocks, with_tree
 
@@ -89,6 +90,25 @@ class VerityTest(Case):
         os.utime(self.bad_path(), ns=(was.st_atime_ns, was.st_mtime_ns))
         self.assertEqual(read_blocks(path, self.truth), [])
 
+    def test_a_check_that_takes_long_holds_up_no_other_object(self):
+        with_tree(self.source, self.good_root, "other")
+        fault = self.box.path("fault")
+        with open(fault, "w") as f:
+            f.write("fuse.before_check 1 block")
+        path = self.instance.mount_file(self.good.url("image"), f"--verify={self.digest}", NO_READ_AHEAD,
+                                        f"--daemon-flag=--fault-file={fault}")
+        other = self.instance.mount_file(self.good.url("other"), f"--verify={self.digest}")
+        stuck = self.keep(Reader(path, 0, BLOCK, self.truth[:BLOCK]))
+        wait_until(lambda: "fuse.before_check: waiting" in self.instance.log_text("holdfastd"), 20, "the check is under way")
+        for at in range(0, SIZE - (1 << 20), 1 << 20):
+            reader = self.keep(Reader(other, at, 1 << 20, self.truth[at:at + (1 << 20)]))
+            self.assertTrue(reader.wait(20), f"{at}: {self.instance.log_text('holdfastd')[-2000:]}")
+            self.assertEqual(reader.result, RIGHT)
+        self.assertFalse(stuck.wait(0), stuck.result)
+        os.kill(self.instance.daemon_pid(), signal.SIGKILL)  # The next one is asked again.
+        self.assertTrue(stuck.wait(20))
+        self.assertEqual(stuck.result, RIGHT)
+
     def test_a_good_origin_beside_a_bad_one_makes_every_read_right(self):
         flip_bits(self.bad_path())
         path = self.mount(self.bad, self.good)
@@ -103,7 +123,7 @@ class VerityTest(Case):
         failed = set(read_blocks(path, self.truth))
         self.assertEqual(failed, {block for block in covered if block * BLOCK < len(self.truth)})
 
-    def test_a_bit_in_every_64th_block_of_the_tree_costs_two_leaves(self):
+    def test_a_bit_in_every_64th_block_of_the_tree_affects_two_leaves(self):
         source = images.random_file(48 << 20, seed=8)  # 96 leaves below the root.
         digest = with_tree(source, self.bad_root, "large")
         with open(source, "rb") as f:

@@ -7,12 +7,13 @@ import shutil
 import urllib.request
 
 import _path  # noqa: F401
+from harness.build_case import TOOLS, BuildCase
 from harness.case import main
 from harness.holdfast import BIN
 from harness.layers import Layer
 from harness.oci_layout import MANIFEST_TYPE
-from harness.oci_registry import Registry
-from image_build_test import TOOLS, BuildCase, rich_layers
+from harness.origins.oci_registry import Registry
+from image_build_test import rich_layers
 
 
 class PushTest(BuildCase):
@@ -45,6 +46,17 @@ class PushTest(BuildCase):
                               "erofs": built["erofs"]})
         self.assertRegex(self.image("inspect", "--plain-http", "--root", root, pinned).stdout, 'cmd +\\["/x","y"\\]\nuser +7\n')
 
+    def test_a_layout_is_named_by_its_directory_or_as_a_reference(self):
+        tree = self.box.make_directory("tree")
+        self.out = self.box.path("some:dir")
+        digest = self.built(tree)["manifest"]["digest"]
+        for layout in (self.out, f"oci-layout:{self.out}:latest", f"oci-layout:{self.out}/"):
+            done = self.image("push", "--plain-http", layout, self.reference)
+            self.assertEqual((done.returncode, done.stdout), (0, f"oci://{self.host}/some/image@{digest}\n"), done.stderr)
+            done = self.image("inspect", "--json", layout, "--root", self.box.path("h-i"))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(json.loads(done.stdout)["manifest"], digest)
+
     def test_an_image_of_a_registry_is_built_as_that_of_a_layout(self):
         layout = self.layout(rich_layers())
         done = self.box.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout.directory}:v1",
@@ -66,7 +78,9 @@ class PushTest(BuildCase):
                 (self.out, "nonsense", 2, "nonsense"),
                 (self.out, "oci-layout:/x", 2, "can't be pushed to; give oci://REGISTRY/REPO:TAG$"),
                 (self.out, f"oci://{self.host}/a@sha256:{'0' * 64}", 2, "can't be pushed to; give oci://REGISTRY/REPO:TAG$"),
-                (tree, self.reference, 1, "tree: not an OCI layout"),
+                (tree, self.reference, 1, f"not an OCI layout: .*; to make an image .*: holdfast image build {tree} OUT; .*oci-layout:OUT$"),
+                ("/nowhere", self.reference, 1, "not an OCI layout: /nowhere: No such file or directory$"),
+                (self.reference, self.reference, 1, r"can't be pushed; give the directory of an OCI layout, or oci-layout:DIR\[:TAG\]$"),
                 (self.layout([Layer().add("x")]).directory, self.reference, 1, "is not a Holdfast image"),
                 (self.out, "oci://127.0.0.1:1/a:v1", 1, "can't be pushed to oci://127.0.0.1:1/a:v1: .*refused")):
             done = self.image("push", "--plain-http", layout, reference)

@@ -8,7 +8,7 @@ import _path  # noqa: F401
 from harness.case import main
 from harness.containers import TOOLS, ContainerCase
 from harness.holdfast import NO_READ_AHEAD
-from harness.oci_registry import Registry
+from harness.origins.oci_registry import Registry
 from harness.readers import Reader, drop_page_cache, pread
 from harness.reboot import Machine
 from harness.sandbox import wait_gone, wait_until

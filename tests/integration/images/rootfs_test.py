@@ -1,5 +1,6 @@
 """`holdfast rootfs` and `holdfast run`: containers on images, by runc, and what is left of them: nothing."""
 
+import json
 import os
 import random
 import shutil
@@ -31,7 +32,7 @@ class RootfsTest(ContainerCase):
         go = self.box.make_directory("go")
         gate = self.box.path("gate")
         os.mkfifo(gate)
-        opened = os.open(gate, os.O_RDWR)  # Until it is closed nobody sees the gate's end.
+        opened = os.open(gate, os.O_RDWR)  # Until it is closed no reader sees the gate's end.
         self.addCleanup(lambda: os.close(opened) if opened >= 0 else None)
         running = [(text, self.start("run", f"--volume={go}:/go", f"--volume={gate}:/gate", images[text], "--", "/bin/sh", "-c",
                                      f"exec 3< /gate; echo > /go/{text}-{i}; cat /text; cat <&3"))
@@ -64,6 +65,9 @@ class RootfsTest(ContainerCase):
             for name in self.names():
                 done = self.command("rootfs", "rm", name)
                 self.assertEqual(done.returncode, 0, done.stderr)
+        # One that was killed after it had started the instance left that running, or still starting.
+        wait_until(lambda: self.holdfast_.run("stop", *self.holdfast_.root_flags(), "--instance", self.holdfast_.name)
+                   .returncode == 0 and not os.path.exists(self.holdfast_.run_path()), 30, "the instance has ended")
         self.assert_nothing_left()
 
     def test_what_a_killed_run_leaves_is_cleared_away(self):
@@ -75,6 +79,17 @@ class RootfsTest(ContainerCase):
         process.wait()
         self.assert_nothing_left()
         process.communicate(timeout=30)  # The container had its pipes.
+
+    def test_stop_says_how_a_root_file_system_goes(self):
+        done = self.command("rootfs", "create", "a", "--image", self.image("one"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        flags = [*self.holdfast_.root_flags(), "--instance", self.holdfast_.name]
+        done = self.holdfast_.run("stop", *flags)
+        self.assert_one_line(done, "has mounts: .*; the root file system a is made of .*; remove it first: holdfast rootfs rm .* a$")
+        cure = done.stderr.split("holdfast rootfs ")[1].split()
+        done = self.holdfast_.run("rootfs", *cure)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assert_nothing_left()
 
     def test_two_of_one_image_go_in_either_order_and_share_its_mount(self):
         image = self.image("one")
@@ -116,6 +131,49 @@ class RootfsTest(ContainerCase):
         user.wait()
         self.assertEqual(self.command("rootfs", "rm", "a").returncode, 0)
         self.assertEqual(os.listdir(upper), ["upper"])
+
+    def test_the_instances_root_may_have_any_name(self):
+        """The lower directory is below it."""
+        image = self.image("one")
+        self.holdfast_.root = self.flags[1] = self.box.make_directory("r,o:o\\t x=y")
+        done = self.command("run", image, "--", "/bin/sh", "-c", "cat /text; echo x > /written && cat /written")
+        self.assertEqual((done.returncode, done.stdout), (0, "onex\n"), done.stderr)
+        done = self.command("rootfs", "create", "a", "--image", image)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(done.stdout.strip() + "/rootfs/text") as f:
+            self.assertEqual(f.read(), "one")
+        self.assertEqual(self.command("rootfs", "rm", "a").returncode, 0)
+        self.assertEqual(self.names(), [])
+
+    def test_an_upper_directory_whose_name_is_not_utf_8_keeps_every_byte(self):
+        image = self.image("one")
+        upper = os.fsencode(self.box.directory) + b"/u-\xff\xe4,:\\ \xc3\xa4"
+        os.mkdir(upper)
+        done = self.command("rootfs", "create", "a", "--image", image, "--upper", upper)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(done.stdout.strip() + "/rootfs/written", "w") as f:
+            f.write("kept")
+        self.assertEqual(os.listdir(upper + b"/upper"), [b"written"])
+        done = self.command("rootfs", "create", "b", "--image", image, "--upper", upper)
+        self.assertNotEqual(done.returncode, 0)
+        subprocess.run(["umount", "-l", self.holdfast_.state_path("rootfs/a/rootfs")], check=True)
+        done = self.command("rootfs", "mount", "a")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(self.holdfast_.state_path("rootfs/a/rootfs/written")) as f:
+            self.assertEqual(f.read(), "kept")
+        self.assertEqual(self.command("rootfs", "rm", "a").returncode, 0)
+        self.assertEqual(os.listdir(upper), [b"upper"])
+
+    def test_a_long_host_name_is_cut_between_characters(self):
+        image = self.image("one")
+        layout = image.removeprefix("oci-layout:")
+        config = self.box.path("config.json")
+        with open(config, "w") as f:
+            json.dump({"architecture": "amd64", "os": "linux", "config": {"Hostname": "x" + "\u00e4" * 40}}, f)
+        done = self.holdfast_.run("image", "build", "--force", "--config", config, self.tree("one"), layout)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = self.command("run", image, "--", "/bin/cat", "/proc/sys/kernel/hostname")
+        self.assertEqual((done.returncode, done.stdout), (0, "x" + "\u00e4" * 31 + "\n"), done.stderr)
 
     def test_an_upper_directory_on_an_unsuitable_file_system_is_refused(self):
         layers = {name: self.box.make_directory("overlay", name) for name in ("lower", "upper", "work", "merged")}
@@ -162,7 +220,7 @@ class RootfsTest(ContainerCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assert_nothing_left()
 
-    def test_who_has_only_got_a_copy_of_its_mounts_does_not_use_it(self):
+    def test_a_process_with_a_copy_of_its_mounts_is_no_user(self):
         done = self.command("rootfs", "create", "a", "--image", self.image("one"))
         self.assertEqual(done.returncode, 0, done.stderr)
         other = self.in_other_namespace("--propagation", "private")

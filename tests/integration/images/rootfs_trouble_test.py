@@ -1,5 +1,6 @@
 """Root file systems where something is in the way: signals, links, masks, and images that mean no good."""
 
+import fcntl
 import os
 import random
 import select
@@ -13,7 +14,7 @@ import time
 import _path  # noqa: F401
 from harness.case import main
 from harness.containers import TOOLS, ContainerCase
-from harness.oci_registry import Registry
+from harness.origins.oci_registry import Registry
 from harness.sandbox import wait_until
 
 SIGNALS = 12
@@ -32,7 +33,10 @@ class RootfsTroubleTest(ContainerCase):
             done = self.command(*words)
             self.assert_one_line(done, complaint)
             self.assertEqual(done.returncode, 2)
-        self.assertEqual(self.command("rootfs", "mount", "a").returncode, 1)
+        for verb in ("mount", "rm"):
+            done = self.command("rootfs", verb, "a")
+            self.assertEqual(done.returncode, 1)
+            self.assert_one_line(done, r"^holdfast: there is no root file system a \(holdfast rootfs list\)$")
 
     def test_users_of_the_machine_cannot_reach_an_images_programs(self):
         self.created("a", self.image("one"))
@@ -42,7 +46,7 @@ class RootfsTroubleTest(ContainerCase):
     def test_a_user_file_that_is_no_file_is_not_opened(self):
         def device(tree):
             os.unlink(os.path.join(tree, "etc/passwd"))
-            # Nobody has this number: to open it is ENXIO.
+            # No device has this number: to open it is ENXIO.
             os.mknod(os.path.join(tree, "etc/passwd"), stat.S_IFCHR | 0o666, os.makedev(240, 99))
 
         def loop(tree):
@@ -112,7 +116,7 @@ class RootfsTroubleTest(ContainerCase):
         self.assertEqual((done.returncode, done.stdout), (0, "one"), done.stderr)
         self.assert_nothing_left()
 
-    def test_an_image_that_somebody_looks_at_costs_nobody_else_anything(self):
+    def test_an_image_in_use_affects_no_other_image(self):
         self.created("a", self.image("one"))
         place = self.holdfast_.run_path("images")
         looker = subprocess.Popen(["/bin/sleep", "1000"], cwd=os.path.join(place, os.listdir(place)[0]))
@@ -128,7 +132,7 @@ class RootfsTroubleTest(ContainerCase):
         self.assertEqual(self.names(), [])
         self.assert_nothing_left()
 
-    def test_a_registry_that_says_nothing_delays_nobody_else(self):
+    def test_a_silent_registry_delays_only_its_own_images(self):
         mute = socket.create_server(("127.0.0.1", 0))  # Connections to it are made, and that is all.
         self.addCleanup(mute.close)
         registry = Registry(self.box).start()
@@ -150,7 +154,7 @@ class RootfsTroubleTest(ContainerCase):
         done = self.command("run", self.image("two"), "--", "/bin/cat", "/text")
         self.assertEqual((done.returncode, done.stdout), (0, "two"), done.stderr)
         done = self.command("rootfs", "rm", "slow")
-        self.assert_one_line(done, "root file system slow is in the hands of another holdfast")
+        self.assert_one_line(done, "root file system slow is in use by another holdfast")
         done = self.command("rootfs", "rm", "quick")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIsNone(slow.poll(), "it still waits")
@@ -160,6 +164,31 @@ class RootfsTroubleTest(ContainerCase):
         self.assert_nothing_left()
         self.assertNotIn("did not stop in time", self.holdfast_.log_text("supervise"))
 
+    def hold(self, path, flags=os.O_RDWR):
+        fd = os.open(path, flags)
+        self.addCleanup(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+
+    def test_a_wait_for_another_command_has_an_end_and_says_for_what(self):
+        image = self.image("one")
+        self.created("a", image)
+        place = self.holdfast_.run_path("images")
+        digest = os.listdir(place)[0]
+        lock = self.hold(os.path.join(os.path.dirname(self.holdfast_.run_path()), ".locks", f"rootfs@{self.holdfast_.name}.lock"))
+        for words in (("rootfs", "rm", "a"), ("rootfs", "list"), ("rootfs", "mount", "a"),
+                      ("rootfs", "create", "b", "--image", image), ("run", image)):
+            done = self.command(*words[:2 if words[0] == "rootfs" else 1], "--timeout=500ms", *words[2 if words[0] == "rootfs" else 1:])
+            self.assert_one_line(done, f"holds the lock .*rootfs@{self.holdfast_.name}.lock for longer than \\d+ ms; wait for it")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        # Another command mounts the image.
+        os.mkdir(os.path.join(place, digest + ".lock"))
+        lock = self.hold(os.path.join(place, digest + ".lock"), os.O_RDONLY | os.O_DIRECTORY)
+        done = self.command("rootfs", "create", "--timeout=500ms", "b", "--image", image)
+        self.assert_one_line(done, f"another holdfast mounts oci-layout:.* and holds the lock .*{digest}.lock; wait for it")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        self.created("b", image)
+
     def test_the_umask_is_not_the_containers(self):
         image = self.image("one", add_files=lambda tree: os.chmod(tree, 0o751))
         done = subprocess.run(self.arguments("run", "--user=app", image, "--", "/bin/sh", "-c", "cat /text; stat -c %a /"),
@@ -167,7 +196,7 @@ class RootfsTroubleTest(ContainerCase):
         self.assertEqual((done.returncode, done.stdout), (0, "one751\n"), done.stderr)
         self.assert_nothing_left()
 
-    def test_containers_of_one_name_in_two_instances_have_each_their_own_cgroup(self):
+    def test_containers_of_one_name_in_two_instances_have_separate_cgroups(self):
         go = self.box.make_directory("go")
         image = self.image("one")
         first = self.start("run", "--name=same", f"--volume={go}:/go", image, "--", "/bin/sh", "-c",

@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 
 import _path  # noqa: F401
 from harness.case import main
@@ -33,7 +34,7 @@ class RunTest(ContainerCase):
             os.unlink(os.path.join(go, "here"))
         self.assert_nothing_left()
 
-    def test_who_dies_of_a_signal_is_told_from_who_exits(self):
+    def test_a_program_that_dies_of_a_signal_is_told_from_one_that_exits(self):
         # Not by itself: the first process of a namespace cannot.
         go = self.box.make_directory("go")
         process = self.start("run", "--name=c", f"--volume={go}:/go", self.image("one"), "--", "/bin/sh", "-c",
@@ -41,6 +42,51 @@ class RunTest(ContainerCase):
         wait_until(lambda: os.listdir(go) or process.poll() is not None, 60, "the container running")
         state = self.holdfast_.state_path("rootfs/c/runc")
         done = self.box.run(["runc", "--root", state, "kill", "c", "KILL"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 128 + signal.SIGKILL, errors)
+        self.assert_nothing_left()
+
+    def test_a_shells_126_and_127_come_back(self):
+        image = self.image("one")
+        for command, code in (("/text", 126), ("/nowhere", 127), ("exit 5", 5)):
+            done = self.command("run", image, "--", "/bin/sh", "-c", command)
+            self.assertEqual(done.returncode, code, done.stderr)
+        self.assert_nothing_left()
+
+    def test_a_program_that_cannot_be_started_is_a_failure_that_names_it(self):
+        image = self.image("one")
+        for program in ("/text", "/nowhere", "nowhere"):
+            done = self.command("run", image, "--", program)
+            self.assert_one_line(done, program)
+            self.assertEqual(done.returncode, 1)
+        self.assert_nothing_left()
+
+    def test_a_runtime_that_cannot_be_executed_is_named(self):
+        image = self.image("one")
+        runc = os.path.join(self.box.make_directory("tools"), "runc")
+        with open(runc, "w") as f:
+            f.write("#!/nowhere\n")
+        os.chmod(runc, 0o755)
+        environment = dict(self.box.environment, PATH=os.path.dirname(runc) + ":" + os.environ["PATH"])
+        done = subprocess.run(self.arguments("run", image), text=True, capture_output=True, timeout=60, env=environment)
+        self.assert_one_line(done, f"holdfast: run {runc}: No such file or directory$")
+        self.assertEqual(done.returncode, 1)
+        self.assert_nothing_left()
+
+    def test_without_any_command_it_is_a_shell(self):
+        done = subprocess.run(self.arguments("run", self.image("one")), input="echo $0; exit 7\n", text=True,
+                              capture_output=True, timeout=60, env=self.box.environment)
+        self.assertEqual((done.returncode, done.stdout), (7, "/bin/sh\n"), done.stderr)
+        self.assert_nothing_left()
+
+    def test_rm_force_ends_the_container_of_a_living_run(self):
+        go = self.box.make_directory("go")
+        process = self.start("run", "--name=k", f"--volume={go}:/go", self.image("one"), "--", "/bin/sh", "-c",
+                             "echo > /go/here; sleep 1000")
+        wait_until(lambda: os.listdir(go) or process.poll() is not None, 60, "the container running")
+        self.assert_one_line(self.command("rootfs", "rm", "k"), "root file system k is in use .* --force ends")
+        done = self.command("rootfs", "rm", "--force", "k")
         self.assertEqual(done.returncode, 0, done.stderr)
         _, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 128 + signal.SIGKILL, errors)

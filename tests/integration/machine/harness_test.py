@@ -10,7 +10,7 @@ import unittest
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
-from harness.nginx import union_size
+from harness.origins.nginx import union_size
 from harness.readers import RIGHT, WRONG_BYTES, Reader
 from harness.sandbox import MARK, mounts_below, processes_of, wait_until
 
@@ -75,7 +75,7 @@ class SandboxTest(Case):
                   "subprocess.run(['mount', '-t', 'tmpfs', 'none', point], check=True)\n"
                   "subprocess.Popen(['/bin/sh', '-c', 'setsid sleep 1000 & exec sleep 1000'], env=box.environment)\n"
                   "print(box.directory, flush=True); time.sleep(1000)\n")
-        child = self.box.start([sys.executable, "-B", "-c", script, os.path.dirname(os.path.abspath(__file__))],
+        child = self.box.start([sys.executable, "-B", "-c", script, os.path.dirname(sys.modules["harness"].__path__[0])],
                                stdout=subprocess.PIPE, text=True)
         directory = child.stdout.readline().strip()
         wait_until(lambda: len(processes_of(directory)) >= 2, 5, f"two processes with {MARK}")

@@ -14,7 +14,7 @@ import _path  # noqa: F401
 from harness.case import Case, main
 from harness.sandbox import wait_until
 
-SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../packaging/install-deps.sh")
+SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../packaging/install-deps.sh")
 
 
 class InstallDepsTest(Case):

@@ -22,12 +22,12 @@ READERS = 6
 PATIENCE_S = 30
 ROUNDS = 3
 # As /etc/holdfast/t.env: each block is fetched for itself, so that there is something to fetch all the time.
-ENVIRONMENT = 'HOLDFASTD_FLAGS="--readahead_max=0 --fetch_size=4K"'
+ENVIRONMENT = 'HOLDFASTD_FLAGS="--readahead-max=0 --fetch-size=4K"'
 DELAY_MS = 40
 
 
 class Load:
-    """Processes that read and compare for as long as it is open, by turns what nobody has read yet and what is present.
+    """Processes that read and compare for as long as it is open, by turns what was not read yet and what is present.
 
     Every read reaches the daemon (O_DIRECT).
     """
@@ -186,7 +186,7 @@ class SystemdTest(Case):
         self.machine.systemctl("restart", DAEMON)
         self.assert_reads_right(self.mount_file("/run/mnt"), self.truth, 1 << 20, 1 << 20)
 
-    def test_the_fetcher_is_nobody_and_the_mount_is_everybodys(self):
+    def test_the_fetcher_has_no_rights_and_all_users_see_the_mount(self):
         self.mount()
         with open(f"/proc/{self.machine.main_pid(FETCHER)}/status") as f:
             status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
@@ -216,11 +216,11 @@ class SystemdTest(Case):
                 self.wait_other_pid(unit, pid)
             self.assert_reads_right(path, self.truth, i << 23, 1 << 20)
 
-    def test_stop_ends_the_mount_and_start_begins_anew_with_what_was_fetched(self):
+    def test_stop_ends_the_mount_and_start_begins_with_the_fetched_bytes(self):
         path = self.mount()
         self.assert_reads_right(path, self.truth, 1 << 20, 1 << 20)
         self.machine.systemctl("stop", DAEMON, FETCHER)
-        # Opening it fails too once its name has to be looked up anew, which is after a second.
+        # Opening it fails too once its name has to be looked up again, which is after a second.
         reader = self.keep(Reader(path, 8 << 20, BLOCK))
         self.assertTrue(reader.wait(PATIENCE_S))
         self.assertEqual(reader.result, errno.ENOTCONN)

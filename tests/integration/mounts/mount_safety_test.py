@@ -65,14 +65,18 @@ class MountSafetyTest(Case):
         shown = instance.mount(url, "--as=file", "--erofs-options=noexec")
         self.assertLessEqual({"ro", "nosuid", "nodev", "noexec"}, set(mount_flags(shown)))
 
-    def test_an_image_with_a_long_path_is_mounted(self):
+    def test_an_image_with_a_long_path_is_mounted_and_unmounted(self):
         """The kernel takes no source longer than 255 bytes through fsconfig(2)."""
         image, tree = images.random_image(2, 1 << 20)
         name = "i" * 240
         shutil.copy(image, os.path.join(self.box.make_directory("web"), name))
         origin = self.serve(self.box.path("web"))
-        point = self.holdfast().mount(origin.url(name))
+        instance = self.holdfast()
+        point = instance.mount(origin.url(name))
         self.assertEqual(sorted(os.listdir(point)), sorted(os.listdir(tree)))
+        instance.umount(point)
+        self.assertFalse(os.path.ismount(point))
+        self.assertFalse(os.path.exists(instance.run_path()))
 
     def mount_while(self, change, *flags):
         """Mounts on `point`, and makes `change` once the mount point has been looked up."""

@@ -1,8 +1,10 @@
 """What is mounted is known by mount and device: moved, renamed, bound, in other namespaces, under an overlay."""
 
 import ctypes
+import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -39,6 +41,22 @@ class MountedTest(Case):
     def mount(self, name="m", *flags):
         return self.instance.mount(self.origin.url("image"), *flags, mount_point=self.box.make_directory(name))
 
+    def ended(self, verb, *arguments):
+        """The exit code of a verb, and what it says with --json."""
+        done = self.instance.run(verb, *self.instance.root_flags(), "--json", *arguments)
+        return done.returncode, json.loads(done.stdout)
+
+    def test_how_a_mount_ended_is_said_in_json_too(self):
+        point = self.box.make_directory("said")
+        well = {"errno": 0, "error": "", "message": ""}
+        self.assertEqual(self.ended("mount", self.origin.url("image"), point), (0, well))
+        self.assertEqual(self.ended("umount", point), (0, well))
+        code, end = self.ended("mount", self.origin.url("absent"), point)
+        self.assertEqual((code, end["errno"], end["error"]), (1, errno.ENOENT, "ENOENT"), end)
+        self.assertIn("404", end["message"])
+        self.assertEqual(self.ended("umount", point)[1]["error"], "EINVAL")
+        self.assertEqual(self.ended("mount", "--timeout=never", self.origin.url("image"), point)[0], 2)
+
     def command(self, *arguments):
         return self.instance.run(*arguments)
 
@@ -66,8 +84,9 @@ class MountedTest(Case):
         self.assertEqual(self.instance.processes(), [])
         self.assertFalse(os.path.exists(self.instance.run_path()))
 
-    def in_other_namespace(self):
-        process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "/bin/sleep", "1000"])
+    def in_other_namespace(self, propagation="private", before="true"):
+        process = subprocess.Popen(["unshare", "--mount", "--propagation", propagation,
+                                    "sh", "-ec", before + "; exec /bin/sleep 1000"])
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         own = os.readlink("/proc/self/ns/mnt")
@@ -137,6 +156,126 @@ class MountedTest(Case):
         self.assert_reads_right(os.path.join(bound, "image"), os.path.join(self.web, "image"))
         umount8(bound)
         self.assert_done(self.stop())
+        self.assert_nothing_runs()
+
+    def share(self):
+        """As systemd has every mount."""
+        subprocess.run(["mount", "--make-shared", self.box.directory], check=True)
+        if os.path.ismount("/run") and self.instance.root == "/":  # The instance's own directories, too.
+            subprocess.run(["mount", "--make-shared", "/run"], check=True)
+            self.addCleanup(subprocess.run, ["mount", "--make-private", "/run"], check=True)
+
+    def test_a_bind_mount_where_mounts_are_shared(self):
+        self.share()
+        for kind, name, truth in (("file", "image", os.path.join(self.web, "image")), ("erofs", "f", self.truth)):
+            with self.subTest(kind):
+                point = self.mount("m", "--as=" + kind)
+                bound = self.box.make_directory("bound")
+                subprocess.run(["mount", "--bind", point, bound], check=True)
+                self.assert_refused(self.umount(point), f"also mounted on {bound}")
+                self.assert_done(self.umount(point, "--lazy"))
+                self.assert_refused(self.stop(), bound)
+                self.assert_reads_right(os.path.join(bound, name), truth)
+                umount8(bound)
+                self.assert_done(self.stop())
+                self.assert_nothing_runs()
+
+    def test_a_bind_mount_that_is_left_after_umount_8(self):
+        point = self.mount("m", "--as=file")
+        bound = self.box.make_directory("bound")
+        subprocess.run(["mount", "--bind", point, bound], check=True)
+        umount8(point)
+        self.assert_done(self.umount(point))
+        self.assert_reads_right(os.path.join(bound, "image"), os.path.join(self.web, "image"))
+        umount8(bound)
+        self.assert_done(self.stop())
+
+    def test_a_slave_bind_mount_in_another_namespace(self):
+        self.share()
+        for kind, name, truth in (("file", "image", os.path.join(self.web, "image")), ("erofs", "f", self.truth)):
+            with self.subTest(kind):
+                point = self.mount("m", "--as=" + kind)
+                bound = self.box.make_directory("bound")
+                other = self.in_other_namespace(
+                    "slave", f"mount --bind {point} {bound}; mount --make-rslave {bound}; umount {point}")
+                self.assert_refused(self.umount(point),
+                                    f"also mounted on {bound} in the mount namespace of sleep .{other.pid}")
+                self.assert_done(self.umount(point, "--lazy"))
+                self.assert_reads_right(f"/proc/{other.pid}/root{bound}/{name}", truth)
+                other.kill()
+                other.wait()
+                self.assert_done(self.stop())
+                self.assert_nothing_runs()
+
+    def test_copies_that_follow_the_unmount_do_not_hinder_it(self):
+        self.share()
+        beside = self.box.make_directory("beside")
+        above = self.box.make_directory("above")
+        subprocess.run(["mount", "--bind", above, above], check=True)
+        subprocess.run(["mount", "--make-private", above], check=True)
+        subprocess.run(["mount", "--make-shared", above], check=True)
+        subprocess.run(["mount", "--bind", above, beside], check=True)
+        point = self.mount("above/m", "--as=file")
+        others = [self.in_other_namespace(propagation) for propagation in ("slave", "shared")]
+        self.assertTrue(os.path.ismount(os.path.join(beside, "m")))
+        self.assert_done(self.umount(point))
+        for place in [beside + "/m"] + [f"/proc/{other.pid}/root{point}" for other in others]:
+            self.assertEqual(os.listdir(place), [])
+        self.assert_nothing_runs()
+        umount8(beside)
+        umount8(above)
+
+    def run_cure(self, done, pattern):
+        """Does what an error says, which `pattern` finds."""
+        self.assertRegex(done.stderr, pattern)
+        words = re.search(pattern, done.stderr).group(1).split()
+        holdfast = self.instance.command_line()[0]
+        self.assert_done(self.box.run([holdfast if word == "holdfast" else word for word in words]))
+
+    def test_the_fuse_tree_and_copies_of_it_are_not_unmounted_by_holdfast(self):
+        point = self.mount("m", "--as=file")
+        tree = self.instance.run_path("fuse")
+        self.assert_refused(self.umount(tree), f"{tree} is the FUSE tree of instance t, .* it goes with the instance: holdfast stop.* t$")
+        for original in (tree, point):
+            for refused in (lambda path: self.instance.try_mount(self.origin.url("image"), path), self.umount):
+                bound = self.box.make_directory("bound")
+                subprocess.run(["mount", "--bind", original, bound], check=True)
+                self.run_cure(refused(bound), f"{bound} is a mount of instance t.*: (umount {bound})$")
+                self.assertFalse(os.path.ismount(bound))
+        self.assert_done(self.umount(point))
+
+    def test_a_mount_that_was_made_in_another_namespace(self):
+        for refused in (self.umount, lambda point: self.stop(),
+                        lambda point: self.instance.try_mount(self.origin.url("image"), point)):
+            other = self.in_other_namespace()
+            point = self.box.make_directory("there")
+            there = ["nsenter", "-t", str(other.pid), "-m"]
+            self.assert_done(self.box.run([*there, *self.instance.command_line(
+                *self.instance.mount_arguments(self.origin.url("image"), point))]))
+            self.assertFalse(os.path.ismount(point))
+            self.run_cure(refused(point), f": (nsenter -t [0-9]+ -m holdfast umount .*{point})$")
+            self.assert_nothing_runs()
+            other.kill()
+            other.wait()
+
+    def test_an_overlay_of_relative_names(self):
+        # A name of its own: by the end of a path this overlay is one on every mount beside it of the same name.
+        name = f"m{os.getpid()}"
+        point = self.mount("p/" + name)
+        subprocess.run(["mount", "-t", "tmpfs", "t", self.box.make_directory("o")], check=True)
+        upper, work, top = (self.box.make_directory("o", name) for name in ("upper", "work", "top"))
+        for start, way in (("p", ""), ("p", "./"), ("", "p/"), ("o", "../p/"), ("o/top", "../.././p/")):
+            lower = way + name
+            with self.subTest(lower):
+                subprocess.run(["mount", "-i", "-t", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}",
+                                "o", top], check=True, cwd=self.box.path(start))
+                self.assert_refused(self.umount(point), f"overlay on {top}")
+                umount8(top)
+        os.makedirs(self.box.path("p/l" + name))
+        subprocess.run(["mount", "-t", "overlay", "-o", f"lowerdir=l{name},upperdir={upper},workdir={work}", "o", top],
+                       check=True, cwd=self.box.path("p"))
+        self.assert_done(self.umount(point))
+        umount8(top)
         self.assert_nothing_runs()
 
     def test_an_overlay(self):
@@ -209,7 +348,7 @@ class MountedTest(Case):
 
     def test_a_mount_of_an_earlier_connection_is_replaced(self):
         point = self.mount()
-        first = os.stat(self.instance.run_path("fuse")).st_dev
+        first, below = (os.stat(self.instance.run_path(*names)).st_dev for names in (("fuse",), ()))
         fusectl = self.box.make_directory("fusectl")
         subprocess.run(["mount", "-t", "fusectl", "c", fusectl], check=True)
         with open(os.path.join(fusectl, str(os.minor(first)), "abort"), "w") as f:
@@ -217,9 +356,10 @@ class MountedTest(Case):
 
         def is_anew():
             try:
-                return os.stat(self.instance.run_path("fuse")).st_dev != first
+                # Between the two the directory below is seen.
+                return os.stat(self.instance.run_path("fuse")).st_dev not in (first, below)
             except OSError:
-                return False  # Dead, or just between the two.
+                return False  # Dead.
         wait_until(is_anew, 20, "a FUSE mount of another connection")
         self.mount()
         self.assert_right(point)

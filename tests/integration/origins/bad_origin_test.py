@@ -1,7 +1,9 @@
-"""Origins that are not there, say no, serve something else, or change: one line that says so, and nobody else hurt."""
+"""Origins that are not there, say no, serve something else, or change: one line that says so, and no harm to other mounts."""
 
 import errno
 import os
+import signal
+import subprocess
 import time
 import unittest
 
@@ -9,7 +11,7 @@ import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
 from harness.neighbour import Neighbour
-from harness.nginx import free_port
+from harness.origins.nginx import free_port
 from harness.readers import Reader, pread
 
 FILE_SIZE = 1 << 20
@@ -66,7 +68,7 @@ class BadOriginTest(Case):
         half = self.image[:len(self.image) // 2]
         self.refuse(self.misbehave(body=half).url(), rf"truncated.*{len(half)}")
 
-    def test_a_body_that_ends_early_is_never_taken_for_the_whole(self):
+    def test_a_body_that_ends_early_never_counts_as_complete(self):
         origin = self.misbehave(body=self.image)
         path = self.instance.mount_file(origin.url("early.bin"))
         origin.cut_to = 0
@@ -100,6 +102,22 @@ class BadOriginTest(Case):
             origin.body = self.image[:-(4 << 20)]
         self.change_under_a_mount(change)
 
+    def test_a_local_file_that_is_written_in_place_with_its_date_put_back_is_an_error_that_names_it(self):
+        path = self.box.path("local.bin")
+        with open(path, "wb") as f:
+            f.write(self.image)
+        mounted = self.instance.mount_file("file://" + path)
+        self.assertEqual(pread(mounted, 0, 4096), self.image[:4096])
+        was = os.stat(path)
+        with open(path, "r+b") as f:
+            f.seek(9 << 20)
+            f.write(bytes(65536))
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+        with self.assertRaises(OSError) as raised:
+            self.read_within(mounted, 9 << 20, 20)
+        self.assertEqual(raised.exception.errno, errno.EIO)
+        self.assertRegex(self.instance.log_text(), "local.bin.*changed since it was mounted")
+
     def change_under_a_mount(self, change):
         origin = self.misbehave(body=self.image)
         path = self.instance.mount_file(origin.url("changing.bin"))
@@ -113,6 +131,63 @@ class BadOriginTest(Case):
         self.assertEqual(pread(path, 0, 4096), self.image[:4096], "what was present is gone")
         said = [line for line in self.instance.log_text().splitlines() if "changing.bin" in line and "changed" in line]
         self.assertTrue(said, f"no line names the object and says that it changed:\n{self.instance.log_text()}")
+
+    def test_a_mount_that_waits_says_why(self):
+        port = free_port()
+        url = f"http://127.0.0.1:{port}/image.erofs"
+        done = self.instance.try_mount(url, self.point, "--timeout=5s")
+        self.assertNotEqual(done.returncode, 0)
+        first, last = done.stderr.splitlines()
+        self.assertRegex(first, rf"(?i)^holdfast: still trying: .*127\.0\.0\.1:{port}.*(connect|refused)")
+        self.assertRegex(last, "cannot mount")
+        done = self.instance.try_mount(url, self.point, "--timeout=5s", "--quiet")
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+
+    def test_an_interrupted_mount_names_itself_and_leaves_nothing(self):
+        url = f"http://127.0.0.1:{free_port()}/image.erofs"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = self.box.start(self.instance.command_line(*self.instance.mount_arguments(url, self.point)),
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            first = process.stderr.readline()  # It waits for its origin now.
+            process.send_signal(number)
+            _, last = process.communicate(timeout=30)
+            self.assertIn("still trying", first)
+            self.assertEqual(process.returncode, 128 + number)
+            self.assertEqual(last, f"holdfast: interrupted: {url} is not mounted on {self.point}\n")
+            self.assertFalse(os.path.ismount(self.point))
+            self.assertNotIn(self.point, self.instance.run("status", *self.instance.root_flags(), "--json").stdout)
+
+    def test_a_directory_or_a_file_without_a_scheme_is_told_its_reference(self):
+        layout = self.box.make_directory("layout")
+        with open(os.path.join(layout, "oci-layout"), "w") as f:
+            f.write("{}")
+        file = os.path.join(layout, "oci-layout")
+        for given, hint in ((layout, f"oci-layout:{layout}$"), (self.point, "holdfast image build"),
+                            (file, f"file://{file} ")):
+            done = self.instance.try_mount(given, self.point)
+            self.assertEqual(done.returncode, 2)
+            self.assert_one_line(done, hint)
+            done = self.instance.run("run", *self.instance.root_flags(), given)
+            self.assertEqual(done.returncode, 2)
+            self.assert_one_line(done, hint)
+
+    def test_a_directory_with_a_scheme_is_told_its_reference(self):
+        layout = self.box.make_directory("layout")
+        with open(os.path.join(layout, "oci-layout"), "w") as f:
+            f.write("{}")
+        build = f"; to make an image of this directory: holdfast image build {self.point}/? OUT; the image is then oci-layout:OUT$"
+        for given, code, why in ((f"file://{self.point}", 1, f"{self.point} is a directory, not an image" + build),
+                                 (f"file://{self.point}/", 2, "names no file: its path must end in the image's name" + build),
+                                 (f"file://{layout}", 1, f"{layout} is a directory, not an image; .* OCI layout: oci-layout:{layout}$"),
+                                 (f"oci-layout:{self.point}", 1, "not an OCI layout: .* has no index.json" + build)):
+            done = self.instance.try_mount(given, self.point)
+            self.assertEqual(done.returncode, code)
+            self.assert_one_line(done, why)
+        for given, why in ((self.point, build), (layout, f"; this directory is an OCI layout: oci-layout:{layout}$")):
+            done = self.instance.run("run", *self.instance.root_flags(), "file://" + given)
+            self.assertEqual(done.returncode, 2)
+            self.assert_one_line(done, "is not an image reference; .*" + why)
+        self.assertFalse(os.path.ismount(self.point))
 
 
 if __name__ == "__main__":

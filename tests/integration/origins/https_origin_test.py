@@ -1,4 +1,4 @@
-"""Origins over TLS that ask who one is: certificates, headers, redirects, rotation, and what is said when one is not let in."""
+"""Origins over TLS that authenticate clients: certificates, headers, redirects, rotation, and what a refusal says."""
 
 import errno
 import os
@@ -10,35 +10,26 @@ import ssl
 import subprocess
 
 import _path  # noqa: F401
-from harness import images
-from harness.case import Case, main
-from harness.certificates import Authority
+from harness.case import main
 from harness.holdfast import BIN, NO_READ_AHEAD
-from harness.nginx import Nginx
+from harness.origins.certificates import Authority
+from harness.origins.nginx import Nginx
+from harness.origins.strict_tls import StrictServer
+from harness.origins.tls_case import TlsCase
 from harness.readers import RIGHT, Reader, pread, wait_all
 from harness.sandbox import wait_until
-from harness.strict_tls import StrictServer
 from harness.secrets import assert_no_secrets
 
 OLD_TOKEN = "old-token-5b1c88e2f0"
 NEW_TOKEN = "new-token-d07f2a9c41"
-FILE_SIZE = 8 << 20
 
 
 def demand(token):
     return f'if ($http_x_token != "{token}") {{ return 401; }}'
 
 
-class HttpsOriginTest(Case):
-    def setUp(self):
-        super().setUp()
-        self.truth = images.random_file(FILE_SIZE, seed=50)
-        self.name = os.path.basename(self.truth)
-        self.authority = Authority(self.box)
-        self.server = self.authority.issue("server")
-        self.instance = self.holdfast()
-        self.ca = "--ca-file=" + self.authority.certificate
-        self.point = self.box.make_directory("point")
+class HttpsOriginTest(TlsCase):
+    FILE_SIZE = 8 << 20
 
     def serve_tls(self, locations="", name="nginx", **options):
         options.setdefault("tls", self.server)
@@ -85,6 +76,25 @@ class HttpsOriginTest(Case):
         self.assertEqual(origin.seen(), [])
 
     # Client certificates.
+    def test_a_given_authority_takes_the_place_of_the_systems(self):
+        web = self.serve_tls()
+        trusted = self.box.make_directory("trusted")
+        for name in ("ours.pem", "ca-certificates.crt"):
+            shutil.copyfile(self.authority.certificate, os.path.join(trusted, name))
+            os.chmod(os.path.join(trusted, name), 0o644)
+        os.chmod(trusted, 0o755)
+        self.assertEqual(self.box.run(["openssl", "rehash", trusted]).returncode, 0)
+        other = Authority(self.box, "other-ca").certificate
+        for flags, pattern in (((), None), (("--ca-file=" + other,), "TLS: ")):
+            instance = self.holdfast("other" if flags else "system")
+            arguments = instance.mount_arguments(web.url(self.name), self.point, "--as=file", "--timeout=5s", *flags)
+            done = self.box.run(["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/ssl/certs && exec "$@"', trusted,
+                                 *instance.command_line(*arguments)])
+            if pattern:
+                self.assert_one_line(done, pattern)
+            else:
+                self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_a_client_certificate_lets_in_and_without_it_the_reason_is_said(self):
         origin = self.serve_tls(f"ssl_client_certificate {self.authority.certificate}; ssl_verify_client on;")
         url = origin.url(self.name)
@@ -92,13 +102,13 @@ class HttpsOriginTest(Case):
         stranger = Authority(self.box, "other-ca").issue("stranger")
         wrong_key = self.authority.issue("another").key
         cert = "--client-cert=" + client.certificate
-        self.refused(url, r"400 Bad Request", self.ca)
+        self.refused(url, r"400 Bad Request; it wants a client certificate: --client-cert", self.ca)
         self.refused(url, r"client certificate and its key can't be used.*belong together", self.ca, cert,
                      "--client-key=" + wrong_key)
         self.refused(url, r"400 Bad Request \(with the client certificate\)", self.ca,
                      "--client-cert=" + stranger.certificate, "--client-key=" + stranger.key)
         os.chmod(client.key, 0o644)
-        self.refused(url, r"client key .*can be read by everybody; run: chmod o-rwx ", self.ca, cert,
+        self.refused(url, r"client key .*can be read by all users; run: chmod o-rwx ", self.ca, cert,
                      "--client-key=" + client.key)
         os.chmod(client.key, 0o600)
         path = self.instance.mount_file(url, self.ca, cert, "--client-key=" + client.key)
@@ -129,6 +139,17 @@ class HttpsOriginTest(Case):
                 self.assertTrue(reader.wait(30), "still waiting")
                 self.assertEqual(reader.result, RIGHT)
                 self.instance.umount(os.path.dirname(path))
+
+    def test_a_file_whose_name_is_not_utf_8_is_used(self):
+        origin = self.serve_tls(demand(OLD_TOKEN))
+        named = {}
+        for name, source in (("ca", self.authority.certificate), ("headers", self.write_headers(OLD_TOKEN).split("=", 1)[1])):
+            named[name] = os.fsencode(self.box.directory) + b"/" + name.encode() + b"-\xff\xfe"
+            shutil.copy(source, named[name])
+        arguments = self.instance.command_line(*self.instance.mount_arguments(origin.url(self.name), self.point, "--as=file"))
+        done = self.box.run([*map(os.fsencode, arguments), b"--ca-file=" + named["ca"], b"--headers-file=" + named["headers"]])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assert_reads(os.path.join(self.point, self.name), 0)
 
     # Headers.
     def test_a_rotated_headers_file_is_taken_in_mid_read_and_its_text_is_nowhere(self):
@@ -207,7 +228,7 @@ class HttpsOriginTest(Case):
         near = self.serve_tls(name="near", limit_rate="1m")
         far = self.serve_tls(name="far")
         path = self.instance.mount_file(near.url(self.name), "--origin=" + far.url(self.name), self.ca)
-        reader = self.keep(Reader(path, 0, FILE_SIZE, pread(self.truth, 0, FILE_SIZE)))
+        reader = self.keep(Reader(path, 0, self.FILE_SIZE, pread(self.truth, 0, self.FILE_SIZE)))
         wait_until(lambda: self.instance.status()["requests"]["waiting"] > 0, 20, "a read under way")
         near.stop()
         self.assertTrue(reader.wait(40), "still waiting")
@@ -226,7 +247,7 @@ class HttpsOriginTest(Case):
         self.refused(url, "client certificate /nowhere: No such file", "--client-cert=/nowhere",
                      "--client-key=" + self.server.key)
         self.refused(url, "CA file /nowhere: No such file", "--ca-file=/nowhere")
-        self.refused(url, r"headers file \S+ can be read by everybody; run: chmod o-rwx \S+/headers",
+        self.refused(url, r"headers file \S+ can be read by all users; run: chmod o-rwx \S+/headers",
                      self.write_headers(OLD_TOKEN, mode=0o644))
         self.refused(url, r"headers file \S+ is not a regular file", "--headers-file=" + self.box.directory)
         with open(self.box.path("bad"), "w") as f:
@@ -249,7 +270,7 @@ class HttpsOriginTest(Case):
             if "core" in name:
                 os.unlink(self.box.path(name))
         code, cores = crash(os.path.join(BIN, "holdfast-fetcherd"), "--device=" + self.box.path("none.sock"),
-                            "--sources_dir=" + self.box.directory)
+                            "--sources-dir=" + self.box.directory)
         self.assertEqual((code, cores), (-signal.SIGSEGV, []))
 
 

@@ -9,8 +9,8 @@ import urllib.parse
 import _path  # noqa: F401
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
+from harness.origins.scripted import OLD, Answer, ScriptedOrigin, whole_or_range
 from harness.readers import RIGHT, Reader, pread
-from harness.scripted import OLD, Answer, ScriptedOrigin, whole_or_range
 
 SIZE = 4 << 20
 SIGNED = "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=k&X-Amz-Date=d&X-Amz-Expires=60&X-Amz-Signature="

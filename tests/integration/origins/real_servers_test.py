@@ -12,9 +12,9 @@ import _path  # noqa: F401
 from harness import verity
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
+from harness.origins.scripted import OLD
+from harness.origins.servers import SERVERS
 from harness.readers import RIGHT, WRONG_BYTES, Reader
-from harness.scripted import OLD
-from harness.servers import SERVERS
 from origin_behaviour_test import documented_rows
 
 SIZE = 2 << 20
@@ -101,6 +101,7 @@ class RealServersTest(Case):
         point = instance.mount(server.url(file.name), "--as=file", *settings, *flags)
         path = os.path.join(point, file.name)
         self.assert_right(path, file, 0)
+        self.assertEqual(os.stat(path).st_mtime, OLD)
         undo = do(file, server)
         reader = self.keep(Reader(path, SIZE // 2, 4096, file.body[SIZE // 2:SIZE // 2 + 4096]))
         if expected == "waits":

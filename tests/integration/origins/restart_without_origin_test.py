@@ -1,12 +1,10 @@
-"""Unmounted, stopped, the origin gone, mounted again: what was present is still there and needs nobody."""
+"""Unmounted, stopped, the origin gone, mounted again: what was present is still there and needs no origin."""
 
 import errno
 import os
 import time
-import unittest
 
 import _path  # noqa: F401
-from harness import images
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
 from harness.readers import RIGHT, Reader, drop_page_cache, pread
@@ -19,10 +17,7 @@ MOUNT_S = 5
 class RestartWithoutOriginTest(Case):
     def setUp(self):
         super().setUp()
-        self.image, self.tree = images.random_image(FILES, FILE_SIZE, seed=5)
-        self.origin = self.serve(os.path.dirname(self.image))
-        self.url = self.origin.url(os.path.basename(self.image))
-        self.instance = self.holdfast()
+        self.serve_random_image(FILES, FILE_SIZE, seed=5)
 
     def truth(self, name):
         with open(os.path.join(self.tree, name), "rb") as f:

@@ -9,11 +9,12 @@ import time
 from datetime import datetime, timedelta, timezone
 
 import _path  # noqa: F401
-from harness import images, s3
+from harness import images
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
+from harness.origins import s3
+from harness.origins.s3 import S3Server
 from harness.readers import RIGHT, Reader, pread, wait_all
-from harness.s3 import S3Server
 from harness.sandbox import wait_until
 from harness.secrets import assert_no_secrets
 
@@ -150,7 +151,7 @@ class S3OriginTest(Case):
         self.refused(r"--s3-region must be a name", "--s3-region=../x")
         self.refused(r"the --s3-\.\.\. options are for s3:// origins", url="file:///x")
         self.write("credentials", "[default]\n", mode=0o644)
-        self.refused(r"S3 credentials file \S+ can be read by everybody; run: chmod o-rwx ")
+        self.refused(r"S3 credentials file \S+ can be read by all users; run: chmod o-rwx ")
         self.box.environment["AWS_SHARED_CREDENTIALS_FILE"] = "/nowhere/credentials"
         self.refused(r"S3 credentials file /nowhere/credentials: No such file")
 

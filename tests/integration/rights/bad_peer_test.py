@@ -1,4 +1,4 @@
-"""Peers of the two sockets that send garbage, too much, too little, at the wrong time, too often, as somebody else."""
+"""Peers of the two sockets that send garbage, too much, too little, at the wrong time, too often, as another user."""
 
 import errno
 import os
@@ -63,7 +63,7 @@ class BadPeerTest(Case):
         super().setUp()
         self.instance = self.holdfast()
         # Else the connection of a dead fetcher would still be attached.
-        self.neighbour = Neighbour(self, self.instance, "--fetcher-flag=--nokeep_connection")
+        self.neighbour = Neighbour(self, self.instance, "--fetcher-flag=--nokeep-connection")
         self.truth = images.random_file(8 << 20, seed=4)
         self.origin = self.serve(os.path.dirname(self.truth))
         self.path = self.instance.mount_file(self.origin.url(os.path.basename(self.truth)))
@@ -138,7 +138,7 @@ class BadPeerTest(Case):
             self.assertTrue(results is not None and results[0] < 0, (packet, results))
         self.give_it_back(peer)
 
-    def test_ten_thousand_connects_disturb_nobody(self):
+    def test_ten_thousand_connects_disturb_no_reader(self):
         fetcher = self.instance.attached_pid()
         descriptors = f"/proc/{self.instance.daemon_pid()}/fd"
         before = len(os.listdir(descriptors))
@@ -160,7 +160,7 @@ class BadPeerTest(Case):
         self.assertEqual(answer, errno.EPERM)
         self.assertEqual(self.instance.attached_pid(), fetcher)
 
-    def test_garbage_and_silence_on_the_control_socket_disturb_nobody(self):
+    def test_garbage_and_silence_on_the_control_socket_disturb_no_other_client(self):
         rng = random.Random(5)
         silent = []
         for i in range(100):

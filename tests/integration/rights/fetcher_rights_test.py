@@ -67,7 +67,7 @@ class FetcherRightsTest(Case):
         self.assertTrue(reader.wait(seconds), f"still waiting at {offset}")
         return reader
 
-    # Who it is.
+    # Its user and its rights.
     def test_the_fetcher_is_no_root_and_its_environment_is_listed(self):
         self.box.environment.update(PRIVATE_OF_THE_CALLER="do-not-pass-on", https_proxy="http://127.0.0.1:1")
         self.mount(self.put())
@@ -127,7 +127,7 @@ class FetcherRightsTest(Case):
                                         "replace_stale": False})
         self.assertIn("not what was mounted", str(answer))
 
-    # What somebody puts in its place.
+    # A file of another user in its place.
     def swapped(self, swap):
         """An image in a user's directory: what a read gets once `swap` has put something else in its place."""
         os.chown(self.directory, USER, USER)
@@ -142,7 +142,7 @@ class FetcherRightsTest(Case):
         reader = self.read_at(path, 4 << 20)
         self.assertNotEqual(reader.result, RIGHT)
         self.assertIn(reader.result, (errno.EIO, errno.ESTALE))
-        # Nor does a fetcher that begins anew.
+        # Nor does a restarted fetcher.
         self.instance.kill_fetcher()
         self.instance.wait_fetcher()
         self.assertIn(self.read_at(path, 5 << 20).result, (errno.EIO, errno.ESTALE))
@@ -173,11 +173,21 @@ class FetcherRightsTest(Case):
             os.link(secret, image)
         self.swapped(swap)
 
-    def test_a_fifo_in_its_place_stops_nobody(self):
+    def test_a_fifo_in_its_place_stops_no_other_read(self):
         def swap(image, secret):
             os.unlink(image)
             os.mkfifo(image)
         self.swapped(swap)
+
+    def test_the_broker_leaves_no_zombie(self):
+        path = self.mount(self.put())
+        self.assert_reads_right(path, self.truth, 0, 65536)
+        broker = self.broker_pid()
+
+        def children():
+            with open(f"/proc/{broker}/task/{broker}/children") as f:
+                return f.read().split()
+        wait_until(lambda: not children(), 10, "the broker's children to be reaped")
 
     def test_a_link_that_the_url_names_is_followed_once(self):
         image = self.put()
@@ -198,7 +208,7 @@ class FetcherRightsTest(Case):
             self.assert_one_line(done, "not a regular file")
 
     # What others can reach.
-    def test_nobody_else_reaches_the_run_directory(self):
+    def test_no_other_user_reaches_the_run_directory(self):
         self.mount(self.put())
 
         def connect(name, kind):

@@ -1,0 +1,77 @@
+// CacheLimits: keeps the cache's data files below a size, and room free on their file system.
+//
+// Model    Keep looks at what is allocated, at what was filled since, and at what is on its way.
+//          When a limit is passed it culls until both are kept with a margin, so that it does not
+//          cull for each fill.
+// Units    bytes that are allocated on the disk.
+// Errors   logged, once a spell: what cannot be culled stays, and is tried again after a second.  An
+//          object that cannot be culled does not stop the others.  Where the store takes no writes,
+//          whole objects go that no mount shows.
+// Threads  one.
+// Cost     a look costs no disk access while the limits are kept; culling lists the data files.
+// Crash    nothing of its own.
+// See      Culler; docs/design.md "Culling".
+
+#ifndef FUSEFS_CACHE_LIMITS_H_
+#define FUSEFS_CACHE_LIMITS_H_
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cachecore/base/clock.h"
+#include "cachecore/base/parse_text.h"
+#include "cachecore/cache/cache.h"
+
+namespace fusefs {
+
+// 0 is no limit.
+struct CacheLimitOptions {
+  cachecore::SizeOrPercent max;
+  cachecore::SizeOrPercent min_free;
+
+  bool IsSet() const { return max.Of(UINT64_MAX) > 0 || min_free.Of(UINT64_MAX) > 0; }
+};
+
+class CacheLimits {
+ public:
+  CacheLimits(CacheLimitOptions options, const cachecore::Clock& clock, cachecore::Cache* cache,
+              cachecore::Culler::IsMounted is_mounted);
+
+  void Keep();
+
+ private:
+  // Bytes to be culled, for each limit: with a margin.
+  struct Wanted {
+    uint64_t below_max;
+    uint64_t free;
+  };
+
+  bool IsKept(uint64_t used, const cachecore::DiskSpace& disk) const;
+  uint64_t AboveMax(uint64_t used, const cachecore::DiskSpace& disk) const;
+  uint64_t MissingFree(const cachecore::DiskSpace& disk) const;
+  // Logs it once in a spell, which ends when the limits are kept.
+  void SayOnce(const std::string& kind, const std::string& text);
+  // For a file system that is full of what others have: takes what was used lately out of `parts`.
+  void KeepWhatIsUsed(const cachecore::DiskSpace& disk, const Wanted& wanted,
+                      std::vector<cachecore::CullPart>* parts);
+  bool IsEnough(uint64_t culled, const Wanted& wanted) const;
+  // Estimates what is allocated, or will be when all that was asked for has come.
+  uint64_t Used();
+  uint64_t CullParts(const std::vector<cachecore::CullPart>& parts, const Wanted& wanted);
+
+  const CacheLimitOptions options_;
+  const cachecore::Clock& clock_;
+  cachecore::Cache* const cache_;
+  const cachecore::Culler::IsMounted is_mounted_;
+  std::optional<uint64_t> allocated_;  // When it was last looked at.
+  uint64_t filled_then_ = 0;           // The bytes filled, less those culled, at that time.
+  std::set<std::string> said_;         // In this spell above a limit.
+  cachecore::Duration held_until_{0};  // No look before: what is above the limit was in use.
+};
+
+}  // namespace fusefs
+
+#endif  // FUSEFS_CACHE_LIMITS_H_

@@ -1,0 +1,259 @@
+#include "host/mount/umount_command.h"
+
+#include <sys/mount.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cachecore/system/bounded_call.h"
+#include "cachecore/system/trusted_path.h"
+#include "host/instance/privileges.h"
+#include "host/instance/settings.h"
+#include "host/mounts/detached_mounts.h"
+#include "host/mounts/mount_point.h"
+#include "host/mounts/object_lease.h"
+#include "host/mounts/own_mounts.h"
+#include "host/service/forced_umount.h"
+#include "host/service/instance_control.h"
+
+namespace host {
+namespace {
+
+using cachecore::CallInChild;
+using cachecore::Deadline;
+using cachecore::FindMount;
+using cachecore::MountEntry;
+using cachecore::PathWithoutEntering;
+using cachecore::ReadMountTable;
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+// For what may hang.
+constexpr std::chrono::milliseconds kRealPathTimeout{1000};
+constexpr std::chrono::milliseconds kForcedLockTimeout{500};
+
+// The real path is asked last: it may wait on, or fail at, a file system that is dead.
+// Sets `*found_at` to the path that led to it.
+Result<std::optional<OwnedMount>> FindByPath(const std::string& root, const std::string& path,
+                                             std::string* found_at) {
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  *found_at = path;
+  std::optional<OwnedMount> owned = FindOwned(root, path, table);
+  if (owned) return owned;
+  const Result<std::string> outside = PathWithoutEntering(path);
+  if (outside.status().error() == EACCES) return outside.status();  // A link of another user's.
+  if (outside.ok()) owned = FindOwned(root, *found_at = *outside, table);
+  if (owned) return owned;
+  const auto real_path = [&path] { return cachecore::TrustedRealPath(path); };
+  const Result<std::string> real = CallInChild(real_path, Deadline(kRealPathTimeout));
+  if (real.status().error() == EACCES) return real.status();
+  if (real.ok()) owned = FindOwned(root, *found_at = *real, table);
+  return owned;
+}
+
+Status NotOurs(const UmountOptions& options) {
+  const std::string& path = options.mount_point;
+  const Result<std::string> real = PathWithoutEntering(path);
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  if (real.ok() && table.ok()) {
+    if (const MountEntry* entry = FindMount(*table, *real)) {
+      if (const std::optional<Instance> other = InstanceOf(*entry, *table)) {
+        if (IsFuseTree(*other, *entry)) {
+          return Status(EINVAL, path + " is the FUSE tree of instance " + other->name() +
+                                    ", which its mounts need; it goes with the instance: "
+                                    "holdfast stop" +
+                                    other->Flags());
+        }
+        return Status(EINVAL, path + " is a mount of instance " + other->name() + ": " +
+                                  CommandToFree(*other, *entry, *table));
+      }
+      return Status(EINVAL, path + " was not mounted by holdfast: " + entry->type + " from " +
+                                entry->source + " is mounted there; use umount");
+    }
+  }
+  return Status(EINVAL, path + " is not mounted" +
+                            (options.instance.empty() ? "" : " by instance " + options.instance) +
+                            " (holdfast status lists the mounts)");
+}
+
+// A mount that something else uses is not the user's to end without a word.
+Status Unmount(const Instance& instance, const OwnMount& mount, bool lazy) {
+  const std::string& path = mount.entry.mount_point;
+  const bool is_alive = mount.state == MountState::kMounted;
+  const std::string others = lazy || !is_alive ? "" : DescribeOtherUsers(instance, mount);
+  if (!others.empty()) {
+    return Status(EBUSY, path + " is still in use: " + others +
+                             "; end that first, or detach it here with --lazy, which leaves its "
+                             "file system to the last of its users");
+  }
+  if (umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) return {};
+  if (errno != EBUSY) return Status::FromErrno(errno, "unmount " + path);
+  if (!lazy) {
+    const std::string holders = DescribeHolders({mount.entry.device});
+    return Status(EBUSY, path + " is busy" + (holders.empty() ? "" : ", " + holders) +
+                             "; end its users, or detach it at once with --lazy");
+  }
+  if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return {};
+  return Status::FromErrno(errno, "detach " + path);
+}
+
+// Why the mount can't be unmounted at `path`, the one that was found for it.
+Status CheckReachable(const Instance& instance, const OwnMount& mount, const std::string& path) {
+  if (mount.state == MountState::kMounting) {
+    return Status(EBUSY, path + " is being mounted by process " +
+                             std::to_string(mount.record.claimed_by) + "; wait for it or end it");
+  }
+  if (mount.state == MountState::kGone) return {};
+  if (!mount.is_here) {
+    return Status(EBUSY, path + " is mounted in another mount namespace only, on " +
+                             mount.entry.mount_point +
+                             "; unmount it there: " + UmountCommand(instance, mount));
+  }
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  const MountEntry* top = FindMount(table, mount.entry.mount_point);
+  if (top != nullptr && top->id != mount.entry.id) {
+    return Status(EBUSY, top->type + " from " + top->source + " is mounted over " +
+                             mount.entry.mount_point + "; umount that first");
+  }
+  if (mount.record.mount_point == path && mount.entry.mount_point != path) {
+    return Status(EINVAL, path + " has moved; it is mounted on " + mount.entry.mount_point +
+                              " now: " + UmountCommand(instance, mount));
+  }
+  return {};
+}
+
+// A process that goes on using it without its mount looks names up in it.
+bool IsNameInUse(const Instance& instance, const OwnMount& mount, bool lazy) {
+  if (mount.state != MountState::kGone && (!lazy || mount.state != MountState::kMounted)) {
+    return false;
+  }
+  if (mount.entry.device.empty()) return false;
+  return !DescribeOtherUsers(instance, mount).empty() ||
+         !DescribeHolders({mount.entry.device}).empty();
+}
+
+// What is known of a mount that umount(8) took away: its record tells what it was.
+OwnMount WithEntry(OwnMount mount) {
+  if (mount.state != MountState::kGone) return mount;
+  mount.entry.mount_point = mount.record.mount_point;
+  mount.entry.device = mount.record.superblock;
+  mount.entry.type = mount.record.kind == "erofs" ? "erofs" : "fuse.holdfast";
+  mount.entry.id = mount.record.mount_id;
+  return mount;
+}
+
+// Its users are found again by its device.
+void RememberUsed(const Instance& instance, const OwnMount& mount) {
+  MountRecord record = mount.record;
+  record.superblock = mount.entry.device;
+  record.mount_id = mount.entry.id;
+  const Status status = RememberDetached(instance, record);
+  if (!status.ok()) std::cerr << "holdfast: " << status.message() << "\n";
+}
+
+Status RunUmountLocked(const UmountOptions& options, const OwnedMount& owned,
+                       const std::string& path) {
+  const Instance& instance = owned.instance;
+  const MountRecord& record = owned.mount.record;
+  RETURN_IF_ERROR(CheckReachable(instance, owned.mount, path));
+  const OwnMount mount = WithEntry(owned.mount);
+  const bool keeps_name = IsNameInUse(instance, mount, options.lazy);
+  if (owned.mount.state == MountState::kGone) {
+    std::cerr << "holdfast: " << record.mount_point << " was no longer mounted\n";
+  } else if (!options.force) {
+    RETURN_IF_ERROR(Unmount(instance, owned.mount, options.lazy));
+  }
+  if (options.force) return ForceUmount({instance, mount});
+  if (keeps_name) RememberUsed(instance, mount);
+  RemoveMountRecord(instance, record);
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> others, LiveMounts(instance));
+  if (!keeps_name) ReleaseObject(instance, record, others);
+  if (options.keep || !others.empty() || IsRunElsewhere(instance)) return {};
+  // Its client has the device open, and mounts come and go.
+  const Result<bool> has_device = HasCachefilesDevice(instance);
+  if (!has_device.ok()) {
+    std::cerr << "holdfast: " << record.mount_point << " is unmounted; instance " << instance.name()
+              << " goes on (holdfast stop" << instance.Flags()
+              << " ends it): " << has_device.status().message() << "\n";
+  }
+  if (!has_device.ok() || *has_device) return {};
+  const Status stopped = StopInstance(instance);
+  if (stopped.error() != EBUSY) return stopped;
+  std::cerr << "holdfast: " << record.mount_point << " is detached but still in use; instance "
+            << instance.name() << " goes on (holdfast stop" << instance.Flags()
+            << " ends it after its last user): " << stopped.message() << "\n";
+  return {};
+}
+
+}  // namespace
+
+// What is wrong with the command line; else how long to wait for the lock.
+Result<std::chrono::milliseconds> CheckOptions(const UmountOptions& options) {
+  RETURN_IF_ERROR(
+      Instance::Make(options.root, options.instance.empty() ? "default" : options.instance)
+          .status());
+  ASSIGN_OR_RETURN(const std::chrono::milliseconds timeout, ParseTimeout(options.timeout));
+  return options.force ? std::min(kForcedLockTimeout, timeout) : timeout;
+}
+
+Status UmountChecked(const UmountOptions& options, const Deadline& deadline) {
+  RETURN_IF_ERROR(RequireMountRights("unmounting"));
+  std::string path;
+  const Result<std::optional<OwnedMount>> by_path =
+      FindByPath(options.root, options.mount_point, &path);
+  if (!by_path.ok()) {
+    return Status(by_path.status()).WithContext("cannot unmount " + options.mount_point);
+  }
+  const std::optional<OwnedMount>& found = *by_path;
+  if (!found) return NotOurs(options);
+  if (!options.instance.empty() && found->instance.name() != options.instance) {
+    return Status(EINVAL, options.mount_point + " is a mount of instance " +
+                              found->instance.name() + ": holdfast umount" +
+                              found->instance.RootFlag() + " " + options.mount_point);
+  }
+  const Result<UniqueFd> lock = LockInstance(found->instance, deadline);
+  // A command that waits for this very instance may hold it; what it waits for is to end.
+  if (!lock.ok() && !(options.force && lock.status().error() == ETIMEDOUT)) return lock.status();
+  // Another process may have unmounted it during the wait for the lock.
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  const std::optional<OwnedMount> owned = FindOwned(options.root, path, table);
+  if (!owned || owned->instance.name() != found->instance.name()) return NotOurs(options);
+  return RunUmountLocked(options, *owned, path);
+}
+
+void UmountOptions::AddTo(CLI::App* app) {
+  app->add_option("MOUNTPOINT", mount_point, "What holdfast mount was given")
+      ->required()
+      ->type_name("");
+  app->add_flag("--keep", keep, "Leave the instance running without its last mount");
+  app->add_flag("--lazy", lazy, "Detach a busy mount now; its users go on with it");
+  app->add_flag("--force", force,
+                "Detach it even when its daemons are dead or hang; its waiting reads get EIO")
+      ->excludes("--keep")
+      ->excludes("--lazy");
+  app->add_option("--timeout", timeout,
+                  "How long to wait for another command on this instance (default: 60s)")
+      ->type_name("TIME");
+  app->add_option("--instance", instance, "Only a mount of this instance")->type_name("NAME");
+  app->add_option("--root", root, "Where all instances' files are (default: $HOLDFAST_ROOT or /)")
+      ->type_name("DIR");
+  app->add_flag("--json", json, "Print how it ended as JSON: errno, error, message");
+}
+
+Status UmountByArguments(const std::vector<std::string>& arguments, const Deadline& deadline) {
+  CLI::App app;
+  UmountOptions options;
+  options.AddTo(&app);
+  RETURN_IF_ERROR(ParseArguments(&app, arguments));
+  ASSIGN_OR_RETURN(const std::chrono::milliseconds waits, CheckOptions(options));
+  return UmountChecked(options, Deadline(std::min(waits, deadline.Remaining())));
+}
+
+}  // namespace host

@@ -1,0 +1,31 @@
+// ForceUmount: detaches a mount and ends its waiting reads, in any state of its daemons.
+//
+// Model    A daemon that serves is asked to fail this image's reads, and goes on while the instance
+//          has other mounts, or users of mounts that were detached earlier.  Otherwise the FUSE
+//          connection is aborted in the kernel, its mounts are detached, and supervisor and daemons
+//          are killed: all mounts of the instance go with it, and stderr names them.  What was
+//          fetched is kept.
+// Errors   EBUSY: something else is mounted over it, it is just being mounted, or a process does
+//          not end.
+// Threads  one thread only.
+// Cost     at most kForceTimeout, and less by far unless processes hang.
+// See      docs/semantics.md "Ways out"
+
+#ifndef HOST_SERVICE_FORCED_UMOUNT_H_
+#define HOST_SERVICE_FORCED_UMOUNT_H_
+
+#include <chrono>
+
+#include "cachecore/base/status.h"
+#include "host/mounts/mount_point.h"
+
+namespace host {
+
+inline constexpr std::chrono::milliseconds kForceTimeout{5000};
+
+// REQUIRES: LockInstance, unless another command holds that lock and does not release it.
+cachecore::Status ForceUmount(const OwnedMount& owned);
+
+}  // namespace host
+
+#endif  // HOST_SERVICE_FORCED_UMOUNT_H_

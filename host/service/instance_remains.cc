@@ -1,0 +1,104 @@
+// What a life of an instance leaves, and its removal.
+
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "cachecore/system/files.h"
+#include "cachecore/system/made_file.h"
+#include "cachecore/system/mount_table.h"
+#include "host/instance/settings.h"
+#include "host/mounts/fuse_abort.h"
+#include "host/mounts/fuse_release.h"
+#include "host/mounts/own_mounts.h"
+#include "host/service/instance_control.h"
+
+namespace host {
+
+using cachecore::ListDirectory;
+using cachecore::MountEntry;
+using cachecore::ReadMountTable;
+using cachecore::RemoveAbandonedWrites;
+using cachecore::Result;
+using cachecore::Status;
+
+// Claims of other `holdfast mount`s stay: they wait for the lock.
+std::vector<std::string> DetachMounts(const Instance& instance) {
+  std::vector<std::string> detached;
+  const Result<std::vector<MountEntry>> table = ReadMountTable();
+  if (!table.ok()) return detached;
+  for (const MountEntry& entry : *table) {
+    // First of all: a mount that is detached while pages of it are being read waits for them.
+    if (entry.mount_point != instance.FuseDir() || !IsHoldfastFuse(entry)) continue;
+    const Status aborted = AbortFuseConnection(entry);
+    if (!aborted.ok()) std::cerr << "holdfast: " << aborted.message() << "\n";
+  }
+  const Result<std::vector<OwnMount>> mounts = ListMounts(instance);
+  if (!mounts.ok()) return detached;
+  for (const OwnMount& mount : *mounts) {
+    if (mount.state == MountState::kMounting) continue;
+    if (mount.is_here && Detach(mount.entry)) detached.push_back(mount.entry.mount_point);
+    RemoveMountRecord(instance, mount.record);
+  }
+  for (auto entry = table->rbegin(); entry != table->rend(); ++entry) {
+    if (entry->mount_point == instance.FuseDir() && IsHoldfastFuse(*entry)) (void)Detach(*entry);
+  }
+  return detached;
+}
+
+void DetachLostMounts(const Instance& instance) {
+  for (const std::string& mount_point : DetachMounts(instance)) {
+    std::cerr << "holdfast: " << mount_point << " had lost its daemons and is no longer mounted\n";
+  }
+}
+
+void DetachLostDevice(const Instance& instance, const std::string& given) {
+  const std::string device = CachefilesDevice(instance);
+  const cachecore::MadeFile made(cachecore::MadeFile::RecordIn(instance.RunDir()));
+  // One of `holdfast supervise` or of systemd has its flags from elsewhere.
+  for (const std::string& path : {device, made.Path(), given}) {
+    while (!path.empty() && HasLostServer(path) && umount2(path.c_str(), MNT_DETACH) == 0) {
+    }
+  }
+  made.Remove();
+}
+
+// Clears what an earlier life left.  Pid files stay: by them the supervisor ends what still runs.
+void CleanStart(const Instance& instance) {
+  DetachLostMounts(instance);
+  DetachLostDevice(instance);
+  for (const std::string& stale : {instance.ControlSocket(), instance.DeviceSocket(),
+                                   instance.SuperviseStatus(), instance.SettingsFile()}) {
+    unlink(stale.c_str());
+  }
+  for (const std::string& directory : {instance.MountsDir(), instance.SourcesDir()}) {
+    RemoveAbandonedWrites(directory);
+  }
+}
+
+void ClearRunDirectory(const Instance& instance) {
+  CleanStart(instance);
+  for (const std::string& name : ListDirectory(instance.RunDir())) {
+    unlink((instance.RunDir() + "/" + name).c_str());  // Fails on the directories, rightly.
+  }
+  // A directory that still has something in it, such as another mount's claim, stays.
+  rmdir(instance.FuseDir().c_str());
+  const bool is_empty = rmdir(instance.MountsDir().c_str()) == 0 || errno == ENOENT;
+  if (is_empty) rmdir(instance.RunDir().c_str());
+}
+
+void RemoveState(const Instance& instance) {
+  std::error_code error;
+  std::filesystem::remove_all(instance.StateDir(), error);
+  if (error)
+    std::cerr << "holdfast: removing " << instance.StateDir() << ": " << error.message() << "\n";
+}
+
+}  // namespace host

@@ -1,0 +1,190 @@
+#include "host/service/metrics.h"
+
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <sstream>
+#include <utility>
+
+#include "cachecore/base/json_fields.h"
+#include "cachecore/protocol/control_messages.h"
+#include "host/supervisor/supervise_fields.h"
+
+namespace host {
+namespace {
+
+namespace field = cachecore::control::field;
+using cachecore::JsonBool;
+using cachecore::JsonField;
+using cachecore::JsonInt;
+using cachecore::JsonString;
+using nlohmann::json;
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+constexpr double kMsPerSecond = 1000;
+
+using Labels = std::vector<ClientMetric::Label>;
+
+struct Sample {
+  double value;
+  Labels labels;  // Beside the instance.
+};
+using Samples = std::vector<Sample>;
+
+bool Answers(const StatusReport& report) { return !report.daemon.empty(); }
+
+// What holdfastd counts under this name.
+Samples Counter(const StatusReport& report, const char* name) {
+  const json counters = JsonField(report.daemon, field::kCounters);
+  if (!counters.contains(name)) return {};
+  return {{static_cast<double>(JsonInt(counters, name)), {}}};
+}
+
+Samples Up(const StatusReport& report) { return {{Answers(report) ? 1.0 : 0.0, {}}}; }
+
+Samples Started(const StatusReport& report) {
+  if (!Answers(report)) return {};
+  return {{static_cast<double>(JsonInt(report.daemon, field::kStarted)), {}}};
+}
+
+// An instance with a cachefiles device has no fetcher.
+Samples Attached(const StatusReport& report) {
+  if (!Answers(report) || !JsonField(report.daemon, field::kCachefiles).empty()) return {};
+  return {{JsonBool(JsonField(report.daemon, field::kFetcher), field::kAttached) ? 1.0 : 0.0, {}}};
+}
+
+Samples DeviceOpen(const StatusReport& report) {
+  const json& device = JsonField(report.daemon, field::kCachefiles);
+  if (device.empty()) return {};
+  return {{JsonBool(device, "open") ? 1.0 : 0.0, {}}};
+}
+
+Samples StoreTrouble(const StatusReport& report) {
+  if (!Answers(report)) return {};
+  return {{JsonString(report.daemon, field::kStoreTrouble).empty() ? 0.0 : 1.0, {}}};
+}
+
+Samples Waiting(const StatusReport& report) {
+  if (!Answers(report)) return {};
+  const json requests = JsonField(report.daemon, field::kRequests);
+  return {{static_cast<double>(JsonInt(requests, field::kWaiting)), {}}};
+}
+
+Samples OldestWait(const StatusReport& report) {
+  if (!Answers(report)) return {};
+  const json requests = JsonField(report.daemon, field::kRequests);
+  return {{static_cast<double>(JsonInt(requests, field::kOldestMs)) / kMsPerSecond, {}}};
+}
+
+Samples Objects(const StatusReport& report) {
+  if (!Answers(report)) return {};
+  return {{static_cast<double>(JsonInt(report.daemon, field::kObjectCount)), {}}};
+}
+
+Samples Mounts(const StatusReport& report) {
+  const auto mounted = std::count_if(report.mounts.begin(), report.mounts.end(),
+                                     [](const MountStatus& mount) { return mount.alive; });
+  const auto lost = static_cast<double>(report.mounts.size()) - static_cast<double>(mounted);
+  return {{static_cast<double>(mounted), {{"state", "mounted"}}}, {lost, {{"state", "lost"}}}};
+}
+
+Samples Restarts(const StatusReport& report) {
+  Samples samples;
+  for (const json& service : JsonField(report.supervise, supervise_field::kServices)) {
+    samples.push_back({static_cast<double>(JsonInt(service, supervise_field::kRestarts)),
+                       {{"service", JsonString(service, supervise_field::kName)}}});
+  }
+  return samples;
+}
+
+Samples Takeovers(const StatusReport& report) {
+  if (!report.supervise.contains(supervise_field::kTakeovers)) return {};
+  return {{static_cast<double>(JsonInt(report.supervise, supervise_field::kTakeovers)), {}}};
+}
+
+struct Metric {
+  const char* name;
+  MetricType type;
+  const char* help;
+  Samples (*samples)(const StatusReport& report);
+};
+
+// A counter of holdfastd.
+template <const char* kName>
+Samples Counted(const StatusReport& report) {
+  return Counter(report, kName);
+}
+
+constexpr char kReads[] = "reads", kReadsWaited[] = "reads_waited", kReadsFailed[] = "reads_failed",
+               kReadsWithdrawn[] = "reads_withdrawn", kRequestsMade[] = "requests",
+               kFilled[] = "bytes_filled", kFilledTwice[] = "bytes_filled_twice",
+               kWrong[] = "bytes_found_wrong", kCulled[] = "bytes_culled",
+               kThrough[] = "bytes_through", kSynced[] = "bytes_synced",
+               kLeftOut[] = "log_lines_left_out";
+
+constexpr auto kGauge = MetricType::Gauge;
+constexpr auto kCounter = MetricType::Counter;
+
+// Each line is one of docs/metrics.md.
+constexpr Metric kMetrics[] = {
+    {"holdfast_up", kGauge, "Whether holdfastd of the instance answers.", Up},
+    {"holdfast_start_time_seconds", kGauge, "When this holdfastd started, since 1970.", Started},
+    {"holdfast_fetcher_attached", kGauge, "Whether a fetcher is attached.", Attached},
+    {"holdfast_cachefiles_open", kGauge, "Whether a program has the cachefiles device open.",
+     DeviceOpen},
+    {"holdfast_store_trouble", kGauge, "Whether the database takes no writes.", StoreTrouble},
+    {"holdfast_reads_total", kCounter, "Reads of the kernel.", Counted<kReads>},
+    {"holdfast_reads_waited_total", kCounter, "Reads that waited for bytes.",
+     Counted<kReadsWaited>},
+    {"holdfast_reads_failed_total", kCounter, "Reads that ended with an error.",
+     Counted<kReadsFailed>},
+    {"holdfast_reads_withdrawn_total", kCounter, "Reads that ended with their reader.",
+     Counted<kReadsWithdrawn>},
+    {"holdfast_requests_total", kCounter, "OPEN, READ and CLOSE requests.", Counted<kRequestsMade>},
+    {"holdfast_requests_waiting", kGauge, "Requests that readers or mounts wait for.", Waiting},
+    {"holdfast_oldest_wait_seconds", kGauge, "Age of the oldest of them.", OldestWait},
+    {"holdfast_filled_bytes_total", kCounter, "Bytes declared present.", Counted<kFilled>},
+    {"holdfast_filled_twice_bytes_total", kCounter, "Bytes declared that were present.",
+     Counted<kFilledTwice>},
+    {"holdfast_wrong_bytes_total", kCounter, "Bytes that a digest found wrong.", Counted<kWrong>},
+    {"holdfast_culled_bytes_total", kCounter, "Bytes removed to keep the cache's limits.",
+     Counted<kCulled>},
+    {"holdfast_through_bytes_total", kCounter, "Bytes served on a full disk without being kept.",
+     Counted<kThrough>},
+    {"holdfast_synced_bytes_total", kCounter, "Bytes whose presence was made durable.",
+     Counted<kSynced>},
+    {"holdfast_log_lines_left_out_total", kCounter, "Log lines that the rate limit left out.",
+     Counted<kLeftOut>},
+    {"holdfast_objects", kGauge, "Known objects.", Objects},
+    {"holdfast_mounts", kGauge, "Mounts by state.", Mounts},
+    {"holdfast_service_restarts_total", kCounter, "Starts after a death, by service.", Restarts},
+    {"holdfast_supervisor_takeovers_total", kCounter,
+     "How often a standby has become the supervisor.", Takeovers},
+};
+
+}  // namespace
+
+std::string MetricsText(const std::vector<StatusReport>& reports) {
+  std::vector<MetricFamily> families;
+  for (const Metric& metric : kMetrics) {
+    MetricFamily family{metric.name, metric.help, metric.type, {}};
+    for (const StatusReport& report : reports) {
+      for (Sample& sample : metric.samples(report)) {
+        ClientMetric& one = family.metric.emplace_back();
+        one.label = std::move(sample.labels);
+        one.label.insert(one.label.begin(), {"instance_name", report.instance});
+        (metric.type == kCounter ? one.counter.value : one.gauge.value) = sample.value;
+      }
+    }
+    if (!family.metric.empty()) families.push_back(std::move(family));
+  }
+  std::ostringstream text;
+  prometheus::TextSerializer().Serialize(text, families);
+  return text.str();
+}
+
+}  // namespace host

@@ -1,0 +1,274 @@
+#include "host/supervisor/supervisor.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
+
+#include "cachecore/base/unique_fd.h"
+#include "host/notify/notify_socket.h"
+#include "host/supervisor/child_process.h"
+#include "host/supervisor/log_file.h"
+#include "host/supervisor/standby.h"
+#include "host/supervisor/supervise_status.h"
+#include "host/supervisor/supervise_text.h"
+#include "host/supervisor/supervise_time.h"
+#include "host/supervisor/supervised_service.h"
+#include "host/supervisor/supervisor_setup.h"
+
+namespace host {
+namespace {
+
+using cachecore::Duration;
+using cachecore::Result;
+using cachecore::Status;
+using cachecore::UniqueFd;
+
+constexpr std::chrono::seconds kTryStatusAgainAfter(1);
+
+// The most datagrams of a service in one turn of the loop: a flood delays no other service.
+constexpr int kDatagramsPerTurn = 1024;
+
+class Supervisor {
+ public:
+  explicit Supervisor(const SupervisorOptions& options)
+      : options_(options),
+        status_(options.status_path, options.services.size(), StoredFdsMax(options)) {}
+
+  Status Prepare();
+  int Run();
+
+ private:
+  static size_t StoredFdsMax(const SupervisorOptions& options);
+
+  void Turn();
+  void Wait();
+  void ReadSignals();
+  // False in a standby that has taken over.
+  bool ReadNotifications(SupervisedService* service);
+  bool ReadAllNotifications();
+  void Reap();
+  bool RenewStandby();
+  bool NoteChanges();
+  void StopNext();
+  bool AllStopped() const;
+  void WriteStatus();
+
+  const SupervisorOptions& options_;
+  SuperviseStatus status_;
+  UniqueFd lock_;
+  UniqueFd signals_;
+  std::vector<std::unique_ptr<SupervisedService>> services_;
+  std::unique_ptr<Standby> standby_;  // Null: there is none.
+  NotifyDatagram received_;           // Too large for a stack, and empty between two datagrams.
+  int64_t since_ms_ = WallMs();
+  uint64_t takeovers_ = 0;
+  bool stopping_ = false;
+  bool child_exited_ = false;
+  bool changed_ = true;         // Since the status was written ...
+  bool standby_is_old_ = true;  // ... and since the standby was made.
+  bool status_failed_ = false;
+  Duration status_retry_at_ = kNever;
+  LogFiles logs_;
+};
+
+size_t Supervisor::StoredFdsMax(const SupervisorOptions& options) {
+  size_t sum = 0;
+  for (const ServiceSpec& spec : options.services) sum += spec.fd_store_max;
+  return sum;
+}
+
+Status Supervisor::Prepare() {
+  RETURN_IF_ERROR(CheckSupervisorOptions(options_));
+  ASSIGN_OR_RETURN(lock_, LockRunDir(options_.run_dir));
+  ASSIGN_OR_RETURN(signals_, BlockSignals());
+
+  size_t store_max = 0;
+  for (const ServiceSpec& spec : options_.services) {
+    store_max = std::max(store_max, spec.fd_store_max);
+  }
+  for (const ServiceSpec& spec : options_.services) {
+    auto made = SupervisedService::Create(options_, spec, 3 + static_cast<int>(store_max));
+    if (!made.ok()) return Status(made.status()).WithContext("service " + spec.name);
+    logs_.Add(spec.log_path, options_.log_bytes_max);
+    services_.push_back(std::move(made).value());
+  }
+  for (size_t i = services_.size(); i-- > 0;) {
+    const ServiceSpec& spec = options_.services[i];
+    ASSIGN_OR_RETURN(pid_t ended, EndStaleProcess(spec.pid_path, services_[i]->program(), spec.argv,
+                                                  options_.stop_grace));
+    if (ended > 0) Say("ended %s of an earlier supervisor (pid %d)", spec.name.c_str(), ended);
+  }
+  if (options_.keep_standby) {
+    ASSIGN_OR_RETURN(standby_, Standby::Create(options_.restart, options_.standby));
+  }
+  logs_.Add(options_.log_path, options_.log_bytes_max);
+  HardenProcess();
+  return Status();
+}
+
+int Supervisor::Run() {
+  for (auto& service : services_) service->Start();
+  for (;;) {
+    if (NoteChanges() && RenewStandby()) continue;
+    if (std::exchange(changed_, false) || status_retry_at_ <= MonotonicNow()) WriteStatus();
+    logs_.Limit(MonotonicNow());
+    if (stopping_ && AllStopped()) break;
+    Wait();
+    Turn();
+  }
+  for (auto& service : services_) service->Forget();
+  WriteStatus();
+  status_.RemoveTemporary();
+  return 0;
+}
+
+void Supervisor::Turn() {
+  ReadSignals();
+  // Ends are noted first: what a process said before its end belongs to the life that ends.
+  if (std::exchange(child_exited_, false)) Reap();
+  for (auto& service : services_) service->LookForEnd();
+  // Before deadlines are looked at: a ping that waits here came in time.
+  if (!ReadAllNotifications()) return;
+  for (auto& service : services_) {
+    service->OnInput();
+    service->OnEnd();
+  }
+  if (stopping_) StopNext();
+  for (auto& service : services_) service->OnDeadline();
+}
+
+void Supervisor::Wait() {
+  std::array<pollfd, 1 + SupervisedService::kPollFds * kServicesMax> fds;
+  size_t count = 0;
+  fds[count++] = {signals_.get(), POLLIN, 0};
+  Duration deadline = status_retry_at_;
+  if (standby_ != nullptr) deadline = std::min(deadline, standby_->deadline());
+  for (const auto& service : services_) {
+    for (const int fd : service->poll_fds()) fds[count++] = {fd, POLLIN, 0};
+    deadline = std::min(deadline, service->deadline());
+  }
+  timespec limit{};
+  if (deadline != kNever) {
+    Duration left = std::max(deadline - MonotonicNow(), Duration::zero());
+    auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
+    limit = {.tv_sec = seconds.count(), .tv_nsec = (left - seconds).count()};
+  }
+  ppoll(fds.data(), count, deadline == kNever ? nullptr : &limit, nullptr);
+}
+
+void Supervisor::ReadSignals() {
+  signalfd_siginfo signal;
+  while (read(signals_.get(), &signal, sizeof(signal)) == sizeof(signal)) {
+    if (signal.ssi_signo == SIGCHLD) child_exited_ = true;
+    if (signal.ssi_signo != SIGTERM && signal.ssi_signo != SIGINT) continue;
+    if (std::exchange(stopping_, true)) continue;
+    changed_ = true;
+    Say("stopping");
+    if (standby_ != nullptr) standby_->Stop();
+    for (auto& service : services_) service->BeginToStop();
+  }
+}
+
+bool Supervisor::ReadAllNotifications() {
+  for (auto& service : services_) {
+    if (!ReadNotifications(service.get())) return false;
+  }
+  return true;
+}
+
+bool Supervisor::ReadNotifications(SupervisedService* service) {
+  for (int i = 0; i < kDatagramsPerTurn && service->ObeyMessage(&received_); ++i) {
+    // The standby has what the message brought before its sender can know that it was taken.
+    const bool renews = NoteChanges();
+    if (renews && RenewStandby()) return false;
+    service->DropMessage();
+    if (renews) break;  // A service cannot have copies made without end: the others come first.
+  }
+  return true;
+}
+
+// Whether the standby is to be renewed.
+bool Supervisor::NoteChanges() {
+  for (auto& service : services_) {
+    if (!service->TakeChanged()) continue;
+    changed_ = true;
+    standby_is_old_ = true;
+  }
+  if (standby_ == nullptr || stopping_) return false;
+  return standby_is_old_ || standby_->deadline() <= MonotonicNow();
+}
+
+// True in the standby, once it has taken over.
+bool Supervisor::RenewStandby() {
+  standby_is_old_ = false;
+  const pid_t supervisor = getpid();
+  const bool has_taken_over = standby_->Renew();
+  changed_ = true;
+  if (!has_taken_over) return false;
+  standby_is_old_ = true;
+  ++takeovers_;
+  since_ms_ = WallMs();
+  Say("the supervisor (pid %d) has died; pid %d goes on in its place", supervisor, getpid());
+  WriteLockHolder(lock_.get());
+  HardenProcess();
+  for (auto& service : services_) service->Adopt();
+  return true;
+}
+
+void Supervisor::Reap() {
+  int wait_status = 0;
+  for (pid_t pid; (pid = waitpid(-1, &wait_status, WNOHANG)) > 0;) {
+    if (standby_ != nullptr && standby_->OnExit(pid)) changed_ = true;
+    for (auto& service : services_) service->NoteExit(pid, wait_status);
+  }
+}
+
+// One service at a time, the last one first: each may count on those before it until its end.
+void Supervisor::StopNext() {
+  for (size_t i = services_.size(); i-- > 0;) {
+    if (!services_[i]->Stop()) return;
+  }
+}
+
+bool Supervisor::AllStopped() const {
+  const bool standby_runs = standby_ != nullptr && standby_->pid() != 0;
+  return !standby_runs && std::all_of(services_.begin(), services_.end(),
+                                      [](const auto& service) { return service->is_stopped(); });
+}
+
+void Supervisor::WriteStatus() {
+  bool stopped = stopping_ && AllStopped();
+  status_.Begin({.pid = getpid(),
+                 .standby = standby_ != nullptr ? standby_->pid() : 0,
+                 .takeovers = takeovers_,
+                 .state = stopped     ? "stopped"
+                          : stopping_ ? "stopping"
+                                      : "running",
+                 .since_ms = since_ms_});
+  for (const auto& service : services_) status_.Service(service->Describe());
+  bool failed = !status_.Write();
+  status_retry_at_ = failed ? DeadlineIn(kTryStatusAgainAfter) : kNever;
+  if (failed && !status_failed_) {
+    Say("cannot write %s: %s", options_.status_path.c_str(), strerrordesc_np(errno));
+  }
+  status_failed_ = failed;
+}
+
+}  // namespace
+
+Result<int> RunSupervisor(const SupervisorOptions& options) {
+  auto supervisor = std::make_unique<Supervisor>(options);
+  RETURN_IF_ERROR(supervisor->Prepare());
+  return supervisor->Run();
+}
+
+}  // namespace host

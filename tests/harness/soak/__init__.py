@@ -1,0 +1,1 @@
+"""Verified load on mounts, and the deaths of processes in it."""

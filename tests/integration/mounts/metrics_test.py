@@ -1,0 +1,84 @@
+"""`holdfast metrics`: what a run of known reads, kills and deaths has counted."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import unittest
+
+import _path  # noqa: F401
+from harness import images
+from harness.case import Case, main
+from harness.holdfast import NO_READ_AHEAD
+from harness.sandbox import wait_gone, wait_until
+
+SIZE = 4 << 20
+
+
+class MetricsTest(Case):
+    def setUp(self):
+        super().setUp()
+        self.truth = images.random_file(SIZE)
+        self.origin = self.serve(os.path.dirname(self.truth))
+        self.instance = self.holdfast()
+        self.path = self.instance.mount_file(self.origin.url(os.path.basename(self.truth)), NO_READ_AHEAD)
+
+    def text(self, *arguments):
+        done = self.instance.run("metrics", *self.instance.root_flags(), *arguments)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
+
+    def samples(self):
+        """{"name" or "name,label value": value}"""
+        found = {}
+        for name, labels, value in re.findall(r'^(holdfast_\w+)\{instance_name="t"(?:,\w+="(\w+)")?\} (\S+)$', self.text(), re.M):
+            found[f"{name},{labels}" if labels else name] = float(value)
+        return found
+
+    def test_a_known_run_reads_back_exactly(self):
+        self.assert_reads_right(self.path, self.truth)
+        self.instance.kill_fetcher()
+        self.instance.wait_fetcher()
+        supervisor = self.instance.supervisor_pid()
+        os.kill(supervisor, signal.SIGKILL)
+        wait_until(lambda: self.instance.supervisor_pid() != supervisor, 20, "the standby")
+        got = self.samples()
+        known = {"holdfast_up": 1, "holdfast_filled_bytes_total": SIZE, "holdfast_filled_twice_bytes_total": 0,
+                 "holdfast_reads_failed_total": 0, "holdfast_objects": 1, "holdfast_requests_waiting": 0,
+                 "holdfast_mounts,mounted": 1, "holdfast_mounts,lost": 0, "holdfast_service_restarts_total,fetcherd": 1,
+                 "holdfast_service_restarts_total,holdfastd": 0, "holdfast_supervisor_takeovers_total": 1}
+        self.assertEqual({name: got.get(name) for name in known}, known)
+        self.assertGreater(got["holdfast_reads_total"], 0)
+
+    def test_a_dead_daemon_is_down(self):
+        subprocess.run(["umount", "--lazy", os.path.dirname(self.path)], check=True)
+        self.instance.kill_supervisor()
+        daemon = self.instance.daemon_pid()
+        os.kill(daemon, signal.SIGKILL)
+        wait_gone(daemon, 20)
+        got = self.samples()
+        self.assertEqual((got["holdfast_up"], got["holdfast_mounts,lost"]), (0, 1))
+        self.assertNotIn("holdfast_reads_total", got)
+
+    def test_a_file_is_replaced_as_a_whole(self):
+        path = self.box.path("holdfast.prom")
+        self.assertEqual(self.text("-o", path), "")
+        with open(path) as f:
+            self.assertIn('holdfast_up{instance_name="t"} 1\n', f.read())
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o644)
+        done = self.instance.run("metrics", *self.instance.root_flags(), "-o", self.box.path("none/x"))
+        self.assert_one_line(done, "none/x")
+
+    def test_what_cannot_be_known_is_an_error(self):
+        done = self.instance.run("metrics", *self.instance.root_flags(), "--instance=other")
+        self.assert_one_line(done, "other")
+
+    @unittest.skipUnless(shutil.which("promtool"), "promtool is not installed")
+    def test_promtool_finds_no_fault(self):
+        done = subprocess.run(["promtool", "check", "metrics"], input=self.text(), text=True, capture_output=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+
+if __name__ == "__main__":
+    main()
