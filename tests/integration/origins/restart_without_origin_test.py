@@ -11,7 +11,7 @@ from harness.readers import RIGHT, Reader, drop_page_cache, pread
 
 FILES = 8
 FILE_SIZE = 4 << 20
-MOUNT_S = 5
+MOUNT_S = 15  # A mount that waits for the origin waits for 30 s.
 
 
 class RestartWithoutOriginTest(Case):
