@@ -60,7 +60,8 @@ void AddRun(CLI::App* app, int* exit_code);
 void AddCachefilesRun(CLI::App* app, int* exit_code);
 void AddVersion(CLI::App* app, int* exit_code);
 
-// As mount(8) calls it: mount.erofs.holdfast SOURCE DIRECTORY [-fnsv] [-N NS] [-o OPTIONS] [-t TYPE].
+// As mount(8) calls it: mount.erofs.holdfast SOURCE DIRECTORY [-fnsv] [-N NS] [-o OPTIONS] [-t
+// TYPE].
 int RunMountHelper(int argc, const char* const* argv);
 
 // Prints a message as this command's and returns `code`.

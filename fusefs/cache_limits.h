@@ -4,9 +4,9 @@
 //          When a limit is passed it culls until both are kept with a margin, so that it does not
 //          cull for each fill.
 // Units    bytes that are allocated on the disk.
-// Errors   logged, once a spell: what cannot be culled stays, and is tried again after a second.  An
-//          object that cannot be culled does not stop the others.  Where the store takes no writes,
-//          whole objects go that no mount shows.
+// Errors   logged, once a spell: what cannot be culled stays, and is tried again after a second.
+//          An object that cannot be culled does not stop the others.  Where the store takes no
+//          writes, whole objects go that no mount shows.
 // Threads  one.
 // Cost     a look costs no disk access while the limits are kept; culling lists the data files.
 // Crash    nothing of its own.

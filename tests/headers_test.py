@@ -1,5 +1,5 @@
 """Every public header's comment keeps the format of docs/HACKING.md: a label starts its own line, and the lines that
-continue it are indented to its text."""
+continue it are indented to its text. No comment in a header passes 100 columns: clang-format does not break them."""
 
 import glob
 import os
@@ -10,6 +10,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LABELS = ("Model", "Units", "Errors", "Threads", "Owns", "Cost", "Crash", "See")
 FOLDERS = ("cachecore", "cli", "fetcher", "fusefs", "host", "snapshotter", "tests")
 INDENT = "// " + " " * 9
+COLUMNS = 100
 LABEL = re.compile("// (%s) +" % "|".join(LABELS))
 BURIED = re.compile(r"\S (%s)\S" % "|".join(label + " " * (9 - len(label)) for label in LABELS))
 
@@ -40,17 +41,35 @@ def faults_of(lines):
             yield number, f"{buried.group(1).strip()} does not start its own line"
 
 
+def wide_comments(lines):
+    """(line number, what is wrong) of the comments of a header."""
+    for number, line in enumerate(lines, 1):
+        if "//" in line and len(line) > COLUMNS:
+            yield number, f"a comment of {len(line)} columns, more than {COLUMNS}"
+
+
+def faults_of_headers(find):
+    headers = [path for folder in FOLDERS for path in glob.glob(os.path.join(ROOT, folder, "**", "*.h"), recursive=True)]
+    faults = []
+    for path in sorted(headers):
+        with open(path) as f:
+            lines = f.read().split("\n")
+        faults += [f"{os.path.relpath(path, ROOT)}:{number}: {fault}" for number, fault in find(lines)]
+    return len(headers), faults
+
+
 class HeadersTest(unittest.TestCase):
     def test_each_label_starts_its_own_line(self):
-        headers = [path for folder in FOLDERS
-                   for path in glob.glob(os.path.join(ROOT, folder, "**", "*.h"), recursive=True)]
-        self.assertGreater(len(headers), 100)
-        faults = []
-        for path in sorted(headers):
-            with open(path) as f:
-                lines = f.read().split("\n")
-            faults += [f"{os.path.relpath(path, ROOT)}:{number}: {fault}" for number, fault in faults_of(lines)]
+        count, faults = faults_of_headers(faults_of)
+        self.assertGreater(count, 100)
         self.assertEqual(faults, [])
+
+    def test_no_comment_passes_100_columns(self):
+        self.assertEqual(faults_of_headers(wide_comments)[1], [])
+
+    def test_a_wide_comment_is_found(self):
+        lines = ["// " + "a" * 97, "  // " + "a" * 96, "int a;  // " + "b" * 90]
+        self.assertEqual([number for number, _ in wide_comments(lines)], [2, 3])
 
     def test_a_reflowed_comment_is_found(self):
         lines = ["// Thing: what it is.", "//", "// Model    one of them, and", "// another.",

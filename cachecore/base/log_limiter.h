@@ -1,7 +1,7 @@
 // LogLimiter: lets through what is logged up to a rate, and counts the rest.
 //
-// Model    a bucket of kBurst lines that fills with one a second.  The first line that comes through
-//          after some were left out says how many.
+// Model    a bucket of kBurst lines that fills with one a second.  The first line that comes
+//          through after some were left out says how many.
 // Threads  thread-safe; a leaf lock, not held while a line is written.
 // Cost     memory and a lock.
 

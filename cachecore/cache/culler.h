@@ -5,8 +5,9 @@
 //          and then punches a hole.  With the last present bytes of an object its Merkle tree goes.
 // Units    bytes from the start of the object; ages as durations.
 // Errors   EBUSY: a read waits for the range, or it is being fetched.  ETIMEDOUT: a reply is being
-//          sent from the object, for longer than Cull waits.  ESTALE: nothing is known of the object.
-//          The store's own error, EROFS where it takes no writes.  Nothing has changed after these.
+//          sent from the object, for longer than Cull waits.  ESTALE: nothing is known of the
+//          object.  The store's own error, EROFS where it takes no writes.  Nothing has changed
+//          after these.
 // Threads  one at a time; the other parts may be used meanwhile.
 // Owns     nothing; the parts that it is given outlive it.
 // Cost     FindParts: a look at each data file, and at the records of each object that is on disk
@@ -59,8 +60,8 @@ class Culler {
       EXCLUDES(core_->mu);
   // Takes the range out.
   Status Cull(ObjectNumber number, ByteRange range) EXCLUDES(core_->mu, catalogue_->load_mu);
-  // Takes the whole object out, with its record: for a store that takes no writes, where Cull fails.
-  // EBUSY: a mount shows it, or it was used a moment ago.
+  // Takes the whole object out, with its record: for a store that takes no writes, where Cull
+  // fails.  EBUSY: a mount shows it, or it was used a moment ago.
   Status DropUnused(ObjectNumber number, const IsMounted& is_mounted)
       EXCLUDES(core_->mu, catalogue_->load_mu);
   // Removes a data file of which Cull has said ESTALE.

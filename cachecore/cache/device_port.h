@@ -87,8 +87,8 @@ class DevicePort {
   // and an Attach.
   Result<Generation> Resume() EXCLUDES(core_->mu);
   bool serves_through() const { return options_.serve_through; }
-  // With `room` and `failure`: see Engine::Select; `failure` is also the errno of an OPEN whose data
-  // file cannot be opened.
+  // With `room` and `failure`: see Engine::Select; `failure` is also the errno of an OPEN whose
+  // data file cannot be opened.
   std::optional<OutgoingMessage> NextMessage(size_t room = SIZE_MAX, int* failure = nullptr)
       EXCLUDES(core_->mu);
   // Whether NextMessage may have something.

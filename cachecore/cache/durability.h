@@ -54,8 +54,8 @@ class Durability {
   // Makes blocks absent that were read and do not agree with the object's digest.
   void RemoveWrongPresence(const ObjectVerity& object, const std::vector<WrongRange>& wrong)
       EXCLUDES(core_->mu, catalogue_->load_mu);
-  // Commits, durably, a batch that removes presence which memory has removed already: it comes after
-  // what a Sync that is under way records.
+  // Commits, durably, a batch that removes presence which memory has removed already: it comes
+  // after what a Sync that is under way records.
   Status RemovePresence(const MetadataBatch& batch) EXCLUDES(core_->mu);
   // Erases presence records of an object that has been dropped.  For a caller that has just
   // recorded, or tried to record, presence of it.

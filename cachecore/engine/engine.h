@@ -233,10 +233,10 @@ class Engine {
   void RemoveWrongPresence(Object* object, ByteRange range);
   // Begins to take `range`, whole blocks, out of the data file: it is absent from now on.  Until
   // EndCull no READ that touches it is delivered, and no fill of it counts.  Slices that were given
-  // out before have one of the object's `earlier_files`, and those of later the given `file`.  The caller ends the
-  // instance before the bytes go: it may have written some there that it has not declared yet.
-  // False, and nothing changes, where a read waits for bytes of the range or a request covers a part
-  // of it.
+  // out before have one of the object's `earlier_files`, and those of later the given `file`.  The
+  // caller ends the instance before the bytes go: it may have written some there that it has not
+  // declared yet.  False, and nothing changes, where a read waits for bytes of the range or a
+  // request covers a part of it.
   bool BeginCull(Object* object, ByteRange range, std::shared_ptr<const UniqueFd> file);
   // Of the range that is being culled: what was present is so again.
   void CancelCull(Object* object, Effects* effects);
@@ -254,8 +254,8 @@ class Engine {
   Generation generation() const { return generation_; }
 
   // The device of an earlier life goes on (EngineOptions::kernel_instances): its program has `live`
-  // open of the object, and these requests are on its hands.  In place of what it was given: nothing
-  // else may have been asked of the object.
+  // open of the object, and these requests are on its hands.  In place of what it was given:
+  // nothing else may have been asked of the object.
   void Resume(Object* object, std::optional<ObjectId> live,
               const std::vector<KeptRequest>& requests, Effects* effects);
   // The same of an instance whose object is gone: it is told to close it.

@@ -1,9 +1,10 @@
 // SecretEnvironment: the environment variables that are secrets, on their way to the fetcher.
 //
-// Model    AWS's keys, and proxies whose URL has a user.  The program that is given them takes them out of its environment at once, and out of the
-//          memory where /proc/PID/environ shows them.  A supervisor keeps them in a memory file,
-//          which it hands to each fetcher in its descriptor store and never maps; so they are in no
-//          other process, in no argument and on no disk, and outlive each fetcher.
+// Model    AWS's keys, and proxies whose URL has a user.  The program that is given them takes them
+//          out of its environment at once, and out of the memory where /proc/PID/environ shows
+//          them.  A supervisor keeps them in a memory file, which it hands to each fetcher in its
+//          descriptor store and never maps; so they are in no other process, in no argument and on
+//          no disk, and outlive each fetcher.
 // Errors   the errno of what can't be done with the memory file.
 // Threads  Take: while no other thread reads the environment.  Otherwise immutable values.
 // See      holdfast(1) ENVIRONMENT

@@ -52,7 +52,8 @@ struct Request {
   std::optional<bool> replace_stale = std::nullopt;
   // Of acquire, for an EROFS mount by `fsid`: kPrimary, which no other mount may use, or kShared.
   std::string mount = "";
-  // Of mounted: the file system, "MAJOR:MINOR", and the volume's objects beside `object` that it uses.
+  // Of mounted: the file system, "MAJOR:MINOR", and the volume's objects beside `object` that it
+  // uses.
   std::string superblock = "";
   std::vector<std::string> shared = {};
   // Of verify: an object and a window of it.

@@ -10,8 +10,8 @@
 namespace cachecore {
 
 // Names the running kernel and the mounts of the file systems that hold the cache: a file system
-// that failed and was mounted again has lost what was not synced, as in a power cut.  Kernels before
-// 6.8 do not tell one mount from the next; there it names the kernel alone.
+// that failed and was mounted again has lost what was not synced, as in a power cut.  Kernels
+// before 6.8 do not tell one mount from the next; there it names the kernel alone.
 Result<std::string> ReadBootId(const std::string& cache_dir);
 
 }  // namespace cachecore

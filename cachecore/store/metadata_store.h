@@ -65,8 +65,8 @@ enum class Counter : uint8_t { kObjectNumber, kMsgId, kObjectId, kGeneration };
 enum class Sync : bool { kNo, kYes };
 
 // Changes to be committed together.  Whatever their order here, they are applied as: erase objects,
-// put volumes and objects, remove presence, add presence, put and then erase journal records.  So one batch can
-// replace an object by another of the same cookie.
+// put volumes and objects, remove presence, add presence, put and then erase journal records.  So
+// one batch can replace an object by another of the same cookie.
 struct MetadataBatch {
   struct PresenceChange {
     ObjectNumber object;
@@ -137,8 +137,8 @@ class MetadataStore {
   // Takes every record of a damaged object (its own, its key, its presence) out of the way, keeping
   // the damaged bytes under a quarantine key that `holdfast dump` shows.  What the caller cannot
   // know is found by a scan: number 0 is whatever object has this volume and cookie, volume 0
-  // whatever index record names this number.  Calls `remove_data` for each number before its records
-  // go: after a death in between they are met again, and a file without them would not be.
+  // whatever index record names this number.  Calls `remove_data` for each number before its
+  // records go: after a death in between they are met again, and a file without them would not be.
   virtual Status QuarantineObject(ObjectNumber number, ObjectNumber volume,
                                   const std::string& cookie,
                                   const std::function<Status(ObjectNumber)>& remove_data) = 0;

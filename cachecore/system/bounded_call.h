@@ -2,8 +2,8 @@
 //
 // Model    reading a FUSE file and mounting an image on one wait for bytes and take no deadline.
 //          In a child they can be ended: a reader killed with SIGKILL leaves at once.
-//          The child has no descriptor of the caller's but those that are named, and /dev/null as its
-//          standard ones: one that cannot be killed keeps no lock and no pipe.
+//          The child has no descriptor of the caller's but those that are named, and /dev/null as
+//          its standard ones: one that cannot be killed keeps no lock and no pipe.
 // Errors   `call`'s own; ETIMEDOUT and EINTR as of the wait; EIO when the child died.
 // Threads  fork(2)s: the caller has no other thread that matters to `call`.
 

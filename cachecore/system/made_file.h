@@ -1,11 +1,11 @@
 // MadeFile: the file that holdfastd makes at a path to mount its cachefiles device on, and its end.
 //
-// Model    a socket to which nothing listens: while nothing is mounted on it an open gives ENXIO, so
-//          that no program takes it for a device.  A record in the run directory has its path before
-//          it is made, and its inode after.  Removed is that inode alone, or, where the record has
-//          none yet, such a socket at the path.
-// Errors   Status names the path.  A file that cannot be removed, as one that a device is mounted on,
-//          keeps its record.
+// Model    a socket to which nothing listens: while nothing is mounted on it an open gives ENXIO,
+//          so that no program takes it for a device.  A record in the run directory has its path
+//          before it is made, and its inode after.  Removed is that inode alone, or, where the
+//          record has none yet, such a socket at the path.
+// Errors   Status names the path.  A file that cannot be removed, as one that a device is mounted
+//          on, keeps its record.
 // Threads  thread-safe: no state.
 // Crash    the record is written first: each step after it is undone by Remove.
 // See      docs/cachefiles-compat.md; docs/recovery.md "The cachefiles device"

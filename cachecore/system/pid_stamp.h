@@ -1,8 +1,9 @@
 // PidStamp: a process by its number and by when it was started, as files name it.
 //
 // Model    a number passes to another process once its owner has ended; the two together do not.
-//          As text: the number, one other character, and the start in the kernel's ticks since boot.
-//          A text without a start, as earlier versions wrote it, fits each process of that number.
+//          As text: the number, one other character, and the start in the kernel's ticks since
+//          boot.  A text without a start, as earlier versions wrote it, fits each process of that
+//          number.
 // Errors   none: a text that is none gives a stamp that fits no process.
 // Threads  thread-safe: no state.
 // See      proc(5): starttime

@@ -3,8 +3,9 @@
 //
 // Model    a pin says whose file it is, and for an image which inode.  Images: openat2(2) with
 //          RESOLVE_NO_SYMLINKS over the whole path.  Files of secrets may be behind symbolic links,
-//          since a rotation may exchange one; OpenTrustedPath follows those of root and of the owner.
-//          A file is looked at before it is opened, so no FIFO and no device is ever opened.
+//          since a rotation may exchange one; OpenTrustedPath follows those of root and of the
+//          owner.  A file is looked at before it is opened, so no FIFO and no device is ever
+//          opened.
 // Errors   the errno and a sentence with the path: ELOOP or EACCES a link that is not followed;
 //          EINVAL no regular file; EISDIR; EPERM another owner; ESTALE another inode; others of
 //          openat(2).

@@ -33,8 +33,8 @@ PinnedProcess PinPidFile(const std::string& path);
 Status EndProcess(const PinnedProcess& process, int signal, std::chrono::milliseconds timeout);
 // Waits for a child process that ends, or has been killed; its status, as waitpid(2) gives it.
 int ReapChild(pid_t child);
-// Kills a child process and reaps it.  One that the kernel cannot end, since it waits in a file system
-// that does not answer, is left behind after two seconds.
+// Kills a child process and reaps it.  One that the kernel cannot end, since it waits in a file
+// system that does not answer, is left behind after two seconds.
 void KillChild(pid_t child);
 
 }  // namespace cachecore

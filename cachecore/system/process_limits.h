@@ -1,8 +1,8 @@
 // Process limits: what every Holdfast program does about its rlimits before anything else.
 //
 // Model    The soft limit on descriptors is raised to the hard one: objects in use hold one each.
-//          The limit on a file's size (ulimit -f) is raised likewise; a write beyond what is left of
-//          it is an error (EFBIG) and no signal.
+//          The limit on a file's size (ulimit -f) is raised likewise; a write beyond what is left
+//          of it is an error (EFBIG) and no signal.
 // Errors   EFBIG: the hard limit on a file's size is less than what the metadata needs.
 // Threads  call it before there are others.
 

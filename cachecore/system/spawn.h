@@ -1,11 +1,11 @@
 // Spawn: starts a program as a child process, with what it is to inherit and nothing more.
 //
-// Model    the child gets three standard descriptors and at most one more, no blocked signal, and the default
-//          action for SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGPIPE.  Spawn returns after the child
-//          has begun to run the program.  All programs are started here, with one exception:
-//          host/supervisor/child_process.h starts the daemons from memory taken once, since a
-//          supervisor must restart them while the machine has no memory left.  bounded_call.h and
-//          the fetcher's broker fork to run functions of this program.
+// Model    the child gets three standard descriptors and at most one more, no blocked signal, and
+//          the default action for SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGPIPE.  Spawn returns
+//          after the child has begun to run the program.  All programs are started here, with one
+//          exception: host/supervisor/child_process.h starts the daemons from memory taken once,
+//          since a supervisor must restart them while the machine has no memory left.
+//          bounded_call.h and the fetcher's broker fork to run functions of this program.
 // Errors   the errno of the step that failed in the child, whose process is reaped by then.
 // Threads  thread-safe, but for a fork(2) elsewhere that runs no program: it would hold the pipe by
 //          which Spawn learns that the program runs.
@@ -40,15 +40,15 @@ struct SpawnOptions {
   Group group = Group::kOurs;
   std::string directory;                 // "": ours.
   std::optional<mode_t> file_mode_mask;  // umask(2); nullopt: ours.
-  // Called in the child before it enters `directory`: async-signal-safe calls only.  Returns the name
-  // of the step that failed, with errno, or null.
+  // Called in the child before it enters `directory`: async-signal-safe calls only.  Returns the
+  // name of the step that failed, with errno, or null.
   std::function<const char*()> in_child;
 };
 
 Result<pid_t> Spawn(const SpawnOptions& options);
 
-// The program in one of the absolute directories of $PATH; ENOENT, or EACCES when each that is there
-// may not be run.
+// The program in one of the absolute directories of $PATH; ENOENT, or EACCES when each that is
+// there may not be run.
 Result<std::string> FindOnPath(const std::string& name);
 
 struct Pipe {

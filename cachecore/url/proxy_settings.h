@@ -1,10 +1,11 @@
 // ProxySettings: which proxy a request goes through, by the rules that Go's programs (skopeo,
 // containerd, docker) have for the same environment variables.
 //
-// Model    HTTP_PROXY for http, HTTPS_PROXY for https, each in either case; ALL_PROXY, as libcurl has
-//          it, for what neither names.  NO_PROXY lists what is reached directly: host names (with
-//          what is below them; below alone with a leading dot), addresses, networks (10.0.0.0/8),
-//          each with a port if need be, or `*`.  This machine is always reached directly.
+// Model    HTTP_PROXY for http, HTTPS_PROXY for https, each in either case; ALL_PROXY, as libcurl
+//          has it, for what neither names.  NO_PROXY lists what is reached directly: host names
+//          (with what is below them; below alone with a leading dot), addresses, networks
+//          (10.0.0.0/8), each with a port if need be, or `*`.  This machine is always reached
+//          directly.
 // Threads  immutable value; FromEnvironment reads the environment.
 
 #ifndef CACHECORE_URL_PROXY_SETTINGS_H_

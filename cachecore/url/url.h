@@ -1,7 +1,7 @@
 // URLs, taken apart in one place by libcurl's parser, which the fetcher's requests use too.
 //
-// Model    ParseUrl accepts SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/PATH][?QUERY][#FRAGMENT] with any
-//          scheme, and file:///PATH.  libcurl judges the URL and gives host, port and user; the
+// Model    ParseUrl accepts SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/PATH][?QUERY][#FRAGMENT] with
+//          any scheme, and file:///PATH.  libcurl judges the URL and gives host, port and user; the
 //          parts "as written" are those of the text, since names of volumes are made of them.
 // Errors   nullopt: libcurl would not take that URL, its port is 0 or empty, or its host is empty.
 // Threads  thread-safe: no state.

@@ -1,9 +1,9 @@
 // The numbers that name things, each its own type so that one is never passed for another.
 //
 // Model    ObjectNumber names a volume or an object for ever: it is persisted, never reused, and is
-//          the FUSE node id.  ObjectId names one open instance of an object towards one fetcher (the
-//          kernel's object_id).  MsgId names one request (the kernel's msg_id; 0 is a valid id).
-//          Generation counts fetcher attachments over the life of the cache directory.
+//          the FUSE node id.  ObjectId names one open instance of an object towards one fetcher
+//          (the kernel's object_id).  MsgId names one request (the kernel's msg_id; 0 is a valid
+//          id).  Generation counts fetcher attachments over the life of the cache directory.
 
 #ifndef CACHECORE_VALUES_IDS_H_
 #define CACHECORE_VALUES_IDS_H_

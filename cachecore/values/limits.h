@@ -1,8 +1,8 @@
 // How long what names an object at its origins may be: the command line and the fetcher agree here.
 //
 // Units    bytes.
-// See      cachecore/protocol/wire.h for the protocol's own: a key, an attr and a cause each have room for
-//          what these limits allow, long URLs in a short form.
+// See      cachecore/protocol/wire.h for the protocol's own: a key, an attr and a cause each have
+//          room for what these limits allow, long URLs in a short form.
 
 #ifndef CACHECORE_VALUES_LIMITS_H_
 #define CACHECORE_VALUES_LIMITS_H_

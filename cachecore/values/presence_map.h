@@ -13,7 +13,8 @@
 //          34 KiB per begun GiB of object, whatever the fragmentation (the last leaf, when the
 //          object ends inside it, stays a bitmap even when nothing is missing).
 // Crash    memory only; rebuilt from the metadata store's presence records.
-// See      docs/design.md "Presence"; the naive model in tests/cachecore/values/presence_map_test.cc.
+// See      docs/design.md "Presence"; the naive model in
+//          tests/cachecore/values/presence_map_test.cc.
 
 #ifndef CACHECORE_VALUES_PRESENCE_MAP_H_
 #define CACHECORE_VALUES_PRESENCE_MAP_H_

@@ -4,7 +4,8 @@
 // Model    `bring` is called on a thread of its own when there are none, when they have been
 //          refused, and shortly before they expire; while it runs, credentials that still hold
 //          serve on, and without any, requests wait.  When it fails, it is called again at growing
-//          intervals by the transfers that ask; so it is when what it brings is refused time and again.
+//          intervals by the transfers that ask; so it is when what it brings is refused time and
+//          again.
 // Errors   Failure kRetry, EACCES: what bring said; that it takes long; or what the origin refused.
 //          EPROTO where bring said so.
 // Threads  the event loop's; `bring` on any, so it must share nothing with it.

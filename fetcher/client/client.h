@@ -119,8 +119,8 @@ class DeviceClient {
   bool TakesVerity() const { return (caps_ & cachecore::wire::kCapVerity) != 0; }
   // Says what else is known of the object, where the daemon wants to know.
   void SetFacts(ObjectId object, const cachecore::ObjectFacts& facts);
-  // Where the daemon serves what cannot be kept: says that the data file takes no writes, and brings
-  // a READ's bytes, at their offset in `file`, a sealed memfd.  REQUIRES: TakesThrough.
+  // Where the daemon serves what cannot be kept: says that the data file takes no writes, and
+  // brings a READ's bytes, at their offset in `file`, a sealed memfd.  REQUIRES: TakesThrough.
   bool TakesThrough() const { return (caps_ & cachecore::wire::kCapThrough) != 0; }
   void Full(ObjectId object);
   void Through(ObjectId object, MsgId read, ByteRange range, UniqueFd file);

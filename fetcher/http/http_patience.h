@@ -3,8 +3,8 @@
 //
 // Model    GrowingLimit: begins at `first`; a wait that reaches it in vain doubles it, up to
 //          kLongest, so that an origin which needs its time gets it in the end.  It begins again
-//          when nothing was slow for kMemory.  TransferWatch: one request.  From when it was sent to
-//          the first byte of its body the first byte's limit counts, whatever headers come; then
+//          when nothing was slow for kMemory.  TransferWatch: one request.  From when it was sent
+//          to the first byte of its body the first byte's limit counts, whatever headers come; then
 //          fewer than `bytes_per_s` over `window` is a stall (never one if that is 0).
 // Threads  thread-compatible.  Pure: time is passed in.
 

@@ -1,9 +1,9 @@
 // HttpSockets: libcurl's sockets and its timer, and the order in which they are served.
 //
-// Model    one poll finds the sockets that are ready; each Serve then moves on the one whose request
-//          is the oldest.  The caller handles what has ended between two of them: a request that
-//          takes the place of an ended one waits for its first byte while bytes of the others are
-//          read.  Served all together, the transfers of a fast origin would end together.
+// Model    one poll finds the sockets that are ready; each Serve then moves on the one whose
+//          request is the oldest.  The caller handles what has ended between two of them: a request
+//          that takes the place of an ended one waits for its first byte while bytes of the others
+//          are read.  Served all together, the transfers of a fast origin would end together.
 // Threads  the event loop's, but for Wake, which any thread may call.
 // Owns     the eventfd of Wake.  The multi handle is the caller's and ends before this.
 // See      libcurl-multi(3), curl_multi_socket_action(3).

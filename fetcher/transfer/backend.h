@@ -73,8 +73,8 @@ struct FetchRequest {
 
 class FetchSink {
  public:
-  // These bytes have come; in order, without a gap, from the first byte on.  Not kept by the caller.
-  // A failure ends the transfer.
+  // These bytes have come; in order, without a gap, from the first byte on.  Not kept by the
+  // caller.  A failure ends the transfer.
   virtual std::optional<Failure> OnBytes(uint64_t offset, std::span<const char> bytes) {
     static_cast<void>(offset);
     static_cast<void>(bytes);

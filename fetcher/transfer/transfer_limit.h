@@ -1,9 +1,9 @@
 // TransferLimit: how many transfers at once help at one origin.
 //
-// Model    starts at half of the most, at least at kFirst.  While a transfer brings less than kEnough,
-//          the number doubles: a step that does not bring at least kGain times the bytes a second
-//          in kRounds rounds is taken back, and tried again after kTryAgain.  Where each brings
-//          that much the origin caps none, and each more costs processor time: the number is
+// Model    starts at half of the most, at least at kFirst.  While a transfer brings less than
+//          kEnough, the number doubles: a step that does not bring at least kGain times the bytes a
+//          second in kRounds rounds is taken back, and tried again after kTryAgain.  Where each
+//          brings that much the origin caps none, and each more costs processor time: the number is
 //          halved for a round, and stays so if that brings kKept of the bytes.  A round is kRound
 //          of time in which every transfer that the number allows was under way.  A round in
 //          which the reader was the slower side concludes nothing.

@@ -1,5 +1,5 @@
-// BackingName: where the kernel's cachefiles keeps an object's file, below the directory of its cache,
-// and which object a file there is of.
+// BackingName: where the kernel's cachefiles keeps an object's file, below the directory of its
+// cache, and which object a file there is of.
 //
 // Model    cache/I<volume>/@xx/<name>: xx is the low byte of a hash of both keys, and <name> is the
 //          cookie, with a letter before it that tells how it is written: D as it is, S and T as
@@ -28,8 +28,8 @@ struct BackingName {
 // REQUIRES: keys of legal lengths, which are not empty.
 BackingName BackingNameOf(std::string_view volume, std::string_view cookie);
 
-// The object whose number a file carries as an extended attribute; 0 without one, or with one that is
-// none of ours.
+// The object whose number a file carries as an extended attribute; 0 without one, or with one that
+// is none of ours.
 cachecore::Result<cachecore::ObjectNumber> ReadNumber(int file);
 // The same; 0 also where it cannot be read.
 cachecore::ObjectNumber NumberOf(int file);

@@ -44,8 +44,8 @@ class CacheDirectory {
   CacheDirectory(cachecore::Cache* cache, std::function<void()> on_culling)
       : cache_(cache), on_culling_(std::move(on_culling)) {}
 
-  // Which objects are used.  Until it is known, each one may be.  `sweep`: releases the grants of what
-  // was unmounted.
+  // Which objects are used.  Until it is known, each one may be.  `sweep`: releases the grants of
+  // what was unmounted.
   void SetGrants(const Grants* grants, std::function<void()> sweep = nullptr) {
     sweep_ = std::move(sweep);
     grants_ = grants;

@@ -8,9 +8,9 @@
 // Errors   0 or more, or a negative errno, the kernel's for the same case.
 // Threads  one thread.
 // Owns     the data files of the instances that are open.
-// Crash    Keep puts what has changed into the DeviceMemory, from which the next daemon's Resume goes
-//          on; what a call has done in the Cache, and was not kept, is done once more by the same
-//          call.
+// Crash    Keep puts what has changed into the DeviceMemory, from which the next daemon's Resume
+//          goes on; what a call has done in the Cache, and was not kept, is done once more by the
+//          same call.
 // See      docs/cachefiles-compat.md; docs/recovery.md "The cachefiles device".
 
 #ifndef FUSEFS_CACHEFILES_CACHEFILES_DEVICE_H_
@@ -55,8 +55,8 @@ class CachefilesDevice : private CommandActions {
   // The name in the fd store of the directory that the device is bound to.
   static constexpr char kStoredDirectory[] = "cachefiles.directory";
 
-  // `max_write`: the longest write that the kernel gives us whole.  `mark_file`: keeps which directory
-  // was bound last, for as long as the grants are kept.
+  // `max_write`: the longest write that the kernel gives us whole.  `mark_file`: keeps which
+  // directory was bound last, for as long as the grants are kept.
   CachefilesDevice(cachecore::Cache* cache, CacheDirectory* directory, size_t max_write,
                    DeviceMemory* memory, FdStore* store, std::string mark_file)
       : cache_(cache),

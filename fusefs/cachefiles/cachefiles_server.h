@@ -1,8 +1,8 @@
 // CachefilesServer: the FUSE session whose root is the cachefiles device, a regular file.
 //
-// Model    mounted on one path, as a file on a file.  The device is the root inode; an object's file
-//          is another inode of the same mount, reached by its handle only (open_by_handle_at).  One
-//          thread takes the kernel's requests in order, so that a close is seen before the open
+// Model    mounted on one path, as a file on a file.  The device is the root inode; an object's
+//          file is another inode of the same mount, reached by its handle only (open_by_handle_at).
+//          One thread takes the kernel's requests in order, so that a close is seen before the open
 //          that follows it, and is the device thread of the Cache.
 // Errors   Start: one sentence naming the path.  Requests: errnos of CachefilesDevice.
 // Threads  Wake from any thread; the rest from the owner's.
@@ -40,8 +40,8 @@ namespace fusefs {
 
 class CachefilesServer {
  public:
-  // `run_dir`: where the connection's INIT is kept for the next daemon, and what was made at `path`.
-  // `fault_file`: of holdfast-injectd, for tests; "" is none.
+  // `run_dir`: where the connection's INIT is kept for the next daemon, and what was made at
+  // `path`. `fault_file`: of holdfast-injectd, for tests; "" is none.
   CachefilesServer(const std::string& path, const std::string& run_dir, FdStore* store,
                    std::string fault_file)
       : path_(path),
@@ -52,8 +52,8 @@ class CachefilesServer {
         mark_file_(run_dir + "/cachefiles.directory") {}
   ~CachefilesServer();
 
-  // Goes on with the device of the last daemon, or mounts one, on a file that is made if need be; and
-  // serves it.  `grants` and `sweep`: see CacheDirectory::SetGrants.
+  // Goes on with the device of the last daemon, or mounts one, on a file that is made if need be;
+  // and serves it.  `grants` and `sweep`: see CacheDirectory::SetGrants.
   cachecore::Status Start(cachecore::Cache* cache, const Grants* grants,
                           std::function<void()> sweep);
   // A message may have become readable.  Callable before Start.

@@ -1,10 +1,11 @@
-// CachefilesSession: the /dev/fuse descriptor of the cachefiles device, over the lives of several daemons.
+// CachefilesSession: the /dev/fuse descriptor of the cachefiles device, over the lives of several
+// daemons.
 //
-// Model    the descriptor and the device's memory are in the fd store.  The next daemon takes them up
-//          (TakeOver), replays INIT and has the kernel send again what the dead daemon had not answered.
-//          One request is handled at a time.  Its answer is kept with the changes that it has made,
-//          before it is sent: a request that comes again after that gets the same answer, and is not
-//          carried out twice.
+// Model    the descriptor and the device's memory are in the fd store.  The next daemon takes them
+//          up (TakeOver), replays INIT and has the kernel send again what the dead daemon had not
+//          answered.  One request is handled at a time.  Its answer is kept with the changes that
+//          it has made, before it is sent: a request that comes again after that gets the same
+//          answer, and is not carried out twice.
 // Errors   TakeOver: why the last daemon's device cannot go on.  Receive and Reply: as read(2) and
 //          writev(2).
 // Threads  the owner's, then the device's; one at a time.
@@ -40,14 +41,15 @@ class CachefilesSession {
   CachefilesSession(const std::string& state_path, FdStore* store)
       : store_(store), connection_(state_path, nullptr, true) {}
 
-  // Takes what the last daemon has left from the store.  False: there is nothing, or it cannot go on,
-  // and is forgotten.
+  // Takes what the last daemon has left from the store.  False: there is nothing, or it cannot go
+  // on, and is forgotten.
   bool TakeOver(const std::string& path);
   // A new descriptor, which is to be mounted, and an empty memory, both stored.
   cachecore::Status Begin();
   // Gives the descriptor to `session`, whose userdata is `userdata`.
   cachecore::Status Open(fuse_session* session, const fuse_custom_io& io);
-  // Runs the saved INIT through the session, if there is one.  `buffer`: where requests are received.
+  // Runs the saved INIT through the session, if there is one.  `buffer`: where requests are
+  // received.
   cachecore::Status Replay(fuse_session* session, fuse_buf* buffer);
   // The device ends with this daemon.
   void Forget() { Forget(store_); }

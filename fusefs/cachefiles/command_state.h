@@ -54,8 +54,8 @@ class CommandState {
   // As they were given; the default tag from bind on.  "" before.
   std::string directory() const { return directory_.value_or(""); }
   std::string tag() const { return tag_.value_or(""); }
-  // Of inodes and of blocks, as `bind` has found them: as in the kernel, a limit that is given later
-  // is taken and has no effect.
+  // Of inodes and of blocks, as `bind` has found them: as in the kernel, a limit that is given
+  // later is taken and has no effect.
   const CullLimits& file_limits() const { return bound_ ? bound_files_ : files_; }
   const CullLimits& block_limits() const { return bound_ ? bound_blocks_ : blocks_; }
 

@@ -12,8 +12,8 @@
 // Threads  the cachefiles thread.
 // Owns     holdfast-injectd; the requests of the reads that wait.
 // Crash    holdfast-injectd ends with the daemon.  The next daemon has the messages that were here
-//          (DeviceMemory), and asks their threads, as after the death of holdfast-injectd alone; the
-//          reads that waited come again.
+//          (DeviceMemory), and asks their threads, as after the death of holdfast-injectd alone;
+//          the reads that waited come again.
 // See      fusefs/inject/injection.h; docs/design.md "The cachefiles device".
 
 #ifndef FUSEFS_CACHEFILES_DELIVERIES_H_

@@ -1,9 +1,10 @@
 // DeviceMemory: what the next daemon has to know of the cachefiles device, as records.
 //
-// Model    one record each for the device, its commands, its trouble, its poller, its mount, the answer to the
-//          last request that changed anything, each instance, each process of ExactIds, each request
-//          that the program was given, and each message that may not have reached it.  Changes count
-//          from Commit on; the answer is committed with what it answers, before it is sent.
+// Model    one record each for the device, its commands, its trouble, its poller, its mount, the
+//          answer to the last request that changed anything, each instance, each process of
+//          ExactIds, each request that the program was given, and each message that may not have
+//          reached it.  Changes count from Commit on; the answer is committed with what it answers,
+//          before it is sent.
 // Errors   a record that does not decode is not there.
 // Threads  thread-compatible.
 // Crash    as KeptRecords.

@@ -26,8 +26,8 @@ class DevicePlace {
  public:
   DevicePlace(std::string path, const std::string& run_dir);
 
-  // Mounts `fuse`, and puts the place into the memory.  What an earlier daemon has left is taken away
-  // first.
+  // Mounts `fuse`, and puts the place into the memory.  What an earlier daemon has left is taken
+  // away first.
   cachecore::Status Mount(int fuse, DeviceMemory* memory);
   // Goes on with the mount of the last daemon.
   void Resume(const MountRecord& mounted);

@@ -1,7 +1,7 @@
 // KeptRecords: small records in a memory file, which the next daemon finds in the fd store.
 //
-// Model    a map of keys to values.  Put and Erase gather changes, which Commit makes all at once: a
-//          batch is appended to the active half of the file, and counts when the length in the
+// Model    a map of keys to values.  Put and Erase gather changes, which Commit makes all at once:
+//          a batch is appended to the active half of the file, and counts when the length in the
 //          header has been stored.  A half that has grown gives way to the other one, which begins
 //          with a copy of the map.
 // Units    bytes.
@@ -11,8 +11,8 @@
 // Threads  thread-compatible.
 // Owns     the memory; the fd store holds a copy of its descriptor.
 // Cost     a copy of the changed values a Commit; of the whole map after each 1 MiB of changes.
-// Crash    killed at any moment, the memory holds the map of the last Commit that has returned, or of
-//          the one that was under way.
+// Crash    killed at any moment, the memory holds the map of the last Commit that has returned, or
+//          of the one that was under way.
 // See      docs/recovery.md.
 
 #ifndef FUSEFS_CACHEFILES_KEPT_RECORDS_H_

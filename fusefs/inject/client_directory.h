@@ -3,7 +3,8 @@
 // Model    the path is looked up below the thread's root or working directory, and its file system
 //          is asked how much it holds, in a thread of its own: a file system that never answers
 //          costs its caller `patience`, and that thread for as long as it does not.
-// Errors   the kernel's; ETIMEDOUT after `patience`, and at once while an earlier path has no answer.
+// Errors   the kernel's; ETIMEDOUT after `patience`, and at once while an earlier path has no
+//          answer.
 // Threads  thread-safe.
 // See      docs/cachefiles-compat.md "What differs".
 

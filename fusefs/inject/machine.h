@@ -1,12 +1,12 @@
 // The part of an injection that depends on the machine: registers and instructions.
 //
-// Model    the code runs in the reader, after its read and in its place, on data of its own: it maps
-//          the window of ids if need be, opens the object's file, writes the descriptor's number
-//          into the message, restores each register and continues after the read, whose result is
-//          then the message's length.  A window that cannot be mapped, or a file that cannot be
-//          opened, is said to the device by kOpenFailedValue, and the errno is the read's.  So the
-//          thread needs nothing of its tracer once its registers are set.  The code is the same for
-//          each injection.  x86-64 and arm64.
+// Model    the code runs in the reader, after its read and in its place, on data of its own: it
+//          maps the window of ids if need be, opens the object's file, writes the descriptor's
+//          number into the message, restores each register and continues after the read, whose
+//          result is then the message's length.  A window that cannot be mapped, or a file that
+//          cannot be opened, is said to the device by kOpenFailedValue, and the errno is the
+//          read's.  So the thread needs nothing of its tracer once its registers are set.  The code
+//          is the same for each injection.  x86-64 and arm64.
 // Errors   EOPNOTSUPP for another machine, and for a thread in another mode of this one.
 // Threads  GetRegisters and SetRegisters: the thread's tracer.
 // See      fusefs/inject/injection.h

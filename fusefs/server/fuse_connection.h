@@ -38,8 +38,8 @@ struct TakenRequest {
   bool resent = false;  // An earlier daemon had taken it.
 };
 
-// A reply that must carry exactly `bytes` after its header: a shorter one, as libfuse sends after an
-// error before the end of a file, would be the end of the file to the kernel.  It becomes EIO.
+// A reply that must carry exactly `bytes` after its header: a shorter one, as libfuse sends after
+// an error before the end of a file, would be the end of the file to the kernel.  It becomes EIO.
 struct ExpectedReply {
   uint64_t unique;
   size_t bytes;

@@ -9,8 +9,8 @@
 //          daemon that dies before has it granted still.
 // Threads  thread-safe.  Looking up does no I/O and may be done with GuardedEngine::mu held.
 // Owns     its file, in the run directory.
-// Crash    written before it counts, so the next daemon on the same FUSE connection finds it.  A new
-//          connection starts with none.
+// Crash    written before it counts, so the next daemon on the same FUSE connection finds it.  A
+//          new connection starts with none.
 // See      docs/design.md "The FUSE side"; docs/semantics.md "Look-up".
 
 #ifndef FUSEFS_SERVER_GRANTS_H_

@@ -5,7 +5,8 @@
 //          process, and after a while.  When the last file system that uses an object is gone,
 //          however it was unmounted, and no claim is left, the object's use ends.
 // Errors   a use that cannot be written down is not taken.
-// Threads  thread-safe.  The callbacks are called with the lock held and call nothing of this class.
+// Threads  thread-safe.  The callbacks are called with the lock held and call nothing of this
+//          class.
 // Owns     its file, in the run directory.
 // Crash    written before it counts, so that the next daemon on the same FUSE connection notices an
 //          unmount that this one has not seen, or the end of a process that has a claim.
@@ -31,16 +32,16 @@ namespace fusefs {
 
 class MountedObjects {
  public:
-  // With `resumed`, takes over what an earlier daemon has noted.  `on_end`: an object is not used any
-  // more.  `close`, after it, is called until it returns true.
+  // With `resumed`, takes over what an earlier daemon has noted.  `on_end`: an object is not used
+  // any more.  `close`, after it, is called until it returns true.
   MountedObjects(std::string path, const cachecore::Clock& clock, bool resumed,
                  std::function<void(const GrantName&)> on_end,
                  std::function<bool(const GrantName&)> close);
 
   // Whether a file system uses it now.
   bool Has(const GrantName& name) EXCLUDES(mu_);
-  // `owner`, a process, is about to mount it, within `time`.  Of an owner that is not known the time
-  // alone ends the claim.
+  // `owner`, a process, is about to mount it, within `time`.  Of an owner that is not known the
+  // time alone ends the claim.
   void Claim(const GrantName& name, cachecore::Duration time, const cachecore::PidStamp& owner = {})
       EXCLUDES(mu_);
   // Ends one claim of the owner's, and the object's use where nothing else uses it.

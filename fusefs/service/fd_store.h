@@ -29,8 +29,8 @@ class FdStore {
 
   bool available() const { return available_; }
   bool is_spare() const { return returned_.count("spare") > 0; }
-  // Says that we are fit, and waits until we are to go on for a daemon that has died.  ECONNRESET: we never shall be.
-  // REQUIRES: is_spare().
+  // Says that we are fit, and waits until we are to go on for a daemon that has died.  ECONNRESET:
+  // we never shall be.  REQUIRES: is_spare().
   cachecore::Status AwaitTurn();
   // A descriptor that came back under `name`; invalid if none did.
   cachecore::UniqueFd Take(const std::string& name);

@@ -6,8 +6,8 @@
 //          too many files, makes no progress, or when this process ends.  What it says is kept, the
 //          last of it.
 // Errors   EINTR stopped by a signal; EFBIG it wrote more than it may; ENOSPC it made too many
-//          files; ETIMEDOUT it stood still; EPERM it can't be contained; else that of its start.  A tool
-//          that says no is an exit code.
+//          files; ETIMEDOUT it stood still; EPERM it can't be contained; else that of its start.  A
+//          tool that says no is an exit code.
 // Threads  one thread only.
 // Crash    the tool dies with this process.
 

@@ -1,10 +1,10 @@
 // BuildImage: makes a Holdfast image of a directory or of a container image.
 //
-// Model    layers are copied (skopeo), unpacked (holdfast-unpack) and the tree is made an EROFS image
-//          (mkfs.erofs), whose Merkle tree and fs-verity digest (fsverity) go into the manifest.
-//          The same input gives the same bytes, whatever the file system that holds it and the
-//          order of its directories.  All tools run contained; everything is made beside the output
-//          and renamed when it is whole.
+// Model    layers are copied (skopeo), unpacked (holdfast-unpack) and the tree is made an EROFS
+//          image (mkfs.erofs), whose Merkle tree and fs-verity digest (fsverity) go into the
+//          manifest.  The same input gives the same bytes, whatever the file system that holds it
+//          and the order of its directories.  All tools run contained; everything is made beside
+//          the output and renamed when it is whole.
 // Errors   each names the input or the output and says what to do; nothing is left behind then.
 // Threads  one thread only.
 // Crash    a directory .OUT.holdfast-* may be left beside the output or in the temporary directory.

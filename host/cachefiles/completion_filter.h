@@ -1,7 +1,7 @@
 // The filter of system calls that stops READ_COMPLETE until its listener has answered.
 //
-// Model    an ioctl(2) whose command is CACHEFILES_IOC_READ_COMPLETE, on whatever file, in the native
-//          system call table.  It stays with this process and what it starts.
+// Model    an ioctl(2) whose command is CACHEFILES_IOC_READ_COMPLETE, on whatever file, in the
+//          native system call table.  It stays with this process and what it starts.
 // Errors   one sentence.
 // Threads  a process of one thread.
 // See      seccomp(2), seccomp_unotify(2)

@@ -1,8 +1,9 @@
 // Gives this process a /dev/cachefiles of its own.
 //
-// Model    a mount namespace in which a bind mount of a cachefiles device is at /dev/cachefiles.  Where
-//          the host has no such file, /dev is a tmpfs with the host's entries and this file.  What was
-//          shared with other mount namespaces stays shared; only the mounts made here are not.
+// Model    a mount namespace in which a bind mount of a cachefiles device is at /dev/cachefiles.
+//          Where the host has no such file, /dev is a tmpfs with the host's entries and this file.
+//          What was shared with other mount namespaces stays shared; only the mounts made here are
+//          not.
 // Errors   one sentence that names the object; the process may be in the new namespace already.
 // Threads  a process of one thread.
 // Owns     nothing: the namespace ends with the last process in it.

@@ -30,8 +30,8 @@ const char* ImageKindName(ImageKind kind);
 // The size an EROFS superblock says its image has; nullopt when `head` holds no such superblock.
 std::optional<uint64_t> ErofsImageBytes(std::string_view head);
 
-// The table of an EROFS image's extra devices: `count` slots of kErofsDeviceSlotBytes, each beginning
-// with the device's tag.  Nullopt when `head` tells of none.
+// The table of an EROFS image's extra devices: `count` slots of kErofsDeviceSlotBytes, each
+// beginning with the device's tag.  Nullopt when `head` tells of none.
 struct ErofsDevices {
   uint64_t offset = 0;
   size_t count = 0;

@@ -21,8 +21,8 @@ namespace host {
 // In the directory of all instances; an instance can't have this name.
 inline constexpr char kLocksDirectory[] = ".locks";
 
-// Holds the lock `name` of `run_root` until the result is closed.  Without a deadline it waits until
-// the holder releases it or a signal comes, and says on stderr for which process it waits.
+// Holds the lock `name` of `run_root` until the result is closed.  Without a deadline it waits
+// until the holder releases it or a signal comes, and says on stderr for which process it waits.
 cachecore::Result<cachecore::UniqueFd> HoldLock(const std::string& run_root,
                                                 const std::string& name,
                                                 const std::optional<cachecore::Deadline>& deadline);

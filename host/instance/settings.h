@@ -48,8 +48,8 @@ struct Settings {
 
 // Of the settings that the instance was started with.
 std::string CachefilesDevice(const Instance& instance);
-// Of the instance's settings, or of the daemon that serves it now.  An error where neither tells it:
-// `holdfast supervise` and systemd start instances without a settings file.
+// Of the instance's settings, or of the daemon that serves it now.  An error where neither tells
+// it: `holdfast supervise` and systemd start instances without a settings file.
 cachecore::Result<bool> HasCachefilesDevice(const Instance& instance);
 
 }  // namespace host

@@ -1,8 +1,9 @@
 // The supervisor of an instance as a process, and what the processes of an instance are called.
 //
-// Model    a running supervisor holds a record lock on the first byte of its pid file, and its standby
-//          one on the second; a lock names its holder and ends with it, so the pid file of a dead
-//          supervisor names no process.  While a standby takes over it counts as the supervisor.
+// Model    a running supervisor holds a record lock on the first byte of its pid file, and its
+//          standby one on the second; a lock names its holder and ends with it, so the pid file of
+//          a dead supervisor names no process.  While a standby takes over it counts as the
+//          supervisor.
 // Errors   EBUSY names the process that supervises already.
 // Threads  thread-safe: no state.
 
@@ -46,8 +47,8 @@ class SupervisorPidFile {
 // 0 when no supervisor runs.
 pid_t SupervisorPid(const Instance& instance);
 cachecore::PinnedProcess PinSupervisor(const Instance& instance);
-// Has it end by SIGTERM, and its standby, should that have taken over meanwhile; ETIMEDOUT when they
-// don't end.
+// Has it end by SIGTERM, and its standby, should that have taken over meanwhile; ETIMEDOUT when
+// they don't end.
 cachecore::Status TerminateSupervisor(const Instance& instance, std::chrono::milliseconds timeout);
 // Ends it and its standby by SIGKILL; ETIMEDOUT when they don't end.
 cachecore::Status KillSupervisor(const Instance& instance, std::chrono::milliseconds timeout);

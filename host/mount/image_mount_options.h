@@ -1,4 +1,5 @@
-// ImageMountOptions: the options of a mount, those of the mount point apart from those of the file system.
+// ImageMountOptions: the options of a mount, those of the mount point apart from those of the file
+// system.
 //
 // Model    text as `mount -o` takes it: words separated by commas.  Words that every mount knows
 //          (nosuid, nodev, noexec, noatime, ...) become attributes of the mount; words for programs

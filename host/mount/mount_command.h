@@ -71,8 +71,8 @@ cachecore::Result<ParsedMount> ParseMount(const MountOptions& options);
 // Resolves its reference and mounts.
 cachecore::Status MountParsed(ParsedMount* parsed, const cachecore::Deadline& deadline);
 
-// With the arguments of a command line.  The deadline counts as well as --timeout.  No option may be
-// given that prints or exits.
+// With the arguments of a command line.  The deadline counts as well as --timeout.  No option may
+// be given that prints or exits.
 cachecore::Status MountByArguments(const std::vector<std::string>& arguments,
                                    const cachecore::Deadline& deadline);
 

@@ -2,9 +2,9 @@
 // No mount table shows those any more; their device numbers tell which processes have
 // files of them open.
 //
-// Model    one file in the run directory, which goes with the instance.  It has no more entries than
-//          there were device numbers and mount points; the kernel gives a number to another file
-//          system later on, which mount tables then show.
+// Model    one file in the run directory, which goes with the instance.  It has no more entries
+//          than there were device numbers and mount points; the kernel gives a number to another
+//          file system later on, which mount tables then show.
 // Errors   a Status names the file; a file that can't be read is none.
 // Threads  thread-safe: no state.
 // Crash    written whole or not at all.  Killed before, a command leaves users without a name.

@@ -2,8 +2,8 @@
 //
 // Model    `acquire` lends a mount its object for the time that it may take, and `keep` makes that
 //          last (host/mount/mount_operation.h), until the object's last mount is gone.
-// Errors   none: a daemon that does not answer is being replaced or ended, and what it keeps in vain
-//          is one name.
+// Errors   none: a daemon that does not answer is being replaced or ended, and what it keeps in
+//          vain is one name.
 
 #ifndef HOST_MOUNTS_OBJECT_LEASE_H_
 #define HOST_MOUNTS_OBJECT_LEASE_H_

@@ -51,7 +51,8 @@ bool IsOf(const Instance& instance, const cachecore::MountEntry& entry,
 // What has become of `record`, by a table that is younger than it.
 OwnMount LookUp(const Instance& instance, const MountRecord& record,
                 const std::vector<cachecore::MountEntry>& table);
-// Everything that is recorded, kGone included, and what is mounted without a record; by mount point.
+// Everything that is recorded, kGone included, and what is mounted without a record; by mount
+// point.
 cachecore::Result<std::vector<OwnMount>> ListMounts(const Instance& instance);
 // Whether the instance has a mount that is alive or is just being made.
 cachecore::Result<bool> HasMounts(const Instance& instance);

@@ -49,8 +49,8 @@ class NotifySocket {
   NotifySocket(const NotifySocket&) = delete;
   NotifySocket& operator=(const NotifySocket&) = delete;
 
-  // The next datagram, with descriptors of its own, which stays until Drop.  False when nothing waits.
-  // REQUIRES: `datagram` holds no descriptors.
+  // The next datagram, with descriptors of its own, which stays until Drop.  False when nothing
+  // waits.  REQUIRES: `datagram` holds no descriptors.
   bool Peek(NotifyDatagram* datagram);
   void Drop();
 

@@ -33,8 +33,8 @@ struct ImageReference {
 
 // Whether `text` has the scheme of a reference, well-formed or not; otherwise it is an image URL.
 bool IsImageReference(const std::string& text);
-// What to add to an error about `text`, that is no reference and no URL, where it is a path that exists:
-// how to name what is there.  Else "".
+// What to add to an error about `text`, that is no reference and no URL, where it is a path that
+// exists: how to name what is there.  Else "".
 std::string HintForPath(const std::string& text);
 // A layout's directory need not exist.
 cachecore::Result<ImageReference> ParseImageReference(const std::string& text);

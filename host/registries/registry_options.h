@@ -44,8 +44,8 @@ struct RegistryOptions {
   cachecore::Result<RegistryAccess> Make() const;
 };
 
-// Where skopeo looks for what it, podman and docker have been logged in with, in its order; those that
-// are there.  $REGISTRY_AUTH_FILE alone, when it is set.
+// Where skopeo looks for what it, podman and docker have been logged in with, in its order; those
+// that are there.  $REGISTRY_AUTH_FILE alone, when it is set.
 std::vector<std::string> DefaultAuthFiles();
 
 }  // namespace host

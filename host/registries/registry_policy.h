@@ -3,8 +3,8 @@
 // Model    `skopeo copy` asks that file, `skopeo inspect` and the fetcher do not; so what it
 //          rejects is refused here, and so is what it accepts by a signature alone, since
 //          Holdfast checks no signatures.  Registries are
-//          the transport "docker" there, layouts "oci".  The rule with the narrowest scope counts.  Without the
-//          file everything is accepted.
+//          the transport "docker" there, layouts "oci".  The rule with the narrowest scope counts.
+//          Without the file everything is accepted.
 // Errors   EACCES rejected; ENOTSUP a signature is wanted; EBADMSG not such a file.  Each names the
 //          file and the scope.
 // Threads  thread-safe: no state.

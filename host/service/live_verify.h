@@ -1,7 +1,7 @@
 // LiveVerify: `holdfast verify NAME`: a running daemon reads what is present of an object again.
 //
-// Model    NAME is a mount point, or VOLUME/OBJECT.  The object is gone through in windows, each one
-//          question to the daemon, which makes absent what is wrong and has it fetched again.
+// Model    NAME is a mount point, or VOLUME/OBJECT.  The object is gone through in windows, each
+//          one question to the daemon, which makes absent what is wrong and has it fetched again.
 // Errors   ENOENT nothing of that name; EOPNOTSUPP it has no digest; those of the control socket.
 // Threads  one thread only.  Blocks for as long as it takes to read and fetch.
 

@@ -1,8 +1,9 @@
 // Metrics of instances, for a monitoring system, in the text format of Prometheus.
 //
-// Model    made of status reports: of what holdfastd counts since its start and of what its supervisor
-//          counts.  A value that is not known has no sample; holdfast_up says of each instance whether
-//          holdfastd answers.  Counters begin at 0 when the process that counts begins.
+// Model    made of status reports: of what holdfastd counts since its start and of what its
+//          supervisor counts.  A value that is not known has no sample; holdfast_up says of each
+//          instance whether holdfastd answers.  Counters begin at 0 when the process that counts
+//          begins.
 // Units    those of the names: bytes, seconds.
 // Threads  pure functions.
 // See      docs/metrics.md

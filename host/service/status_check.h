@@ -1,7 +1,7 @@
 // StatusCheck: whether instances serve, in one line and a number, for a monitor.
 //
-// Model    the worst of all instances counts; an instance that was stopped and has no mounts counts only
-//          where it is asked for by name.
+// Model    the worst of all instances counts; an instance that was stopped and has no mounts counts
+//          only where it is asked for by name.
 // Threads  pure function.
 // See      holdfast(1) "holdfast status"
 

@@ -1,7 +1,7 @@
 // LogFile: keeps a log that others append to from growing for ever.
 //
-// Model    once the file is larger than its limit, it is copied to PATH.1, whose earlier contents go,
-//          and emptied.  Its writers keep their descriptors, which append (O_APPEND).
+// Model    once the file is larger than its limit, it is copied to PATH.1, whose earlier contents
+//          go, and emptied.  Its writers keep their descriptors, which append (O_APPEND).
 // Errors   not reported.  What cannot be copied, as on a full disk, is emptied all the same.
 // Threads  one thread only.
 // Cost     Limit: one stat(2); takes no memory.  Copying takes milliseconds.

@@ -34,7 +34,8 @@ namespace host {
 
 class Spare {
  public:
-  // `launch`: of the service, whose pid file is not the spare's.  `first_fd`: as StoredDescriptors::Create.
+  // `launch`: of the service, whose pid file is not the spare's.  `first_fd`: as
+  // StoredDescriptors::Create.
   static cachecore::Result<std::unique_ptr<Spare>> Create(LaunchSpec launch, int first_fd,
                                                           const RestartPolicy& restart);
 
@@ -56,8 +57,8 @@ class Spare {
   bool HandOver(const StoredDescriptors& store);
   // Ends what there is and wants no other.
   void Stop();
-  // In a copy of the supervisor: forgets the process.  An idle spare ends by itself once no copy has
-  // our end of the socket; one that was handed over is the service.
+  // In a copy of the supervisor: forgets the process.  An idle spare ends by itself once no copy
+  // has our end of the socket; one that was handed over is the service.
   void Abandon();
   // A child process has ended.  Returns whether it was the spare.
   bool OnExit(pid_t pid);

@@ -1,16 +1,16 @@
 // Standby: a copy of the supervisor that goes on in its place when it dies.
 //
-// Model    Renew forks: the copy has all that the supervisor has at that moment, the descriptors among
-//          it, and waits.  The earlier copy is ended afterwards, so that there is one at any time.  When
-//          the supervisor is gone, and what it was about to start has become a program or has ended,
-//          one copy takes over: Renew returns there with true.  A copy in which nothing has changed
-//          since it was made is as good as a new one.
+// Model    Renew forks: the copy has all that the supervisor has at that moment, the descriptors
+//          among it, and waits.  The earlier copy is ended afterwards, so that there is one at any
+//          time.  When the supervisor is gone, and what it was about to start has become a program
+//          or has ended, one copy takes over: Renew returns there with true.  A copy in which
+//          nothing has changed since it was made is as good as a new one.
 // Errors   not reported: without memory for a copy the earlier one stays, or there is none.
 // Threads  one thread only, and no other in the process.
 // Owns     the copy's process until it has taken over.
 // Cost     a fork; the copy shares the supervisor's memory.
-// Crash    several copies may see the supervisor's end: a token in a pipe is taken by one of them, the
-//          others end.
+// Crash    several copies may see the supervisor's end: a token in a pipe is taken by one of them,
+//          the others end.
 
 #ifndef HOST_SUPERVISOR_STANDBY_H_
 #define HOST_SUPERVISOR_STANDBY_H_

@@ -1,5 +1,5 @@
-// The fields of the supervisor's status file, and the name of its lock: SuperviseStatus and LockRunDir
-// make them, host/service and host/instance read them.
+// The fields of the supervisor's status file, and the name of its lock: SuperviseStatus and
+// LockRunDir make them, host/service and host/instance read them.
 //
 // See      host/supervisor/supervise_status.h for what each holds.
 

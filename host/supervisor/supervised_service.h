@@ -1,9 +1,10 @@
-// SupervisedService: one service of a supervisor: its process, its spare, what it stored and its state.
+// SupervisedService: one service of a supervisor: its process, its spare, what it stored and its
+// state.
 //
-// Model    waiting > starting > ready > stopping > stopped, with aborting and killed beside.  The end of
-//          a process is noted first and acted on later, once all is read that it said before.  A
-//          service that ends for any reason is started again with what it stored; one that died has
-//          its spare take over, if it keeps one.
+// Model    waiting > starting > ready > stopping > stopped, with aborting and killed beside.  The
+//          end of a process is noted first and acted on later, once all is read that it said
+//          before.  A service that ends for any reason is started again with what it stored; one
+//          that died has its spare take over, if it keeps one.
 // Errors   Create: those of RunSupervisor that are a service's own.
 // Threads  one thread only.
 // Owns     the process, the spare, the stored descriptors, the notify socket and the pid file.

@@ -13,12 +13,13 @@
 // Threads  takes over its process: signal mask, SIGCHLD, child subreaper, OOM score, locked memory.
 // Owns     every child of its process; RUN_DIR/supervise.lock, RUN_DIR/NAME.notify, the pid files
 //          and the status file.  Only the lock file and the status file stay behind.
-// Cost     takes all memory before it starts the first service and none afterwards, but for a copy's
-//          when it takes over.
+// Cost     takes all memory before it starts the first service and none afterwards, but for a
+//          copy's when it takes over.
 // Crash    killed, its standby goes on with the stores and with the services, which do not notice.
-//          Without a standby, or killed together with it, it takes the stores along; the services live
-//          on and the next supervisor ends them by their pid files before it starts new ones.
-// See      host/notify/notify_message.h for the protocol, host/supervisor/supervise_status.h for the status file.
+//          Without a standby, or killed together with it, it takes the stores along; the services
+//          live on and the next supervisor ends them by their pid files before it starts new ones.
+// See      host/notify/notify_message.h for the protocol, host/supervisor/supervise_status.h for
+//          the status file.
 
 #ifndef HOST_SUPERVISOR_SUPERVISOR_H_
 #define HOST_SUPERVISOR_SUPERVISOR_H_

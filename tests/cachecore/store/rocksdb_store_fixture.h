@@ -1,4 +1,5 @@
-// RocksDbMetadataStoreTest: a metadata store on RocksDB in a directory of its own, and what tests put into it.
+// RocksDbMetadataStoreTest: a metadata store on RocksDB in a directory of its own, and what tests
+// put into it.
 
 #ifndef TESTS_CACHECORE_STORE_ROCKSDB_STORE_FIXTURE_H_
 #define TESTS_CACHECORE_STORE_ROCKSDB_STORE_FIXTURE_H_

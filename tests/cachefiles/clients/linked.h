@@ -1,4 +1,5 @@
-// What a daemon changes to link the two calls: included before client.c and caller.c, which stay as they are.
+// What a daemon changes to link the two calls: included before client.c and caller.c, which stay as
+// they are.
 //
 // See      fusefs/cachefiles/preload/holdfast/cachefiles.h
 

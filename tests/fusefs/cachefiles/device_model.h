@@ -1,5 +1,5 @@
-// What the model test of the cachefiles device acts on: a device over a Cache on a real store, and what
-// is known of the messages that it gave.
+// What the model test of the cachefiles device acts on: a device over a Cache on a real store, and
+// what is known of the messages that it gave.
 
 #ifndef TESTS_FUSEFS_CACHEFILES_DEVICE_MODEL_H_
 #define TESTS_FUSEFS_CACHEFILES_DEVICE_MODEL_H_

@@ -5,8 +5,8 @@
 //          kernel does by itself: after FUSE_NOTIFY_RESEND every unanswered request is sent again
 //          under its marked unique, and an INTERRUPT that is answered EAGAIN is sent again.  The
 //          kernel resends only what a daemon has taken, which FakeKernel cannot see: a test makes
-//          sure that the old server has taken what was sent.  A reply to no request, or to one under
-//          its former unique, is refused by the kernel, and counted by FakeKernel.
+//          sure that the old server has taken what was sent.  A reply to no request, or to one
+//          under its former unique, is refused by the kernel, and counted by FakeKernel.
 // Errors   Await: ETIMEDOUT, the request's errno in Reply::error.
 // Threads  one.
 // Owns     both ends, until CloseDaemonEnd and Unmount.
@@ -62,7 +62,8 @@ class FakeKernel {
 
   // The reply to a request, which may have been resent since.
   cachecore::Result<Reply> Await(uint64_t unique);
-  // Takes what has come from the daemon, without waiting; whether `unique` is still unanswered then.
+  // Takes what has come from the daemon, without waiting; whether `unique` is still unanswered
+  // then.
   bool IsWaiting(uint64_t unique);
   // Until the daemon has asked for so many resends.
   cachecore::Status AwaitResends(int count);

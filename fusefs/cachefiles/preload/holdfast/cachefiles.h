@@ -1,9 +1,9 @@
 // The two calls of a program that links them, and so needs no preloaded library: C99, or C++.
 //
-// Model    a program of the kernel's /dev/cachefiles reads the device by holdfast_cachefiles_read and
-//          completes a READ by holdfast_cachefiles_read_complete.  All else is the kernel's interface,
-//          ids included; holdfast-injectd has nothing to do.  On any other file, and so on the
-//          kernel's own device, the two are read(2) and ioctl(2).
+// Model    a program of the kernel's /dev/cachefiles reads the device by holdfast_cachefiles_read
+//          and completes a READ by holdfast_cachefiles_read_complete.  All else is the kernel's
+//          interface, ids included; holdfast-injectd has nothing to do.  On any other file, and so
+//          on the kernel's own device, the two are read(2) and ioctl(2).
 // Errors   as read(2) and ioctl(2): -1, and the kernel's errno.
 // Threads  thread-safe: no state.
 // See      docs/cachefiles-compat.md "Link the two calls"
