@@ -282,6 +282,8 @@ class RebootTest(SnapshotterTest):
         self.containerd.pull(reference)
         done = self.containerd.run(reference, "before", "sha256sum", "-c", "-s", "/SUMS")
         self.assertEqual(done.returncode, 0, done.stderr)
+        # What the container did not read is fetched ahead, and a page of busybox may be read by the next alone.
+        wait_until(lambda: all(o["present"] == o["size"] for o in self.h.status()["objects"]), 20, "all being present")
         # Every process and mount gone, and what lies in /run.
         clean_processes(self.box.directory)
         unmount_below(self.box.directory)
