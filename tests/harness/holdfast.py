@@ -171,7 +171,7 @@ class Holdfast:
         except ProcessLookupError:
             return None
         sent = time.time()
-        assert wait_gone(pid, 5), f"fetcher {pid} survives SIGKILL"
+        assert wait_gone(pid, 30), f"fetcher {pid} survives SIGKILL"
         return sent
 
     def wait_fetcher(self, seconds=20, other_than=None):
