@@ -2,35 +2,40 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "cachecore/system/files.h"
 #include "cli/command.h"
 #include "host/service/metrics.h"
+#include "host/service/output_file.h"
+#include "host/service/status_check.h"
 
 namespace cli {
 namespace {
 
 using cachecore::Result;
 using cachecore::Status;
-using cachecore::WriteFileAtomically;
+using host::CheckRoot;
+using host::Counts;
 using host::DefaultRoot;
 using host::GatherStatus;
 using host::Instance;
 using host::MetricsText;
 using host::StatusReport;
-
-constexpr mode_t kMode = 0644;  // For the monitoring system's user.
+using host::WriteOutput;
 
 struct MetricsOptions {
   std::string root = DefaultRoot();
   std::string instance;  // "": all.
-  std::string output;    // "": stdout.
+  std::string output = "-";
 };
 
 int RunMetrics(const MetricsOptions& options) {
+  const bool is_named = !options.instance.empty();
+  const Status root = CheckRoot(options.root);
+  if (!root.ok()) return Fail(root, root.error() == EINVAL ? kExitUsage : kExitFailed);
   std::vector<Instance> instances = Instance::List(options.root);
-  if (!options.instance.empty()) {
+  if (is_named) {
     const Result<Instance> instance = Instance::Make(options.root, options.instance);
     if (!instance.ok()) return Fail(instance.status(), kExitUsage);
     const Status is_known = instance->CheckIsKnown();
@@ -39,18 +44,19 @@ int RunMetrics(const MetricsOptions& options) {
   }
   std::vector<StatusReport> reports;
   for (const Instance& instance : instances) {
-    reports.push_back(GatherStatus(instance));
-    if (!reports.back().is_known) {
+    StatusReport report = GatherStatus(instance);
+    if (!report.is_known) {
       return Fail(Status(EACCES, "the metrics of instance " + instance.name() +
                                      " are not known without root; use sudo"));
     }
+    if (Counts(report, is_named)) reports.push_back(std::move(report));
   }
   const std::string text = MetricsText(reports);
-  if (options.output.empty()) {
+  if (options.output == "-") {
     std::cout << text;
     return kExitOk;
   }
-  const Status written = WriteFileAtomically(options.output, text, kMode);
+  const Status written = WriteOutput(options.output, text);
   return written.ok() ? kExitOk : Fail(written);
 }
 
@@ -59,7 +65,8 @@ int RunMetrics(const MetricsOptions& options) {
 void AddMetrics(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<MetricsOptions>();
   app->add_option("-o,--output", options->output,
-                  "Write to this file, which is replaced as a whole (default: stdout)")
+                  "Write to this file, which is replaced as a whole (default: -, stdout)")
+      ->check(host::NotEmpty())
       ->type_name("FILE");
   app->add_option("--instance", options->instance, "Only this instance")->type_name("NAME");
   app->add_option("--root", options->root,

@@ -1,7 +1,10 @@
 #include "host/instance/instance.h"
 
+#include <sys/stat.h>
+
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <set>
 
@@ -35,6 +38,11 @@ bool IsValidName(const std::string& name) {
          name != kLocksDirectory && name.find_first_not_of(kAllowed) == std::string::npos;
 }
 
+Status CheckIsAbsolute(const std::string& root) {
+  if (root.starts_with('/')) return {};
+  return Status(EINVAL, "the root directory '" + root + "' must be an absolute path");
+}
+
 }  // namespace
 
 Instance::Instance(std::string root, std::string name)
@@ -49,9 +57,7 @@ Result<Instance> Instance::Make(const std::string& root, const std::string& name
                               "' can't name an instance: use 1 to 64 characters of A-Z, a-z, 0-9, "
                               "'_', '.' and '-'");
   }
-  if (root.empty() || root[0] != '/') {
-    return Status(EINVAL, "the root directory '" + root + "' must be an absolute path");
-  }
+  RETURN_IF_ERROR(CheckIsAbsolute(root));
   Instance instance(WithoutTrailingSlashes(root), name);
   RETURN_IF_ERROR(
       cachecore::UnixAddress(instance.ControlSocket(), "use a shorter --root").status());
@@ -91,6 +97,19 @@ std::string Instance::RootFlag() const {
 
 std::string RunRoot(const std::string& root) {
   return WithoutTrailingSlashes(root) + "/run/holdfast";
+}
+
+Status CheckRoot(const std::string& root) {
+  RETURN_IF_ERROR(CheckIsAbsolute(root));
+  struct stat info;
+  if (stat(root.c_str(), &info) != 0) {
+    const int error = errno;
+    return Status(error, "the root directory " + root + " can't be looked at (" +
+                             strerrordesc_np(error) + "); give the --root of the instances");
+  }
+  if (S_ISDIR(info.st_mode)) return {};
+  return Status(ENOTDIR, "the root directory " + root +
+                             " is not a directory; give the --root of the instances");
 }
 
 std::string DefaultRoot() {

@@ -76,6 +76,8 @@ inline constexpr mode_t kInstanceDirMode = 0700;
 
 // The directory that holds all instances' run directories.
 std::string RunRoot(const std::string& root);
+// EINVAL unless `root` is an absolute path; otherwise why there is no such directory.
+cachecore::Status CheckRoot(const std::string& root);
 // $HOLDFAST_ROOT, or "/".
 std::string DefaultRoot();
 

@@ -68,16 +68,14 @@ void CheckDaemon(const StatusReport& report, Faults* faults) {
   CheckRequests(daemon, name, faults);
 }
 
-void CheckInstance(const StatusReport& report, bool is_named, Faults* faults) {
+void CheckInstance(const StatusReport& report, Faults* faults) {
   const std::string& name = report.instance;
   if (!report.is_known && !report.IsRunning()) {
     faults->Add(Health::kNotKnown, name + ": its state is not known without root");
     return;
   }
   if (!report.IsRunning()) {
-    if (is_named || !report.mounts.empty() || !report.left_over.empty()) {
-      faults->Add(Health::kNotServing, name + ": it does not run");
-    }
+    faults->Add(Health::kNotServing, name + ": it does not run");
     return;
   }
   if (report.daemon.empty()) {
@@ -96,12 +94,17 @@ void CheckInstance(const StatusReport& report, bool is_named, Faults* faults) {
 
 }  // namespace
 
+bool Counts(const StatusReport& report, bool is_named) {
+  return is_named || !report.is_known || report.IsRunning() || !report.mounts.empty() ||
+         !report.left_over.empty();
+}
+
 StatusCheck CheckStatus(const std::vector<StatusReport>& reports, bool is_named) {
   Faults faults;
   size_t mounts = 0;
   size_t running = 0;
   for (const StatusReport& report : reports) {
-    CheckInstance(report, is_named, &faults);
+    if (Counts(report, is_named)) CheckInstance(report, &faults);
     mounts += report.mounts.size();
     running += report.IsRunning() ? 1 : 0;
   }

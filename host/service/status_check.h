@@ -1,8 +1,7 @@
 // StatusCheck: whether instances serve, in one line and a number, for a monitor.
 //
-// Model    the worst of all instances counts; an instance that was stopped and has no mounts counts
-//          only where it is asked for by name.
-// Threads  pure function.
+// Model    the worst of all instances that count decides.
+// Threads  pure functions.
 // See      holdfast(1) "holdfast status"
 
 #ifndef HOST_SERVICE_STATUS_CHECK_H_
@@ -23,6 +22,9 @@ struct StatusCheck {
   std::string line;  // Without a newline.
 };
 
+// Whether a monitor is told of the instance: one that was stopped, and has neither mounts nor
+// processes, only where it is asked for by name.
+bool Counts(const StatusReport& report, bool is_named);
 StatusCheck CheckStatus(const std::vector<StatusReport>& reports, bool is_named);
 
 }  // namespace host

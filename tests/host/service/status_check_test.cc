@@ -70,7 +70,10 @@ TEST(StatusCheckTest, AStoppedInstanceCountsOnlyByName) {
   report.daemon = json::object();
   ExpectCheck(report, Health::kFine, "OK: instances that serve: 0, mounts: 0");
   ExpectCheck(report, Health::kNotServing, "NOT SERVING: one: it does not run", true);
+  EXPECT_FALSE(Counts(report, false));
+  EXPECT_TRUE(Counts(report, true));
   report.is_known = false;
+  EXPECT_TRUE(Counts(report, false));
   ExpectCheck(report, Health::kNotKnown, "NOT KNOWN: one: its state is not known without root");
 }
 

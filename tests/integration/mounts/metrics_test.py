@@ -70,6 +70,12 @@ class MetricsTest(Case):
         done = self.instance.run("metrics", *self.instance.root_flags(), "-o", self.box.path("none/x"))
         self.assert_one_line(done, "none/x")
 
+    def test_what_was_stopped_properly_is_not_down(self):
+        self.instance.umount(os.path.dirname(self.path))
+        self.instance.stop()
+        self.assertEqual(self.text(), "")
+        self.assertIn('holdfast_up{instance_name="t"} 0\n', self.text("--instance=t"))
+
     def test_what_cannot_be_known_is_an_error(self):
         done = self.instance.run("metrics", *self.instance.root_flags(), "--instance=other")
         self.assert_one_line(done, "other")
