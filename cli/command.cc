@@ -7,6 +7,7 @@
 #include <cstring>
 #include <iostream>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "cachecore/base/deadline.h"
@@ -77,6 +78,13 @@ std::string NoVerb(const CLI::App& app) {
          (nearest != nullptr ? "did you mean '" + nearest->get_name() + "'?" : "it has: " + all);
 }
 
+// For a monitor 2 means something else.  The option is looked for here, since what is parsed ends at
+// the first error.
+bool IsCheck(const CLI::App& verb, int argc, const char* const* argv) {
+  const auto is_check = [](const char* word) { return std::string_view(word) == "--check"; };
+  return verb.get_name() == "status" && std::any_of(argv, argv + argc, is_check);
+}
+
 }  // namespace
 
 const std::vector<Verb>& Verbs() {
@@ -122,15 +130,16 @@ int RunCommand(int argc, const char* const* argv) {
   const std::unique_ptr<CLI::App> app = MakeCommandLine(&exit_code);
   try {
     app->parse(argc, argv);
-    return exit_code;
+    return exit_code == kExitOk ? EndOutput() : exit_code;
   } catch (const CLI::Success& request) {  // --help, --version
-    return app->exit(request);
+    const int code = app->exit(request);
+    return EndOutput(code);
   } catch (const CLI::ParseError& error) {
     const CLI::App* verb = Chosen(*app);
     const std::string no_verb = NoVerb(*verb);
     std::cerr << "holdfast: " << (no_verb.empty() ? error.what() : no_verb) << " (see "
               << NameOf(*verb) << " --help)\n";
-    return kExitUsage;
+    return IsCheck(*verb, argc, argv) ? kExitNotKnown : kExitUsage;
   }
 }
 
@@ -138,6 +147,15 @@ int Fail(const Status& status, ExitCode code) {
   std::cerr << "holdfast: " << cachecore::WithoutControls(status.message()) << "\n";
   if (status.error() == EINTR && StopSignal() != 0) return kExitSignalled + StopSignal();
   return code;
+}
+
+int EndOutput(int code, ExitCode code_of_failure) {
+  errno = 0;
+  std::cout.flush();
+  if (std::cout) return code;
+  // An earlier write may have failed, whose error is not known any more.
+  const std::string why = errno != 0 ? std::string(": ") + strerrordesc_np(errno) : "";
+  return Fail(Status(EIO, "the output could not be written" + why), code_of_failure);
 }
 
 int PrintEnd(const Status& status, ExitCode code_of_failure, bool as_json) {

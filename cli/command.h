@@ -25,6 +25,7 @@ enum ExitCode : int {
   kExitOk = 0,
   kExitFailed = 1,
   kExitUsage = 2,
+  kExitNotKnown = 3,  // Of `status --check`, also where its command line is wrong.
   // Of a program that was to be started, as env(1) has them.
   kExitCannotRun = 126,
   kExitNotFound = 127,
@@ -66,6 +67,9 @@ int RunMountHelper(int argc, const char* const* argv);
 
 // Prints a message as this command's and returns `code`.
 int Fail(const cachecore::Status& status, ExitCode code = kExitFailed);
+// Flushes stdout and returns `code`; `code_of_failure`, and the error is said, where what was
+// printed could not be written.  RunCommand does it after each verb that returned 0.
+int EndOutput(int code = kExitOk, ExitCode code_of_failure = kExitFailed);
 // What --json of a verb without output of its own prints, on stdout: {"errno":N,"error":NAME,
 // "message":TEXT}, N 0 and the others empty when all went well.  Fails as Fail() does.
 int PrintEnd(const cachecore::Status& status, ExitCode code_of_failure, bool as_json);

@@ -1,4 +1,3 @@
-#include <cerrno>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -30,8 +29,6 @@ int RunDump(const DumpOptions& options) {
   const std::string database = cache_dir + "/db";
   if (const Status status = CheckIsCache(cache_dir); !status.ok()) return Fail(status);
   const Status status = cachecore::DumpRocksDbMetadata(database, std::cout);
-  std::cout.flush();
-  if (status.ok() && !std::cout) return Fail(Status(EIO, "the output could not be written"));
   return status.ok() ? kExitOk : Fail(status);
 }
 

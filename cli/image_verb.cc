@@ -110,11 +110,6 @@ void PrintBuilt(const BuiltImage& built, const std::string& output, bool as_json
             << built.platform << '\n';
 }
 
-int EndOutput() {
-  std::cout.flush();
-  return std::cout ? kExitOk : Fail(Status(EIO, "the output could not be written"));
-}
-
 std::string AbsolutePath(const std::string& path) {
   std::error_code error;
   std::string made = std::filesystem::absolute(path, error).lexically_normal().string();
@@ -152,7 +147,7 @@ int RunBuild(const BuildOptions& options) {
   progress.Clear();
   if (!built.ok()) return Fail(built.status());
   PrintBuilt(*built, request.output, options.json);
-  return EndOutput();
+  return kExitOk;
 }
 
 int RunPush(const PushOptions& options) {
@@ -180,7 +175,7 @@ int RunPush(const PushOptions& options) {
   } else {
     std::cout << pinned.Text() << '\n';
   }
-  return EndOutput();
+  return kExitOk;
 }
 
 int RunInspect(const InspectOptions& options) {
@@ -197,7 +192,7 @@ int RunInspect(const InspectOptions& options) {
   const Result<json> found = InspectImage(options.image, *access, *instance, limit);
   if (!found.ok()) return Fail(found.status());
   std::cout << (options.json ? JsonText(*found, 2) + "\n" : InspectText(*found));
-  return EndOutput();
+  return kExitOk;
 }
 
 void AddBuild(CLI::App* app, int* exit_code) {

@@ -101,7 +101,7 @@ int RunRootfsCreate(const RootfsOptions& options) {
   if (!answers.ok()) return Fail(answers);
   const auto held = CreateRootfs(*request);
   if (!held.ok()) return Fail(held.status());
-  std::cout << RootfsBundle(request->instance, request->name) << std::endl;
+  std::cout << RootfsBundle(request->instance, request->name) << "\n";
   return kExitOk;
 }
 

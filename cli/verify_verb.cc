@@ -152,9 +152,7 @@ int RunVerify(const VerifyVerbOptions& given) {
   } else {
     PrintText(*report);
   }
-  std::cout.flush();
-  if (!std::cout) return Fail(Status(EIO, "the output could not be written"));
-  return report->faults.empty() ? kExitOk : kExitFailed;
+  return EndOutput(report->faults.empty() ? kExitOk : kExitFailed);
 }
 
 }  // namespace

@@ -1,13 +1,17 @@
 #include "cli/command.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <stdio_ext.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <iostream>
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/json_fields.h"
+#include "cachecore/base/unique_fd.h"
 #include "cachecore/system/files.h"
 #include "host/instance/settings.h"
 #include "host/instance/supervisor_process.h"
@@ -25,6 +29,7 @@ using cachecore::LockDirectory;
 using cachecore::MakeDirectories;
 using cachecore::ReadFile;
 using cachecore::RecordText;
+using cachecore::UniqueFd;
 using cachecore::WriteFileAtomically;
 using host::Instance;
 using host::kDaemon;
@@ -66,6 +71,75 @@ TEST_F(CommandTest, TheVersionIsPrinted) {
     const Outcome outcome = Run({spelling});
     EXPECT_EQ(outcome.code, kExitOk);
     EXPECT_EQ(outcome.out, expected);
+  }
+}
+
+// With a stdout that takes nothing.
+Outcome RunOnFullDisk(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "holdfast");
+  std::cout.flush();
+  const UniqueFd before(dup(STDOUT_FILENO));
+  const UniqueFd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
+  dup2(full.get(), STDOUT_FILENO);
+  testing::internal::CaptureStderr();
+  const int code = RunCommand(static_cast<int>(arguments.size()), arguments.data());
+  __fpurge(stdout);
+  std::cout.clear();
+  dup2(before.get(), STDOUT_FILENO);
+  return {code, "", testing::internal::GetCapturedStderr()};
+}
+
+TEST_F(CommandTest, OutputThatCannotBeWrittenIsAFailure) {
+  const std::vector<std::vector<const char*>> commands = {
+      {"version"},
+      {"--version"},
+      {"--help"},
+      {"status", "--help"},
+      {"status", "--root", root_.c_str()},
+      {"status", "--json", "--root", root_.c_str()},
+      {"mount", "--help"}};
+  for (const std::vector<const char*>& command : commands) {
+    const Outcome outcome = RunOnFullDisk(command);
+    EXPECT_EQ(outcome.code, kExitFailed) << command.front();
+    EXPECT_TRUE(outcome.error.starts_with("holdfast: the output could not be written"))
+        << outcome.error;
+  }
+  EXPECT_EQ(RunOnFullDisk({"status", "--check", "--root", root_.c_str()}).code, kExitNotKnown);
+}
+
+TEST_F(CommandTest, AMonitorIsToldThatNothingIsKnown) {
+  const std::string missing = root_ + "/none";
+  const std::vector<std::vector<const char*>> commands = {
+      {"--root", missing.c_str()},
+      {"--root", "relative"},
+      {"--root", root_.c_str(), "--instance", "typo"},
+      {"--root", root_.c_str(), "--instance", "a/b"}};
+  for (std::vector<const char*> command : commands) {
+    command.insert(command.begin(), {"status", "--check"});
+    const Outcome outcome = Run(command);
+    EXPECT_EQ(outcome.code, kExitNotKnown);
+    EXPECT_TRUE(outcome.out.starts_with("NOT KNOWN: ")) << outcome.out;
+    EXPECT_EQ(outcome.error, "");
+  }
+  for (const std::vector<const char*>& wrong :
+       std::vector<std::vector<const char*>>{{"status", "--check", "--jsno"},
+                                             {"status", "--check", "--root"},
+                                             {"status", "--json", "--check"},
+                                             {"status", "x", "--check"}}) {
+    EXPECT_EQ(Run(wrong).code, kExitNotKnown);
+  }
+  EXPECT_EQ(Run({"status", "--check", "--root", root_.c_str()}).code, kExitOk);
+}
+
+TEST_F(CommandTest, ARootThatIsNotThereIsAnError) {
+  const std::string missing = root_ + "/none";
+  for (const char* verb : {"status", "metrics"}) {
+    const Outcome outcome = Run({verb, "--root", missing.c_str()});
+    EXPECT_EQ(outcome.code, kExitFailed);
+    EXPECT_EQ(outcome.error, "holdfast: the root directory " + missing +
+                                 " can't be looked at (No such file or directory); give the --root "
+                                 "of the instances\n");
+    EXPECT_EQ(Run({verb, "--root", "relative"}).code, kExitUsage);
   }
 }
 

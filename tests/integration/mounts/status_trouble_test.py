@@ -66,7 +66,7 @@ class StatusTroubleTest(Case):
         self.assertEqual(told.returncode, 3)
         self.assertTrue(told.stdout.startswith("NOT KNOWN: t: "), told.stdout)
         self.assertEqual(self.as_user("status", "--check", *self.instance.root_flags()).returncode, 3)
-        self.assertEqual(self.instance.run("status", *self.instance.root_flags(), "--check", "--instance=x").returncode, 2)
+        self.assertEqual(self.instance.run("status", *self.instance.root_flags(), "--check", "--instance=x").returncode, 3)
 
     def test_the_fetcher_that_is_left_is_not_called_a_supervisor(self):
         point = self.instance.mount(self.origin.url("one"), "--as=file")
