@@ -170,7 +170,8 @@ void Read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, fuse_file_
     ServerOf(req).deliveries().Read(req, size);
     return;
   }
-  const Result<DeviceMessage> message = ServerOf(req).deliveries().Next(CallerOf(req), size);
+  const Result<DeviceMessage> message =
+      ServerOf(req).deliveries().NextWithLibrary(CallerOf(req), size);
   if (message.ok()) {
     fuse_reply_buf(req, message->bytes.data(), message->bytes.size());
   } else {

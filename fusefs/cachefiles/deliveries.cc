@@ -12,6 +12,7 @@
 #include <iterator>
 #include <utility>
 
+#include "cachecore/system/pid_stamp.h"
 #include "fusefs/cachefiles/preload/device_calls.h"
 #include "fusefs/inject/proc_files.h"
 
@@ -64,6 +65,9 @@ Place PlaceOf(pid_t thread) {
   const std::optional<MemoryRange> vdso = FindVdso(thread);
   return vdso && vdso->begin <= at && at < vdso->end ? Place::kInjectedCode : Place::kElsewhere;
 }
+
+// Numbers recur, and this tells their owners apart; 0 once it is gone.
+uint64_t StartOf(pid_t pid) { return cachecore::ProcessStart(pid).value_or(0); }
 
 std::string NameOf(pid_t thread) {
   std::ifstream file(ProcPath(thread, "comm"));
@@ -124,8 +128,13 @@ bool Deliveries::HasWaiting() {
   return !waiting_.empty();
 }
 
+Result<DeviceMessage> Deliveries::NextWithLibrary(pid_t thread, size_t room) {
+  Result<DeviceMessage> message = Next(thread, room);
+  if (message.ok() && message->kind != DeviceMessage::Kind::kText) gives_addresses_ = false;
+  return message;
+}
+
 Result<DeviceMessage> Deliveries::Next(pid_t thread, size_t room) {
-  gives_addresses_ = false;
   if (!HasWaiting()) return device_->Read(thread, room);
   if (waiting_.front().bytes.size() > room) return Status(EMSGSIZE, "the message is longer");
   DeviceMessage message = std::move(waiting_.front());
@@ -210,12 +219,15 @@ bool Deliveries::NeedsWindow(pid_t thread) {
   constexpr int kTries = 3;
   constexpr size_t kMaxProcesses = 64;
   if (!gives_addresses_ || thread == 0 || HasWindow(thread, kIdWindow)) return false;
-  const bool is_begun = std::ranges::any_of(deliveries_, [thread](const auto& entry) {
-    return entry.second.written && entry.second.thread == thread;
+  const uint64_t started = StartOf(thread);
+  const bool is_begun = std::ranges::any_of(deliveries_, [thread, started](const auto& entry) {
+    return entry.second.written && entry.second.thread == thread &&
+           entry.second.thread_started == started;
   });
   if (is_begun || exact_ids_.AreFor(thread)) return false;
   if (without_window_.size() >= kMaxProcesses) without_window_.clear();
-  return ++without_window_[ProcessOf(thread)] <= kTries;
+  const pid_t process = ProcessOf(thread);
+  return ++without_window_[{process, StartOf(process)}] <= kTries;
 }
 
 // The daemon that is asked again after the death of this one takes the bytes once more.
@@ -228,6 +240,7 @@ void Deliveries::AnswerWrite(fuse_req_t req, size_t written) {
   Delivery& delivery = deliveries_[++last_serial_];
   delivery.req = req;
   delivery.thread = thread;
+  delivery.thread_started = StartOf(thread);
   delivery.began = Clock::Monotonic().Now();
   delivery.written = written;
   const Status sent = injector_.Send(JobFor(thread));

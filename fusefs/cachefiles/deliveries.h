@@ -27,6 +27,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "cachecore/base/clock.h"
 #include "cachecore/base/status.h"
@@ -53,9 +54,9 @@ class Deliveries {
 
   // Goes on with the messages that the last daemon had here.
   void Resume();
-  // What a read of the device by `thread` gives: a message that waits here, or the next one of the
-  // device; no bytes are none.
-  cachecore::Result<DeviceMessage> Next(pid_t thread, size_t room);
+  // What a read of the device by `thread`, which has the preloaded library, gives: a message that
+  // waits here, or the next one of the device; no bytes are none.
+  cachecore::Result<DeviceMessage> NextWithLibrary(pid_t thread, size_t room);
   // Answers a read by a program without the preloaded library that has room for `room` bytes.
   void Read(fuse_req_t req, size_t room);
   // Answers a write into an object's file that has taken `written` bytes at a page's border.
@@ -82,9 +83,11 @@ class Deliveries {
     bool is_started = false;  // The thread runs the code since `began`.
     // A write's, which has no message.
     std::optional<size_t> written = {};
+    uint64_t thread_started = 0;  // Of such a one.
   };
 
   static void Interrupt(fuse_req_t req, void* delivery);
+  cachecore::Result<DeviceMessage> Next(pid_t thread, size_t room);
   void Begin(fuse_req_t req, pid_t thread, DeviceMessage message);
   bool NeedsWindow(pid_t thread);
   // Ends its call, unless that has ended.
@@ -110,8 +113,9 @@ class Deliveries {
   std::map<uint64_t, Delivery> deliveries_;
   std::deque<DeviceMessage> waiting_;
   bool has_new_waiting_ = false;
-  bool gives_addresses_ = false;         // The last message went to a program without the library.
-  std::map<pid_t, int> without_window_;  // How often a process was to get one.
+  bool gives_addresses_ = false;  // The last message went to a program without the library.
+  // How often a process was to get one, by its number and its start: numbers recur.
+  std::map<std::pair<pid_t, uint64_t>, int> without_window_;
   // The last refusal that was logged: a client may read again at once, for ever.
   std::string logged_;
   cachecore::Duration logged_at_{0};

@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 
 import _path  # noqa: F401
 from harness.cachefiles.cachefiles_case import CachefilesCase
@@ -291,9 +292,9 @@ class ReadersTest(CachefilesCase):
 
     def test_a_worker_that_was_forked_before_the_open(self):
         """It has no memory where the ids are, and completes a READ that its parent has read."""
-        for size in (PAGE, SIZE):
-            with self.subTest(size=size):
-                def serve(size=size):
+        for size, drains in ((PAGE, False), (SIZE, False), (SIZE, True)):
+            with self.subTest(size=size, drains=drains):
+                def serve(size=size, drains=drains):
                     raw = UnaidedDevice(self.device)
                     raw.bind(self.directory)
                     ours, its = socket.socketpair()
@@ -308,16 +309,68 @@ class ReadersTest(CachefilesCase):
                     message = raw.await_message()
                     raw.write(f"copen {message.msg_id},{SIZE}")
                     read = raw.await_message()
+                    assert not drains or raw.read() is None
                     with ours, its:
                         socket.send_fds(ours, [read.msg_id.to_bytes(4, "little")], [message.fd])
                     assert worker.wait(20)
                     return worker.result
                 reader = self.keep(Child("a program with a worker", serve))
                 wait_until(lambda: self.status_of_client()["ondemand"] or reader.wait(0), 20, "it is attached")
-                self.assert_is_served(reader, size)
+                self.assert_is_served(reader, size + drains)  # An object of its own.
                 self.assertTrue(reader.wait(20), self.machine.last_words())
                 self.assertEqual(reader.result, 0, self.machine.last_words())
                 wait_until(lambda: not self.status_of_client()["open"], 20, "the device is free")
+
+    def test_a_worker_with_the_number_of_one_that_could_get_no_window(self):
+        def write_in_vain(fd):
+            forbid(MMAP, IDS)
+            end = time.monotonic() + 6  # Each try takes a second, and there are three.
+            while time.monotonic() < end:
+                os.pwrite(fd, self.truth[:PAGE], 0)
+            return 0
+
+        def work(fd, msg_id, raw):
+            first = Child("a worker that may not map", lambda: write_in_vain(fd))
+            assert first.wait(60) and first.result == 0
+            for _ in range(10000):
+                with open("/proc/sys/kernel/ns_last_pid", "w") as f:
+                    f.write(str(first.pid - 1))
+                child = os.fork()
+                if child == 0:
+                    if os.getpid() != first.pid:
+                        os._exit(0)
+                    os.pwrite(fd, self.truth[:PAGE], 0)
+                    os._exit(raw.complete(fd, msg_id))
+                _, status = os.waitpid(child, 0)
+                if child == first.pid:
+                    return os.waitstatus_to_exitcode(status)
+            return 201
+
+        def serve():
+            raw = UnaidedDevice(self.device)
+            raw.bind(self.directory)
+            ours, its = socket.socketpair()
+
+            def work_when_told():  # Forked before there is memory for ids, as what it forks.
+                with ours, its:
+                    data, fds, _, _ = socket.recv_fds(its, 4, 1)
+                return work(fds[0], int.from_bytes(data, "little"), raw)
+            worker = Child("what forks the workers", work_when_told)
+            message = raw.await_message()
+            raw.write(f"copen {message.msg_id},{SIZE}")
+            read = raw.await_message()
+            with ours, its:
+                socket.send_fds(ours, [read.msg_id.to_bytes(4, "little")], [message.fd])
+            assert worker.wait(90)
+            return worker.result
+        reader = self.keep(Child("a program with workers", serve))
+        wait_until(lambda: self.status_of_client()["ondemand"] or reader.wait(0), 20, "it is attached")
+        path = self.machine.acquire("volume", "object-0")
+        read = self.keep(Child("a read", lambda: 0 if pread_all(os.open(path, os.O_RDONLY), 0, PAGE) == self.truth[:PAGE] else 1))
+        self.assertTrue(reader.wait(100), self.machine.last_words())
+        self.assertEqual(reader.result, 0, self.machine.last_words())
+        self.assertTrue(read.wait(20))
+        self.assertEqual(read.result, 0)
 
     # Those that it must not touch.
 
