@@ -6,6 +6,8 @@
 #include <csignal>
 #include <cstdint>
 #include <string>
+#include <system_error>
+#include <utility>
 
 namespace cachecore {
 namespace {
@@ -26,6 +28,17 @@ rlimit Raise(__rlimit_resource_t resource) {
 void RaiseDescriptorLimit() {
   Raise(RLIMIT_NOFILE);
   std::signal(SIGXFSZ, SIG_IGN);
+}
+
+Result<std::thread> StartThread(const std::string& purpose, std::function<void()> work) {
+  try {
+    return std::thread(std::move(work));
+  } catch (const std::system_error& error) {
+    return Status(EAGAIN, "a thread for " + purpose +
+                              " cannot be started: " + error.code().message() +
+                              "; raise the limit of processes (ulimit -u, TasksMax= of the unit, "
+                              "pids.max of the cgroup), or free memory");
+  }
 }
 
 Status RaiseProcessLimits() {

@@ -22,12 +22,20 @@ void RenewingAuthorizer::StartRenewal() {
   VLOG(1) << "bringing " << what_;
   outcome_ = std::make_shared<Outcome>();
   started_ = clock_.Now();
-  cancel_ =
-      calls_->Start([bring = bring_, renewal = next_, outcome = outcome_](const Cancel& cancel) {
-        auto result = bring(renewal, cancel);
-        const cachecore::MutexLock lock(&outcome->mu);
-        outcome->result = std::move(result);
-      });
+  auto call = calls_->Start("bringing " + what_, [bring = bring_, renewal = next_,
+                                                  outcome = outcome_](const Cancel& cancel) {
+    auto result = bring(renewal, cancel);
+    const cachecore::MutexLock lock(&outcome->mu);
+    outcome->result = std::move(result);
+  });
+  if (call.ok()) {
+    cancel_ = std::move(call).value();
+    return;
+  }
+  outcome_.reset();
+  LOG_IF(WARNING, !failure_ || failure_->cause != call.status().message())
+      << call.status().message();
+  Pause({Failure::Kind::kRetry, EAGAIN, call.status().message(), Duration::zero()});
 }
 
 void RenewingAuthorizer::Pause(Failure failure) {

@@ -6,7 +6,11 @@
 
 #include <utility>
 
+#include "cachecore/system/process_limits.h"
+
 namespace fetcher {
+
+using cachecore::Result;
 
 Cancel::Cancel() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   PCHECK(event_.valid()) << "eventfd";
@@ -18,13 +22,20 @@ void Cancel::Set() {
   [[maybe_unused]] const ssize_t written = write(event_.get(), &one, sizeof(one));
 }
 
-std::shared_ptr<Cancel> BlockingCalls::Start(std::function<void(const Cancel&)> call) {
+Result<std::shared_ptr<Cancel>> BlockingCalls::Start(const std::string& purpose,
+                                                     std::function<void(const Cancel&)> call) {
   Call& entry = calls_.emplace_back();
-  entry.thread = std::thread([this, &entry, work = std::move(call)] {
-    work(*entry.cancel);
-    entry.returned = true;
-    wake_();
-  });
+  Result<std::thread> thread =
+      cachecore::StartThread(purpose, [this, &entry, work = std::move(call)] {
+        work(*entry.cancel);
+        entry.returned = true;
+        wake_();
+      });
+  if (!thread.ok()) {
+    calls_.pop_back();
+    return thread.status();
+  }
+  entry.thread = std::move(thread).value();
   return entry.cancel;
 }
 

@@ -15,8 +15,10 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <string>
 #include <thread>
 
+#include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
 
 namespace fetcher {
@@ -42,7 +44,9 @@ class BlockingCalls {
   BlockingCalls& operator=(const BlockingCalls&) = delete;
 
   // Setting the result cancels the call; its thread ends when the function sees that.
-  std::shared_ptr<Cancel> Start(std::function<void(const Cancel&)> call);
+  // EAGAIN: there is no thread for it; `purpose` is named to people.
+  cachecore::Result<std::shared_ptr<Cancel>> Start(const std::string& purpose,
+                                                   std::function<void(const Cancel&)> call);
   // Joins those that have returned.
   void Reap();
   // Cancels and joins all: Start is not called any more.

@@ -252,7 +252,9 @@ int CachefilesDevice::Execute(const wire::Command& command) {
 int CachefilesDevice::Bind(const std::string& directory, bool ondemand) {
   Result<UniqueFd> found = OpenDirectoryOf(writer_, directory, kPatienceWithDirectory);
   if (!found.ok()) {
-    if (found.status().error() == ETIMEDOUT) LogError("bind: " + found.status().message());
+    // What is of no path: people look for it here.
+    const int error = found.status().error();
+    if (error == ETIMEDOUT || error == EAGAIN) LogError("bind: " + found.status().message());
     return -found.status().error();
   }
   UniqueFd opened = std::move(found).value();

@@ -8,9 +8,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <memory>
+#include <thread>
+#include <utility>
 
 #include "cachecore/base/json_fields.h"
 #include "cachecore/protocol/control_messages.h"
+#include "cachecore/system/process_limits.h"
 #include "cachecore/system/unix_listener.h"
 
 namespace fusefs {
@@ -112,13 +116,25 @@ void ControlServer::Run() {
       }
       ++connections_;
     }
-    std::thread([this, taken = std::move(socket)]() mutable {
-      Serve(std::move(taken));
-      MutexLock lock(&mu_);
-      --connections_;
-      left_.NotifyAll();
-    }).detach();  // Stop waits for connections_ to come down to 0.
+    const auto taken = std::make_shared<UniqueFd>(std::move(socket));
+    Result<std::thread> server = cachecore::StartThread("a control connection", [this, taken] {
+      Serve(std::move(*taken));
+      Leave();
+    });
+    if (server.ok()) {
+      server->detach();  // Stop waits for connections_ to come down to 0.
+      continue;
+    }
+    LOG_EVERY_N(ERROR, 100) << server.status().message();
+    Refuse(taken->get(), server.status());
+    Leave();
   }
+}
+
+void ControlServer::Leave() {
+  MutexLock lock(&mu_);
+  --connections_;
+  left_.NotifyAll();
 }
 
 void ControlServer::Serve(UniqueFd socket) {

@@ -42,6 +42,7 @@ class ControlServer {
   ControlServer(cachecore::UniqueFd listener, cachecore::UniqueFd wake);
   void Run();
   void Serve(cachecore::UniqueFd socket);
+  void Leave() EXCLUDES(mu_);
 
   const cachecore::UniqueFd listener_;
   const cachecore::UniqueFd wake_;

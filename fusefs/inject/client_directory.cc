@@ -16,6 +16,7 @@
 #include <thread>
 #include <utility>
 
+#include "cachecore/system/process_limits.h"
 #include "fusefs/inject/proc_files.h"
 
 namespace fusefs {
@@ -89,11 +90,16 @@ Result<UniqueFd> OpenDirectoryOf(pid_t thread, const std::string& path,
   const auto answer = std::make_shared<std::promise<Result<UniqueFd>>>();
   std::future<Result<UniqueFd>> opened = answer->get_future();
   ++unanswered;
-  std::thread([answer, thread, path] {
+  Result<std::thread> opener = cachecore::StartThread("opening " + path, [answer, thread, path] {
     Result<UniqueFd> result = OpenNow(thread, path);
     --unanswered;  // First: what gets the answer may ask again at once.
     answer->set_value(std::move(result));
-  }).detach();
+  });
+  if (!opener.ok()) {
+    --unanswered;
+    return opener.status();
+  }
+  opener->detach();
   if (opened.wait_for(patience) != std::future_status::ready) return none;
   return opened.get();
 }

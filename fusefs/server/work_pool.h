@@ -1,7 +1,7 @@
 // WorkPool: a few threads for work that would hold up the thread it comes up on.
 //
 // Model    a queue without a limit of its own: what is in it are requests of the kernel, which has
-//          one.  Started by the first Post.
+//          one.  Started by the first Post; without a thread, Post does the work itself.
 // Threads  thread-safe; the work runs on threads of the pool, in any order.
 // Crash    what is queued at Stop is not done: the kernel sends its requests to the next daemon.
 
@@ -26,6 +26,7 @@ class WorkPool {
   void Stop() EXCLUDES(mu_);
 
  private:
+  void StartThreads() REQUIRES(mu_);
   void Run() EXCLUDES(mu_);
 
   const int thread_count_;

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/cachecore/base/no_threads.h"
+
 namespace fetcher {
 namespace {
 
@@ -101,6 +103,17 @@ class RenewingAuthorizerTest : public testing::Test {
   BlockingCalls calls_;
   std::unique_ptr<RenewingAuthorizer> authorizer_;
 };
+
+TEST_F(RenewingAuthorizerTest, WithoutAThreadItIsTriedAgain) {
+  {
+    const cachecore::NoThreads none;
+    const Failure failure = FailureOf(authorizer_->Authorize());
+    EXPECT_EQ(failure.error, EAGAIN);
+    EXPECT_THAT(failure.cause, HasSubstr("TasksMax"));
+  }
+  clock_.Pass(seconds(10));
+  EXPECT_EQ(Header(Ask()), "Authorization: Bearer 1");
+}
 
 TEST_F(RenewingAuthorizerTest, RequestsWaitUntilTheFirstCredentialsHaveBeenBrought) {
   EXPECT_TRUE(std::holds_alternative<NotYet>(authorizer_->Authorize()));

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "cachecore/system/unix_listener.h"
+#include "tests/cachecore/base/no_threads.h"
 
 namespace fusefs {
 namespace {
@@ -86,6 +87,15 @@ class ControlServerTest : public testing::Test {
   const std::shared_future<void> held_{hold_.get_future()};
   std::unique_ptr<ControlServer> server_;
 };
+
+TEST_F(ControlServerTest, WithoutAThreadForItAConnectionIsRefusedWithTheCure) {
+  {
+    const cachecore::NoThreads none;
+    const std::string answer = Receive(Connect());
+    EXPECT_NE(answer.find("TasksMax"), std::string::npos) << answer;
+  }
+  EXPECT_EQ(Ask("x\n"), "{\"echo\":\"x\"}\n");
+}
 
 TEST_F(ControlServerTest, OneLineIsAnsweredWithOneLineAndTheConnectionCloses) {
   EXPECT_EQ(Ask("ping\n"), "{\"echo\":\"ping\"}\n");
