@@ -210,29 +210,28 @@ Status Catalogue::LoadLocked(ObjectNumber number) {
   object->presence = std::move(presence).value();
   QueueUnsynced(object.get(), *durable);
   object->file = std::make_shared<const UniqueFd>(std::move(file).value());
-  RETURN_IF_ERROR(LoadUses(object.get()));
+  LoadUses(object.get());
   MutexLock lock(&core_->mu);
   core_->names.Set(object->volume, object->cookie_key, number);
   core_->engine.AddObject(std::move(object));
   return Status();
 }
 
-Status Catalogue::LoadUses(Object* object) {
+// Advice for the order of culling: nothing of it keeps an object from being loaded.
+void Catalogue::LoadUses(Object* object) {
   Duration now;
   {
     MutexLock lock(&core_->mu);
-    if (!core_->engine.notes_uses()) return Status();
+    if (!core_->engine.notes_uses()) return;
     now = core_->engine.tick();
   }
-  ASSIGN_OR_RETURN(const std::vector<UseRecord> records, store_->LoadUses(object->number));
-  ASSIGN_OR_RETURN(const DataFile file, data_.Find(object->number));
-  object->uses.Restore(records, file.used, now);
+  const Result<DataFile> file = data_.Find(object->number);
+  object->uses.Restore(store_->LoadUses(object->number), file.ok() ? file->used : 0, now);
   for (uint64_t at = 0;
        (at = object->presence.FirstPresent({at, object->size_bytes})) < object->size_bytes;) {
     object->uses.MakeLeaf(at);
     at += PresenceLeaf::kBytes - at % PresenceLeaf::kBytes;
   }
-  return Status();
 }
 
 bool Catalogue::NoteUse(ObjectNumber number) {

@@ -72,7 +72,7 @@ class Catalogue {
   Mutex load_mu;  // Before the engine's.
 
  private:
-  Status LoadUses(Object* object) EXCLUDES(core_->mu);
+  void LoadUses(Object* object) EXCLUDES(core_->mu);
   // False: it is not in memory.
   bool NoteUse(ObjectNumber number) REQUIRES(core_->mu);
   Result<UniqueFd> MakeEmptyFile(const ObjectRecord& record);

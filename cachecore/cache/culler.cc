@@ -54,11 +54,17 @@ ByteRange PartAt(uint64_t at, uint64_t size_bytes) {
       .Intersect({0, size_bytes});
 }
 
+// A hole is no use of the file: what no record speaks of is as old as its mtime (DataFile::used).
 Status PunchHole(int fd, ByteRange range) {
+  struct stat before;
+  const bool is_known = fstat(fd, &before) == 0;
   if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.begin),
                 static_cast<off_t>(range.size())) != 0) {
     return Status::FromErrno(errno, "punch a hole of " + range.ToString());
   }
+  const timespec times[2] = {{0, UTIME_OMIT}, before.st_mtim};
+  // Without it the rest of the file goes a little later.
+  if (is_known) (void)futimens(fd, times);
   return Status();
 }
 
@@ -98,31 +104,33 @@ bool Culler::AddParts(const Known& known, std::vector<CullPart>* parts) const {
 
 // What a fetcher wrote and never declared, and what a death left.  No reader has a use for it.
 void Culler::AddLeftOver(const DataFile& file, std::vector<CullPart>* parts) {
-  std::vector<CullPart> found;
-  const Status scanned = data_.ScanExtents(file.number, [&](ByteRange extent) {
-    for (uint64_t at = extent.begin; at < extent.end;) {
-      const ByteRange range = PartAt(at, file.size_bytes);
-      if (found.empty() || !(found.back().range == range)) {
-        found.push_back({file.number, range, 0, false, Duration::max()});
-      }
-      found.back().bytes += range.Intersect(extent).size();
-      at = range.end;
-    }
-  });
+  std::vector<ByteRange> extents;
+  const Status scanned =
+      data_.ScanExtents(file.number, [&](ByteRange extent) { extents.push_back(extent); });
   if (!scanned.ok()) VLOG(1) << scanned.message();
-  const auto keep = [&](uint64_t size, const PresenceMap& presence, const auto& is_asked_for) {
-    for (const CullPart& part : found) {
-      if (part.range.end <= size && PresentIn(presence, part.range) == 0 &&
-          !is_asked_for(part.range)) {
-        parts->push_back(part);
+  // Behind the object's bytes the file has its Merkle tree.
+  const auto add = [&](uint64_t size, const PresenceMap& presence, const auto& is_asked_for) {
+    std::vector<CullPart> found;
+    for (const ByteRange extent : extents) {
+      const ByteRange data = extent.Intersect({0, size});
+      for (uint64_t at = data.begin; at < data.end;) {
+        const ByteRange range = PartAt(at, size);
+        if (found.empty() || !(found.back().range == range)) {
+          found.push_back({file.number, range, 0, false, Duration::max()});
+        }
+        found.back().bytes += range.Intersect(data).size();
+        at = range.end;
       }
+    }
+    for (const CullPart& part : found) {
+      if (PresentIn(presence, part.range) == 0 && !is_asked_for(part.range)) parts->push_back(part);
     }
   };
   {
     MutexLock lock(&core_->mu);
     if (const Object* object = core_->engine.Find(file.number)) {
-      keep(object->size_bytes, object->presence,
-           [object](ByteRange range) { return IsAskedFor(*object, range); });
+      add(object->size_bytes, object->presence,
+          [object](ByteRange range) { return IsAskedFor(*object, range); });
       return;
     }
   }
@@ -130,7 +138,7 @@ void Culler::AddLeftOver(const DataFile& file, std::vector<CullPart>* parts) {
   if (!record.ok() || !record->has_value()) return;
   const auto presence = store_->LoadPresence(file.number, (*record)->size_bytes);
   if (!presence.ok()) return;
-  keep((*record)->size_bytes, *presence, [](ByteRange) { return false; });
+  add((*record)->size_bytes, *presence, [](ByteRange) { return false; });
 }
 
 bool Culler::FindLoaded(const DataFile& file, const IsMounted& is_mounted,
@@ -154,10 +162,9 @@ void Culler::FindOnDisk(const DataFile& file, const IsMounted& is_mounted,
     const ObjectRecord& known = **record;
     const auto volume = catalogue_->LoadVolume(known.volume);
     const auto presence = store_->LoadPresence(file.number, known.size_bytes);
-    const auto records = store_->LoadUses(file.number);
-    if (volume.ok() && volume->has_value() && presence.ok() && records.ok()) {
+    if (volume.ok() && volume->has_value() && presence.ok()) {
       PartUses uses;
-      uses.Restore(*records, file.used, clock_.Now());
+      uses.Restore(store_->LoadUses(file.number), file.used, clock_.Now());
       *has_more = AddParts(
           {file, known.size_bytes, *presence, uses, TreeBytes(known.verity, known.size_bytes),
            is_mounted((*volume)->key, known.cookie), false},

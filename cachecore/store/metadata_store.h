@@ -81,7 +81,8 @@ struct MetadataBatch {
   std::vector<PresenceChange> add_presence;
   // Of both kinds, whatever is said there.  What is added at the same time may be lost with it.
   std::vector<PresenceChange> remove_presence;
-  std::vector<UseRecord> put_uses;  // Those of objects without a record are left out.
+  // Those of objects without a record, or with one that cannot be read, are left out.
+  std::vector<UseRecord> put_uses;
   std::vector<JournalRecord> put_journal;
   std::vector<MsgId> erase_journal;
 
@@ -118,8 +119,9 @@ class MetadataStore {
   // Only what is durable.
   virtual Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) = 0;
 
-  // When the object's parts were used, as far as that is known.  What does not decode is left out.
-  virtual Result<std::vector<UseRecord>> LoadUses(ObjectNumber object) = 0;
+  // When the object's parts were used, as far as that is known.  What cannot be read or does not
+  // decode is left out: it is advice, and no reason not to serve the object.
+  virtual std::vector<UseRecord> LoadUses(ObjectNumber object) = 0;
 
   // Objects with presence of this boot that is not durable, in order of number.  Looks at all
   // presence of this boot: for the background.  What does not decode is left out.

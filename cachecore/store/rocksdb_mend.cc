@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cachecore/store/metadata_schema.h"
+#include "cachecore/values/presence_leaf.h"
 
 namespace cachecore {
 namespace {
@@ -204,5 +205,29 @@ bool HasLostAPart(const RocksDbDatabase& db) {
 }
 
 Status MendRecords(RocksDbDatabase* db) { return Mender(db).Run(); }
+
+void KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
+                 rocksdb::WriteBatch* batch) {
+  batch->Put(schema::QuarantineKey(object, key), rocksdb::Slice(value.data(), value.size()));
+  batch->Delete(rocksdb::Slice(key.data(), key.size()));
+}
+
+void KeepIfReadable(const RocksDbDatabase& db, ObjectNumber object, const std::string& key,
+                    rocksdb::WriteBatch* batch) {
+  const Result<std::optional<std::string>> value = db.Get(key);
+  if (!value.ok()) batch->Delete(key);
+  if (value.ok() && value->has_value()) KeepDamaged(object, key, **value, batch);
+}
+
+void KeepDamagedLeaves(const RocksDbDatabase& db, ObjectNumber object, const std::string& prefix,
+                       rocksdb::WriteBatch* batch) {
+  const Status scanned = db.Scan(prefix, [&](std::string_view key, std::string_view value) {
+    PresenceLeaf leaf;
+    uint32_t added;
+    if (!leaf.Merge(value, &added).ok()) KeepDamaged(object, key, value, batch);
+    return true;
+  });
+  if (!scanned.ok()) LOG(WARNING) << scanned.message() << "; its damaged bytes are not kept";
+}
 
 }  // namespace cachecore

@@ -1,4 +1,4 @@
-// MendRecords: makes the records of a repaired database fit each other again.
+// MendRecords: makes the records of a repaired database fit each other again; and quarantine.
 //
 // Model    a repair keeps what it can read, so records of different ages stand side by side: some
 //          are gone, some that had been erased are back, a counter may be an old one.  Afterwards
@@ -13,8 +13,14 @@
 #ifndef CACHECORE_STORE_ROCKSDB_MEND_H_
 #define CACHECORE_STORE_ROCKSDB_MEND_H_
 
+#include <rocksdb/write_batch.h>
+
+#include <string>
+#include <string_view>
+
 #include "cachecore/base/status.h"
 #include "cachecore/store/rocksdb_database.h"
+#include "cachecore/values/ids.h"
 
 namespace cachecore {
 
@@ -25,6 +31,17 @@ namespace cachecore {
 bool HasLostAPart(const RocksDbDatabase& db);
 
 Status MendRecords(RocksDbDatabase* db);
+
+// Into `batch`: puts a damaged record of the object under a quarantine key.
+void KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
+                 rocksdb::WriteBatch* batch);
+// The same with what is left of one record, if it can still be read.
+void KeepIfReadable(const RocksDbDatabase& db, ObjectNumber object, const std::string& key,
+                    rocksdb::WriteBatch* batch);
+// The same with the leaves of presence that do not decode; the whole ones are of no use once their
+// object is gone.
+void KeepDamagedLeaves(const RocksDbDatabase& db, ObjectNumber object, const std::string& prefix,
+                       rocksdb::WriteBatch* batch);
 
 }  // namespace cachecore
 

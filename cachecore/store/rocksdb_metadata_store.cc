@@ -3,6 +3,7 @@
 #include <glog/logging.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <map>
 #include <mutex>
@@ -43,7 +44,7 @@ class Store : public MetadataStore {
   Result<std::optional<ObjectRecord>> LoadObject(ObjectNumber number) override;
   Result<PresenceMap> LoadPresence(ObjectNumber object, uint64_t size_bytes) override;
   Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) override;
-  Result<std::vector<UseRecord>> LoadUses(ObjectNumber object) override;
+  std::vector<UseRecord> LoadUses(ObjectNumber object) override;
   Result<std::vector<ObjectNumber>> FindUndurable() override;
   Result<std::vector<JournalRecord>> LoadJournal() override;
   Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) override;
@@ -69,19 +70,15 @@ class Store : public MetadataStore {
   Status RemoveFromLeaves(const std::string& prefix, ByteRange range,
                           std::map<std::string, std::string>* leaves) const;
   Status EraseParts(ObjectNumber object, rocksdb::WriteBatch* batch) const;
-  void KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
-                   rocksdb::WriteBatch* batch) const;
-  // Adds to `batch` what is left of one record of the object, if it can still be read.
-  void KeepIfReadable(ObjectNumber object, const std::string& key,
-                      rocksdb::WriteBatch* batch) const;
-  void KeepDamagedLeaves(ObjectNumber object, const std::string& prefix,
-                         rocksdb::WriteBatch* batch) const;
+  void PutUse(const UseRecord& use, rocksdb::WriteBatch* batch);
+  void NoteLostUses(const Status& why);
 
   const std::string boot_id_;  // 16 bytes.
   const std::unique_ptr<RocksDbDatabase> db_;
   RocksDbCounters counters_;
-  Mutex object_mu_;                // Held over an index record's check and its batch.
-  std::shared_mutex presence_mu_;  // Held alone to take presence away, shared to add some.
+  std::atomic<bool> lost_uses_{false};  // Which has been logged; by whichever thread meets it.
+  Mutex object_mu_;                     // Held over an index record's check and its batch.
+  std::shared_mutex presence_mu_;       // Held alone to take presence away, shared to add some.
 };
 
 Status Store::Prepare(const std::string& directory) {
@@ -137,11 +134,7 @@ Status Store::Commit(const MetadataBatch& changes, Sync sync) {
   for (const MetadataBatch::PresenceChange& change : changes.add_presence) {
     PutPresence(change, &batch);
   }
-  for (const UseRecord& use : changes.put_uses) {
-    ASSIGN_OR_RETURN(const std::optional<std::string> object,
-                     db_->Get(schema::ObjectKey(use.object)));
-    if (object) batch.Put(schema::UseKey(use.object, use.leaf), schema::EncodeUse(use));
-  }
+  for (const UseRecord& use : changes.put_uses) PutUse(use, &batch);
   for (const JournalRecord& request : changes.put_journal) {
     batch.Put(schema::JournalKey(request.msg_id), schema::EncodeJournal(request));
   }
@@ -333,15 +326,33 @@ Result<PresenceMap> Store::LoadDurablePresence(ObjectNumber object, uint64_t siz
   return map;
 }
 
-Result<std::vector<UseRecord>> Store::LoadUses(ObjectNumber object) {
+std::vector<UseRecord> Store::LoadUses(ObjectNumber object) {
   std::vector<UseRecord> uses;
-  RETURN_IF_ERROR(
+  const Status scanned =
       db_->Scan(schema::UsePrefix(object), [&](std::string_view key, std::string_view value) {
         const Result<UseRecord> use = schema::DecodeUse(key, value);
         if (use.ok()) uses.push_back(*use);
         return true;
-      }));
+      });
+  if (!scanned.ok()) NoteLostUses(scanned);
   return uses;
+}
+
+// A use is no reason to fail the others of the batch.
+void Store::PutUse(const UseRecord& use, rocksdb::WriteBatch* batch) {
+  const Result<std::optional<std::string>> object = db_->Get(schema::ObjectKey(use.object));
+  if (!object.ok()) NoteLostUses(object.status());
+  if (object.ok() && object->has_value()) {
+    batch->Put(schema::UseKey(use.object, use.leaf), schema::EncodeUse(use));
+  }
+}
+
+// Each look for what can be culled meets it again.
+void Store::NoteLostUses(const Status& why) {
+  if (lost_uses_.exchange(true)) return;
+  LOG(WARNING) << "when some objects were last used is lost, which changes the order in which the "
+                  "cache is culled and nothing else: "
+               << why.message();
 }
 
 Result<std::vector<ObjectNumber>> Store::FindUndurable() {
@@ -409,31 +420,6 @@ Status Store::ScanObjects(ObjectNumber volume,
   });
 }
 
-void Store::KeepDamaged(ObjectNumber object, std::string_view key, std::string_view value,
-                        rocksdb::WriteBatch* batch) const {
-  batch->Put(schema::QuarantineKey(object, key), rocksdb::Slice(value.data(), value.size()));
-  batch->Delete(rocksdb::Slice(key.data(), key.size()));
-}
-
-void Store::KeepIfReadable(ObjectNumber object, const std::string& key,
-                           rocksdb::WriteBatch* batch) const {
-  const Result<std::optional<std::string>> value = db_->Get(key);
-  if (!value.ok()) batch->Delete(key);
-  if (value.ok() && value->has_value()) KeepDamaged(object, key, **value, batch);
-}
-
-// Whole leaves are of no use once their object is gone; only those that do not decode are kept.
-void Store::KeepDamagedLeaves(ObjectNumber object, const std::string& prefix,
-                              rocksdb::WriteBatch* batch) const {
-  const Status scanned = db_->Scan(prefix, [&](std::string_view key, std::string_view value) {
-    PresenceLeaf leaf;
-    uint32_t added;
-    if (!leaf.Merge(value, &added).ok()) KeepDamaged(object, key, value, batch);
-    return true;
-  });
-  if (!scanned.ok()) LOG(WARNING) << scanned.message() << "; its damaged bytes are not kept";
-}
-
 Status Store::QuarantineObject(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
                                const std::function<Status(ObjectNumber)>& remove_data) {
   MutexLock lock(&object_mu_);
@@ -461,11 +447,11 @@ Status Store::QuarantineObject(ObjectNumber number, ObjectNumber volume, const s
         }));
   }
   rocksdb::WriteBatch batch;
-  for (const std::string& key : index_keys) KeepIfReadable(number, key, &batch);
+  for (const std::string& key : index_keys) KeepIfReadable(*db_, number, key, &batch);
   for (const ObjectNumber one : numbers) {
-    KeepIfReadable(one, schema::ObjectKey(one), &batch);
-    KeepDamagedLeaves(one, schema::DurablePresencePrefix(one), &batch);
-    KeepDamagedLeaves(one, schema::BootPresencePrefix(boot_id_, one), &batch);
+    KeepIfReadable(*db_, one, schema::ObjectKey(one), &batch);
+    KeepDamagedLeaves(*db_, one, schema::DurablePresencePrefix(one), &batch);
+    KeepDamagedLeaves(*db_, one, schema::BootPresencePrefix(boot_id_, one), &batch);
     RETURN_IF_ERROR(EraseParts(one, &batch));
   }
   for (const ObjectNumber one : numbers) RETURN_IF_ERROR(remove_data(one));

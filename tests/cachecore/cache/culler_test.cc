@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <filesystem>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "tests/cachecore/base/captured_log.h"
 #include "tests/cachecore/cache/cache_rig.h"
 
 namespace cachecore {
@@ -209,7 +212,7 @@ TEST_F(CullerTest, TheNextDaemonKnowsWhenThePartsWereUsed) {
   {
     const auto store = OpenRocksDbMetadataStore(rig_.directory + "/db", rig_.boot_id).value();
     MetadataBatch batch;
-    batch.put_uses = store->LoadUses(number_).value();
+    batch.put_uses = store->LoadUses(number_);
     ASSERT_EQ(batch.put_uses.size(), 1u);
     batch.put_uses[0].seconds[1] -= 3600;  // The first part was used last.
     ASSERT_TRUE(store->Commit(batch, Sync::kNo).ok());
@@ -261,6 +264,55 @@ TEST_F(CullerTest, WhatIsAllocatedAndNotPresentGoesFirst) {
   EXPECT_TRUE(rig_.IsPresent(number_, kSecond));
 }
 
+// It is a use of neither part; the second is as old as the file.
+TEST_F(CullerTest, ACullLeavesTheAgeOfTheFile) {
+  rig_.cache->Sync();
+  rig_.cache.reset();
+  const timespec long_ago[2] = {{1000, 0}, {1000, 0}};
+  const std::string path = DataStore::PathIn(rig_.directory + "/data", number_);
+  ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), long_ago, 0), 0);
+  rig_.Open();
+  ASSERT_TRUE(rig_.cache->culler().Cull(number_, kFirst).ok());
+  struct stat info;
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mtim.tv_sec, 1000);
+  rig_.Reopen();
+  const std::vector<CullPart> parts = Parts(IsNever);
+  ASSERT_EQ(parts.size(), 1u);
+  EXPECT_GT(parts[0].age, std::chrono::hours(24));
+}
+
+TEST_F(CullerTest, DamagedRecordsOfUsesStopNothing) {
+  rig_.cache->Sync();
+  // Their blocks are most of the database.
+  MetadataBatch batch;
+  constexpr uint32_t kLeaves = 4000;
+  for (uint32_t leaf = 0; leaf < kLeaves; ++leaf) batch.put_uses.push_back({number_, leaf, {1}});
+  rig_.cache.reset();
+  for (int life = 0; life < 2; ++life) {  // The log becomes a table file.
+    const auto store = OpenRocksDbMetadataStore(rig_.directory + "/db", rig_.boot_id).value();
+    ASSERT_TRUE(store->Commit(batch, Sync::kYes).ok());
+    batch = {};
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(rig_.directory + "/db")) {
+    if (entry.path().extension() != ".sst" || entry.file_size() < 65536) continue;
+    std::fstream table(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    table.seekp(static_cast<std::streamoff>(entry.file_size() / 2));
+    table << "garbage";
+  }
+  rig_.Open();
+  CapturedLog log;
+  for (int round = 0; round < 2; ++round) {
+    const std::vector<CullPart> parts = Parts(IsNever);
+    ASSERT_EQ(parts.size(), 2u);
+    EXPECT_EQ(parts[0].bytes, 4 * kMiB);
+  }
+  EXPECT_EQ(log.Count("last used is lost"), 1);
+  EXPECT_TRUE(rig_.cache->Stat(number_).ok());
+  EXPECT_TRUE(rig_.IsPresent(number_, kSecond));
+  EXPECT_TRUE(rig_.cache->culler().Cull(number_, kFirst).ok());
+}
+
 TEST_F(CullerTest, WhatARequestMayBringIsNotLeftOver) {
   ASSERT_TRUE(rig_.cache->culler().Cull(number_, kFirst).ok());
   rig_.cache->Read(number_, {0, 4096}, [](const Status&, const FileSlice&) {});
@@ -289,6 +341,22 @@ TEST(CullerTreeTest, NothingIsLeftOfAnObjectWithoutPresentBytes) {
   EXPECT_GT(allocated(), 4 * kMiB);  // With the tree.
   ASSERT_TRUE(rig.cache->culler().Cull(number, kFirst).ok());
   EXPECT_EQ(allocated(), 0u);
+}
+
+TEST(CullerTreeTest, WhatIsLeftOverInTheLastPartBeforeATreeIsFound) {
+  constexpr uint64_t kOdd = 5 * kMiB + 100;
+  CacheRig rig;
+  ASSERT_TRUE(rig.Acquire(kOdd).ok());
+  ASSERT_EQ(rig.Execute(wire::VerityCommand{rig.live, Digest{1}}), 0);
+  const VerityLayout layout(kOdd);
+  rig.Write({0, kOdd}, 'a');
+  rig.Write({layout.tail_offset(), layout.tail_end()}, 't');
+  ASSERT_EQ(rig.Execute(wire::FilledCommand{rig.live, kFirst}), 0);
+  uint64_t allocated = 0;
+  const auto parts = rig.cache->culler().FindParts(IsNever, &allocated);
+  ASSERT_TRUE(parts.ok() && parts->size() == 2);
+  EXPECT_EQ(parts->at(0).range, (ByteRange{4 * kMiB, kOdd}));
+  EXPECT_EQ(parts->at(0).bytes, kMiB + 100);
 }
 
 }  // namespace

@@ -42,9 +42,7 @@ class ForwardingStore : public MetadataStore {
   Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) override {
     return store_->LoadDurablePresence(object, size_bytes);
   }
-  Result<std::vector<UseRecord>> LoadUses(ObjectNumber object) override {
-    return store_->LoadUses(object);
-  }
+  std::vector<UseRecord> LoadUses(ObjectNumber object) override { return store_->LoadUses(object); }
   Result<std::vector<ObjectNumber>> FindUndurable() override { return store_->FindUndurable(); }
   Result<std::vector<JournalRecord>> LoadJournal() override { return store_->LoadJournal(); }
   Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) override {

@@ -373,14 +373,14 @@ TEST_F(RocksDbMetadataStoreTest, UsesAreKeptOfAnObjectAndGoWithIt) {
   Commit(batch);
   Reopen();
   const auto uses = store_->LoadUses(kObjectNumber);
-  ASSERT_TRUE(uses.ok() && uses->size() == 1);
-  EXPECT_EQ(uses->at(0).leaf, 1u);
-  EXPECT_EQ(uses->at(0).seconds[1], 8u);
-  EXPECT_TRUE(store_->LoadUses({4711})->empty());
+  ASSERT_EQ(uses.size(), 1u);
+  EXPECT_EQ(uses[0].leaf, 1u);
+  EXPECT_EQ(uses[0].seconds[1], 8u);
+  EXPECT_TRUE(store_->LoadUses({4711}).empty());
   MetadataBatch erase;
   erase.erase_objects.push_back(Object());
   Commit(erase);
-  EXPECT_TRUE(store_->LoadUses(kObjectNumber)->empty());
+  EXPECT_TRUE(store_->LoadUses(kObjectNumber).empty());
 }
 
 TEST_F(RocksDbMetadataStoreTest, ADirectoryWithoutADatabaseCannotBeDumped) {

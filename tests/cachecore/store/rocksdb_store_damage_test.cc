@@ -130,6 +130,10 @@ TEST_F(RocksDbMetadataStoreTest, ABadBlockOnDiskLosesItsRecordsAndNotTheStore) {
     bad.push_back(i);
   }
   ASSERT_FALSE(bad.empty());
+  MetadataBatch uses;  // That of an object which cannot be read is left out.
+  for (const uint64_t i : {bad.front(), uint64_t{0}}) uses.put_uses.push_back({{100 + i}, 0, {7}});
+  Commit(uses);
+  EXPECT_EQ(store_->LoadUses({100}).size(), 1u);
   const auto visit_all = [](const ObjectRecord&) { return true; };
   EXPECT_EQ(store_->ScanObjects(kVolumeNumber, visit_all).error(), EBADMSG);
   EXPECT_LT(bad.size(), kObjects / 4);
