@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
@@ -28,6 +29,8 @@ const std::string& Status::message() const {
   static const std::string kOk = "success";
   return rep_ ? rep_->message : kOk;
 }
+
+bool TakesNothing(int error) { return error == ENOSPC || error == EDQUOT || error == EROFS; }
 
 void DieOfNoValue(const Status& status) {
   LOG(FATAL) << "a Result without a value: " << status.message();

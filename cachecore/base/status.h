@@ -46,6 +46,9 @@ class [[nodiscard]] Status {
   std::unique_ptr<Rep> rep_;
 };
 
+// Whether this is the error of a write to a disk that is full, or was made read-only, for now.
+bool TakesNothing(int error);
+
 // A Result without a value that was made from success, or is used as if it had one.
 [[noreturn]] void DieOfNoValue(const Status& status);
 

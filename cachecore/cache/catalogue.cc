@@ -146,11 +146,29 @@ Status Catalogue::CheckDataIsThere() {
 // Makes an empty file for an object whose own is lost.  The object keeps its number, so that
 // programs that have it open read on.  The record is first: nothing of this file may count as
 // present.
-Result<UniqueFd> Catalogue::MakeEmptyFile(const ObjectRecord& record) {
+Result<UniqueFd> Catalogue::MakeEmptyFile(ObjectNumber number, uint64_t size_bytes) {
   MetadataBatch batch;
-  batch.remove_presence.push_back({record.number, {0, record.size_bytes}, Presence::kDurable});
+  batch.remove_presence.push_back({number, {0, size_bytes}, Presence::kDurable});
   RETURN_IF_ERROR(store_->Commit(batch, cachecore::Sync::kYes));
-  return data_.Create(record.number, record.size_bytes);
+  return data_.Create(number, size_bytes);
+}
+
+Status Catalogue::MakeLostFile(ObjectNumber number) {
+  MutexLock load_lock(&load_mu);
+  uint64_t size_bytes = 0;
+  {
+    MutexLock lock(&core_->mu);
+    const Object* object = core_->engine.Find(number);
+    if (object == nullptr) return Status(ESTALE, "the object was dropped");
+    if (!object->size_known || object->file != nullptr) return Status();
+    size_bytes = object->size_bytes;
+  }
+  ASSIGN_OR_RETURN(UniqueFd file, MakeEmptyFile(number, size_bytes));
+  MutexLock lock(&core_->mu);
+  Object* object = core_->engine.Find(number);
+  if (object == nullptr) return Status(ESTALE, "the object was dropped");
+  object->file = std::make_shared<const UniqueFd>(std::move(file));
+  return Status();
 }
 
 // Brings an object into memory.  On success without the object in memory, nothing is known of it.
@@ -190,8 +208,9 @@ Status Catalogue::LoadLocked(ObjectNumber number) {
     if (file.status().error() != ENOENT && file.status().error() != EBADMSG) return file.status();
     LOG(ERROR) << "object " << number.value << " (" << known.cookie
                << "): will be fetched again: " << file.status().message();
-    file = MakeEmptyFile(known);
-    if (!file.ok()) return file.status();
+    file = MakeEmptyFile(number, known.size_bytes);
+    // Its OPEN makes the file, and waits for the disk as any other.
+    if (!file.ok() && !TakesNothing(file.status().error())) return file.status();
     presence = PresenceMap(known.size_bytes);
     durable = PresenceMap(known.size_bytes);
   }
@@ -209,7 +228,7 @@ Status Catalogue::LoadLocked(ObjectNumber number) {
   object->NoteVerity();
   object->presence = std::move(presence).value();
   QueueUnsynced(object.get(), *durable);
-  object->file = std::make_shared<const UniqueFd>(std::move(file).value());
+  if (file.ok()) object->file = std::make_shared<const UniqueFd>(std::move(file).value());
   LoadUses(object.get());
   MutexLock lock(&core_->mu);
   core_->names.Set(object->volume, object->cookie_key, number);

@@ -4,7 +4,8 @@
 //          or unknown.  EnsureLoaded brings it from disk into memory; the idle ones that were not
 //          used for longest leave memory again.
 // Errors   Status of the store and the data file.  A damaged record is quarantined, a lost data
-//          file is replaced by an empty one; the object is fetched again after both.
+//          file is replaced by an empty one; the object is fetched again after both.  On a disk
+//          that takes no writes the object is loaded without a file, which its OPEN makes.
 // Threads  thread-safe.  `load_mu` is held over disk I/O and makes objects load one at a time; a
 //          caller that finds by name and then makes an object holds it over both.
 // Owns     the keys of volumes in memory.  The other parts that it is given outlive it.
@@ -64,6 +65,8 @@ class Catalogue {
   // Drops an object with its data; the next acquisition of its name fetches it again.
   Status DropObject(ObjectNumber number, const std::string& why) REQUIRES(load_mu)
       EXCLUDES(core_->mu);
+  // Makes the empty file of an object that was loaded without one, since the disk took no writes.
+  Status MakeLostFile(ObjectNumber number) EXCLUDES(core_->mu, load_mu);
   // Removes a data file that is no object's.  EBUSY: it is one's.
   Status RemoveStray(ObjectNumber number) EXCLUDES(core_->mu, load_mu);
   // Its data file and its records.
@@ -75,7 +78,7 @@ class Catalogue {
   void LoadUses(Object* object) EXCLUDES(core_->mu);
   // False: it is not in memory.
   bool NoteUse(ObjectNumber number) REQUIRES(core_->mu);
-  Result<UniqueFd> MakeEmptyFile(const ObjectRecord& record);
+  Result<UniqueFd> MakeEmptyFile(ObjectNumber number, uint64_t size_bytes);
   Status LoadLocked(ObjectNumber number) REQUIRES(load_mu) EXCLUDES(core_->mu);
   Status Quarantine(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
                     const Status& damage);

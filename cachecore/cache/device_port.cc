@@ -52,9 +52,9 @@ bool DevicePort::HasMessage() {
   return core_->engine.IsReadable();
 }
 
-void DevicePort::FailOpen(MsgId id, const Status& why) {
+bool DevicePort::FailOpen(MsgId id, const Status& why) {
   Transaction transaction(core_);
-  core_->engine.DeliveryFailed(id, why, transaction.effects());
+  return core_->engine.DeliveryFailed(id, why, transaction.effects());
 }
 
 Status DevicePort::AddPresence(ObjectNumber number, ByteRange range) {
@@ -64,7 +64,8 @@ Status DevicePort::AddPresence(ObjectNumber number, ByteRange range) {
   {
     MutexLock lock(&core_->mu);
     const Object* object = core_->engine.Find(number);
-    if (object == nullptr || !object->size_known || range.end > object->size_bytes) {
+    if (object == nullptr || !object->size_known || object->file == nullptr ||
+        range.end > object->size_bytes) {
       return Status(EINVAL, "these bytes are not in the object");
     }
     const ByteRange whole = object->presence.RoundInward(range);
@@ -127,9 +128,10 @@ std::optional<OutgoingMessage> DevicePort::NextMessage(size_t room, int* failure
       outgoing.data_fd = std::move(file).value();
       return outgoing;
     }
-    FailOpen(open->msg_id, file.status());
-    // As in the kernel the read fails with what the OPEN does.  Nothing reads a dropped object's.
-    if (failure != nullptr && file.status().error() != ESTALE) {
+    const bool is_held = FailOpen(open->msg_id, file.status());
+    // As in the kernel the read fails with what the OPEN does.  Nothing reads a dropped object's, and
+    // one that is held waits for the disk.
+    if (failure != nullptr && !is_held && file.status().error() != ESTALE) {
       *failure = file.status().error();
       return std::nullopt;
     }
@@ -138,11 +140,17 @@ std::optional<OutgoingMessage> DevicePort::NextMessage(size_t room, int* failure
 
 // The descriptor that a fetcher writes an object through.  A new object gets its (empty) file here.
 Result<UniqueFd> DevicePort::PrepareDataFile(ObjectNumber number) {
+  bool is_known = false;
   {
     MutexLock lock(&core_->mu);
     const Object* object = core_->engine.Find(number);
     if (object == nullptr) return Status(ESTALE, "the object was dropped");
     if (object->file != nullptr) return data_.OpenForFetcher(number);
+    is_known = object->size_known;
+  }
+  if (is_known) {
+    RETURN_IF_ERROR(catalogue_->MakeLostFile(number));
+    return data_.OpenForFetcher(number);
   }
   Result<UniqueFd> created = data_.Create(number, 0);
   if (created.status().error() == EMFILE || created.status().error() == ENFILE) {

@@ -87,14 +87,15 @@ class DevicePort {
   // and an Attach.
   Result<Generation> Resume() EXCLUDES(core_->mu);
   bool serves_through() const { return options_.serve_through; }
-  // With `room` and `failure`: see Engine::Select; `failure` is also the errno of an OPEN whose
-  // data file cannot be opened.
+  // With `room` and `failure`: see Engine::Select; `failure` is also the errno of an OPEN that ends
+  // since its data file cannot be opened.
   std::optional<OutgoingMessage> NextMessage(size_t room = SIZE_MAX, int* failure = nullptr)
       EXCLUDES(core_->mu);
   // Whether NextMessage may have something.
   bool HasMessage() EXCLUDES(core_->mu);
-  // An OPEN that NextMessage gave did not reach the fetcher: it ends with `why`.
-  void FailOpen(MsgId id, const Status& why) EXCLUDES(core_->mu);
+  // An OPEN that NextMessage gave did not reach the fetcher: it ends with `why`.  True: it is held
+  // until it is tried again.
+  bool FailOpen(MsgId id, const Status& why) EXCLUDES(core_->mu);
   // These bytes are in the data file of an object that no instance may be open of.  EINVAL: they
   // are not all in the object, or it is not known.
   Status AddPresence(ObjectNumber number, ByteRange range) EXCLUDES(core_->mu, catalogue_->load_mu);

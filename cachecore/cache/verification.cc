@@ -48,6 +48,7 @@ Verification::Verification(const Clock& clock, TreeCache* trees, LogLimiter* log
 // ---- Reads
 
 Status Verification::ReadChecked(const FileSlice& slice, std::span<uint8_t> buffer) {
+  if (slice.range.empty()) return Status();  // Past the end; there may be no file.
   const std::vector<WrongRange> wrong =
       ReadVerified(slice.file->get(), *slice.verity, slice.range, buffer, trees_);
   if (wrong.empty()) return Status();
@@ -123,6 +124,10 @@ Result<FileSlice> Verification::FindSlice(ObjectNumber number, ByteRange window)
       return Status(EOPNOTSUPP, object->volume_key + "/" + object->cookie_key +
                                     " was mounted without --verify: there is no digest to hold "
                                     "its bytes against");
+    }
+    if (object->file == nullptr) {
+      return Status(EROFS, object->volume_key + "/" + object->cookie_key +
+                               " has lost its data file, and the disk takes no other: make room");
     }
     return FileSlice{object->file, window.Intersect({0, object->size_bytes}), object->verity};
   }

@@ -186,8 +186,9 @@ class Engine {
   std::string Server() const {
     return options_.kernel_instances ? "the program of the cachefiles device" : "the fetcher";
   }
-  // An OPEN could not go out.  On a disk that takes no writes it is tried again.
-  void DeliveryFailed(MsgId id, const Status& why, Effects* effects);
+  // An OPEN could not go out.  True: its disk takes no writes, and it is held until it is tried
+  // again.
+  bool DeliveryFailed(MsgId id, const Status& why, Effects* effects);
   // The request that a copen would complete, or null; for the caller's work before Copen.
   Request* FindOpen(MsgId id);
   int Copen(const wire::CopenCommand& command, Effects* effects);

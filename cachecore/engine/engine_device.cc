@@ -28,8 +28,6 @@ size_t MessageSize(const Request& request, const Object* object) {
   return wire::kHeaderSize + kPayload + object->volume_key.size() + 1 + object->cookie_key.size();
 }
 
-bool TakesNothing(int error) { return error == ENOSPC || error == EDQUOT || error == EROFS; }
-
 }  // namespace
 
 std::optional<Delivery> Engine::Select(Effects* effects, size_t room, int* failure) {
@@ -96,8 +94,9 @@ std::optional<Delivery> Engine::Select(Effects* effects, size_t room, int* failu
 
 bool Engine::IsReadable() const {
   return requests_.HasNewLike([this](const Request& request) {
-    if (request.opcode != wire::Opcode::kRead) return true;
+    if (request.opcode == wire::Opcode::kClose) return true;
     const Object& object = *objects_.at(request.object);
+    if (request.opcode == wire::Opcode::kOpen) return object.open_held_until <= clock_.Now();
     if (object.culling && object.culling->range.Overlaps(request.range)) return false;
     return object.state != ObjectState::kReopening;
   });
@@ -110,9 +109,9 @@ void Engine::CloseLive(Object* object) {
   object->full = false;
 }
 
-void Engine::DeliveryFailed(MsgId id, const Status& why, Effects* effects) {
+bool Engine::DeliveryFailed(MsgId id, const Status& why, Effects* effects) {
   Request* request = requests_.Find(id);
-  if (request == nullptr || request->opcode != wire::Opcode::kOpen) return;
+  if (request == nullptr || request->opcode != wire::Opcode::kOpen) return false;
   Object* object = Find(request->object);
   if (object->size_known && TakesNothing(why.error())) {
     // Its reads wait for the disk as they would for an origin; the OPEN is tried again.
@@ -121,10 +120,11 @@ void Engine::DeliveryFailed(MsgId id, const Status& why, Effects* effects) {
     wake_at_ = std::min(wake_at_, object->open_held_until);
     CloseLive(object);
     requests_.Publish(id);
-    return;
+    return true;
   }
   EndRequest(request, effects);
   Refused(object, why.error(), why.message(), effects);
+  return false;
 }
 
 void Engine::SetStale(Object* object, bool stale, Effects* effects) {

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "cachecore/base/fault_point.h"
 #include "cachecore/store/metadata_schema.h"
@@ -365,6 +367,59 @@ TEST(CacheDamageTest, ARecordThatTheStoreDoesNotTakeIsWrittenByALaterSync) {
   rig.cache->Sync();
   rig.Reopen();
   EXPECT_EQ(rig.cache->Stat(number)->facts->modified_s, 77u);
+}
+
+// A directory in the place of the first file that an open makes: the database is kept in memory.
+TEST(CacheDamageTest, AnObjectWithoutItsFileWaitsForADiskThatTakesNoWritesAndTheOthersDoNot) {
+  CacheRig rig;
+  std::vector<ObjectNumber> numbers;
+  for (const char* cookie : {"lost", "other"}) {
+    rig.cookie = cookie;
+    numbers.push_back(rig.Acquire(kMiB)->number);
+    rig.Write({0, kMiB / 2}, 'a');
+    ASSERT_EQ(rig.Execute(wire::FilledCommand{rig.live, {0, kMiB / 2}}), 0);
+  }
+  rig.cache->Sync();
+  rig.cache.reset();
+  const std::filesystem::path lock = rig.directory + "/db/LOCK";
+  std::filesystem::remove(lock);
+  std::filesystem::create_directory(lock);
+  std::filesystem::remove(DataFileOf(rig, numbers[0]));
+  rig.Open();
+  rig.cookie = "lost";
+  const Result<ObjectInfo> known = rig.Acquire(kMiB);
+  ASSERT_TRUE(known.ok()) << known.status().message();
+  EXPECT_EQ(known->number, numbers[0]);
+  EXPECT_EQ(known->present_bytes, 0u);
+  EXPECT_TRUE(rig.cache->TryRead(numbers[0], {kMiB, kMiB + 1})->has_value())
+      << "nothing, at its end";
+  std::optional<Status> ended;
+  for (const ObjectNumber number : numbers) {
+    rig.cache->Read(number, {kMiB / 2, kMiB}, [&, number](const Status& status, const FileSlice&) {
+      if (number == numbers[0]) ended = status;
+    });
+  }
+  int failure = 0;
+  const auto message = rig.cache->device().NextMessage(SIZE_MAX, &failure);
+  EXPECT_EQ(failure, 0);
+  ASSERT_TRUE(message && std::holds_alternative<wire::OpenMessage>(message->message));
+  EXPECT_EQ(std::get<wire::OpenMessage>(message->message).cookie_key, "other");
+  EXPECT_FALSE(rig.cache->device().NextMessage(SIZE_MAX, &failure));
+  EXPECT_EQ(failure, 0);
+  EXPECT_FALSE(rig.cache->device().HasMessage()) << "one that is held";
+  std::filesystem::remove(lock);
+  rig.cache->Heal();
+  const Duration end = Clock::Monotonic().Now() + std::chrono::seconds(30);
+  while (!rig.cache->device().HasMessage() && Clock::Monotonic().Now() < end) usleep(1000);
+  rig.live = rig.AnswerOpen(kMiB);
+  const auto read = rig.NextRead();
+  ASSERT_TRUE(read);
+  rig.Write(read->range, 'b');
+  EXPECT_EQ(rig.Execute(wire::FilledCommand{rig.live, read->range}), 0);
+  ASSERT_TRUE(ended && ended->ok());
+  rig.Reopen();
+  EXPECT_TRUE(rig.IsPresent(numbers[0], {kMiB / 2, kMiB}));
+  EXPECT_FALSE(rig.IsPresent(numbers[0], {0, 4096})) << "of the file that was lost";
 }
 
 }  // namespace
