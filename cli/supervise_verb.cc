@@ -2,9 +2,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/environment/secret_environment.h"
@@ -45,7 +48,9 @@ using host::kFetcher;
 using host::kFetcherProgram;
 using host::kInstanceDirMode;
 using host::kSupervisor;
+using host::LiveMounts;
 using host::MakeTrustedDirectory;
+using host::MountRecord;
 using host::RequireMountRights;
 using host::RunSupervisor;
 using host::ServiceSpec;
@@ -131,11 +136,27 @@ Result<UniqueFd> TakeSecrets() {
   return secrets.Store();
 }
 
-// One that its parent's death is to end, or with which its PID namespace ends, has no use for a standby.
-bool MayOutliveItsParent() {
+// One that its parent's death is to end, or with which its PID namespace ends, has no use for a
+// standby.  Null: it has one.
+const char* WhyNoStandby(const SuperviseOptions& given) {
+  if (!given.keep_standby) return "--no-standby was given";
+  if (getpid() == 1) return "the supervisor is process 1, and its PID namespace ends with it";
   int signal = 0;
   prctl(PR_GET_PDEATHSIG, &signal);
-  return signal == 0 && getpid() != 1;
+  return signal != 0 ? "a signal ends the supervisor with its parent (PR_SET_PDEATHSIG)" : nullptr;
+}
+
+// Beside the mounts nothing lasts: what is in the cache is kept.
+void SayWhatStops(const Instance& instance, int signal) {
+  const Result<std::vector<MountRecord>> mounts = LiveMounts(instance);
+  if (!mounts.ok() || mounts->empty()) return;
+  std::string list;
+  for (const MountRecord& mount : *mounts) list += " " + mount.mount_point;
+  std::cerr << "holdfast: signal " << signal << " (" << sigdescr_np(signal)
+            << ") ends the daemons of instance " << instance.name()
+            << ", and nothing serves its mounts any more; reads of them fail, the cache is kept; "
+               "take them away: holdfast umount"
+            << instance.RootFlag() << " --force MOUNTPOINT:" << list << std::endl;
 }
 
 Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
@@ -157,7 +178,10 @@ Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
   // Never closed: to others the supervisor runs until its process is gone.
   const SupervisorPidFile& pid_file = *new SupervisorPidFile(std::move(held));
   ASSIGN_OR_RETURN(SupervisorOptions options, ServicesOf(instance, environment, given));
-  options.keep_standby = given.keep_standby && MayOutliveItsParent();
+  const char* const why_no_standby = WhyNoStandby(given);
+  options.keep_standby = why_no_standby == nullptr;
+  if (!options.keep_standby) options.why_no_standby = why_no_standby;
+  options.on_stop = [&instance](int signal) { SayWhatStops(instance, signal); };
   options.standby = {.on_wait = [&pid_file] { pid_file.HoldAsStandby(); },
                      .on_take_over = [&pid_file] { pid_file.TakeOver(); }};
   DetachLostMounts(instance);  // Their daemon is gone, or is about to be ended by its pid file.

@@ -14,6 +14,8 @@ extern "C" {  // glibc 2.36's header lacks it.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <string>
 #include <utility>
 
 #include "cachecore/base/deadline.h"
@@ -31,6 +33,8 @@ using cachecore::UniqueFd;
 
 // From the death of a supervisor until its standby has its lock.
 constexpr std::chrono::seconds kTakeOverTime{1};
+// One that is stopped for longer is not about to go on, or to end.
+constexpr std::chrono::milliseconds kStoppedTime{200};
 constexpr off_t kSupervisorByte = 0;
 constexpr off_t kStandbyByte = 1;
 
@@ -73,6 +77,27 @@ bool IsBeingTakenOver(const Instance& instance) {
   const PinnedProcess named = PinProcess(std::atoi(text));
   pollfd entry = {named.pidfd.get(), POLLIN, 0};
   return named.pid == 0 || poll(&entry, 1, 0) > 0;
+}
+
+struct StatLine {
+  char state = 0;  // 0: there is no such process.
+  pid_t tracer = 0;
+};
+
+StatLine LookAtProcess(pid_t pid) {
+  StatLine line;
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  for (std::string word; file >> word;) {
+    if (word == "State:") file >> line.state;
+    if (word == "TracerPid:") file >> line.tracer;
+  }
+  return line;
+}
+
+// T: by a signal; t: by a debugger, also for a moment at each call that it looks at.
+bool IsStopped(pid_t pid) {
+  const char state = LookAtProcess(pid).state;
+  return state == 'T' || state == 't';
 }
 
 bool WritePid(int file) { return ftruncate(file, 0) == 0 && dprintf(file, "%d\n", getpid()) > 0; }
@@ -123,10 +148,31 @@ PinnedProcess PinSupervisor(const Instance& instance) {
   return SupervisorPid(instance) == pid ? std::move(supervisor) : PinnedProcess();
 }
 
+Status CheckSupervisorRuns(const Instance& instance) {
+  for (const off_t byte : {kSupervisorByte, kStandbyByte}) {
+    const pid_t pid = HolderOf(instance, byte);
+    if (pid == 0) continue;
+    const auto runs = [pid] { return !IsStopped(pid); };
+    if (cachecore::WaitUntil(runs, cachecore::Deadline(kStoppedTime)).ok()) continue;
+    const StatLine line = LookAtProcess(pid);
+    const bool is_supervisor = byte == kSupervisorByte;
+    return Status(
+        EBUSY, std::string("its ") + (is_supervisor ? "supervisor" : "standby") + " (process " +
+                   std::to_string(pid) + ") is stopped, and would " +
+                   (is_supervisor ? "restart nothing" : "not take over") + "; let it go on: " +
+                   (line.state == 't' ? "end the debugger, process " + std::to_string(line.tracer)
+                                      : "kill -CONT " + std::to_string(pid)));
+  }
+  return {};
+}
+
 Status TerminateSupervisor(const Instance& instance, std::chrono::milliseconds timeout) {
   const cachecore::Deadline deadline(timeout);
   while (SupervisorPid(instance) != 0) {
-    RETURN_IF_ERROR(EndProcess(PinSupervisor(instance), SIGTERM, deadline.Remaining()));
+    const PinnedProcess supervisor = PinSupervisor(instance);
+    Send(supervisor, SIGTERM);
+    Send(supervisor, SIGCONT);  // Stopped, it would not hear the other.
+    RETURN_IF_ERROR(EndProcess(supervisor, SIGTERM, deadline.Remaining()));
     if (deadline.Expired()) return Status(ETIMEDOUT, "the supervisor does not end");
   }
   return {};

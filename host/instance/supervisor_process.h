@@ -47,8 +47,11 @@ class SupervisorPidFile {
 // 0 when no supervisor runs.
 pid_t SupervisorPid(const Instance& instance);
 cachecore::PinnedProcess PinSupervisor(const Instance& instance);
-// Has it end by SIGTERM, and its standby, should that have taken over meanwhile; ETIMEDOUT when
-// they don't end.
+// EBUSY with the cure when a signal or a debugger has stopped the supervisor or its standby: the
+// instance serves, but nothing starts again what dies.
+cachecore::Status CheckSupervisorRuns(const Instance& instance);
+// Has it end by SIGTERM, also if it is stopped, and its standby, should that have taken over
+// meanwhile; ETIMEDOUT when they don't end.
 cachecore::Status TerminateSupervisor(const Instance& instance, std::chrono::milliseconds timeout);
 // Ends it and its standby by SIGKILL; ETIMEDOUT when they don't end.
 cachecore::Status KillSupervisor(const Instance& instance, std::chrono::milliseconds timeout);

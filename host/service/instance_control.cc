@@ -362,7 +362,9 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
     const std::string who = supervisor > 0
                                 ? "its supervisor is process " + std::to_string(supervisor)
                                 : "it was not started by holdfast mount";
-    return Status(ETIMEDOUT, "instance " + instance.name() + " does not answer; " + who +
+    const Status stopped = CheckSupervisorRuns(instance);
+    return Status(ETIMEDOUT, "instance " + instance.name() + " does not answer; " +
+                                 (stopped.ok() ? who : stopped.message()) +
                                  " (log: " + instance.LogFile(kDaemon) + ")");
   }
   RETURN_IF_ERROR(waited);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -106,6 +107,18 @@ Samples Takeovers(const StatusReport& report) {
   return {{static_cast<double>(JsonInt(report.supervise, supervise_field::kTakeovers)), {}}};
 }
 
+Samples HasStandby(const StatusReport& report) {
+  const std::optional<StandbyState> standby = StandbyOf(report);
+  if (!standby) return {};
+  return {{standby->pid > 0 ? 1.0 : 0.0, {}}};
+}
+
+// Both of the supervisor and of its standby.
+Samples SupervisorStopped(const StatusReport& report) {
+  if (report.supervisor_pid <= 0) return {};
+  return {{report.stopped.empty() ? 0.0 : 1.0, {}}};
+}
+
 struct Metric {
   const char* name;
   MetricType type;
@@ -164,6 +177,10 @@ constexpr Metric kMetrics[] = {
     {"holdfast_service_restarts_total", kCounter, "Starts after a death, by service.", Restarts},
     {"holdfast_supervisor_takeovers_total", kCounter,
      "How often a standby has become the supervisor.", Takeovers},
+    {"holdfast_supervisor_standby", kGauge, "Whether a standby would become the supervisor.",
+     HasStandby},
+    {"holdfast_supervisor_stopped", kGauge,
+     "Whether a signal has stopped the supervisor or its standby.", SupervisorStopped},
 };
 
 }  // namespace

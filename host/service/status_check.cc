@@ -52,6 +52,7 @@ void CheckDaemon(const StatusReport& report, Faults* faults) {
   if (report.supervisor_pid == 0 && report.systemd_unit.empty()) {
     faults->Add(Health::kDegraded, name + ": nothing restarts its daemons");
   }
+  if (!report.stopped.empty()) faults->Add(Health::kDegraded, name + ": " + report.stopped);
   const bool has_device = !JsonField(daemon, field::kCachefiles).empty();
   if (!has_device && !JsonBool(JsonField(daemon, field::kFetcher), field::kAttached)) {
     faults->Add(Health::kDegraded, name + ": no fetcher is attached");
@@ -79,8 +80,9 @@ void CheckInstance(const StatusReport& report, Faults* faults) {
     return;
   }
   if (report.daemon.empty()) {
-    faults->Add(report.is_known ? Health::kNotServing : Health::kNotKnown,
-                name + ": " + report.daemon_error);
+    faults->Add(
+        report.is_known ? Health::kNotServing : Health::kNotKnown,
+        name + ": " + report.daemon_error + (report.stopped.empty() ? "" : "; " + report.stopped));
     return;
   }
   for (const MountStatus& mount : report.mounts) {

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 
+#include "cachecore/base/json_fields.h"
 #include "cachecore/protocol/control_messages.h"
 #include "cachecore/system/files.h"
 #include "host/instance/control_client.h"
@@ -10,12 +11,16 @@
 #include "host/instance/systemd_unit.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/instance_control.h"
+#include "host/supervisor/supervise_fields.h"
 
 namespace host {
 namespace {
 
 using cachecore::Deadline;
+using cachecore::JsonInt;
+using cachecore::JsonString;
 using cachecore::Result;
+using cachecore::Status;
 using nlohmann::json;
 
 constexpr std::chrono::milliseconds kStatusTimeout{2000};
@@ -27,7 +32,26 @@ json MountToJson(const MountStatus& mount) {
   return value;
 }
 
+// Of the supervisor's status file, and null where no supervisor says it.
+json StandbyToJson(const StatusReport& report) {
+  const std::optional<StandbyState> standby = StandbyOf(report);
+  if (!standby) return {};
+  return {{"pid", standby->pid}, {"why_none", standby->why_none}};
+}
+
 }  // namespace
+
+std::optional<StandbyState> StandbyOf(const StatusReport& report) {
+  if (report.supervisor_pid <= 0 || !report.supervise.contains(supervise_field::kStandby)) {
+    return std::nullopt;
+  }
+  StandbyState standby;
+  standby.pid = static_cast<pid_t>(JsonInt(report.supervise, supervise_field::kStandby));
+  if (standby.pid == 0) {
+    standby.why_none = JsonString(report.supervise, supervise_field::kWhyNoStandby);
+  }
+  return standby;
+}
 
 StatusReport GatherStatus(const Instance& instance) {
   StatusReport report;
@@ -35,6 +59,10 @@ StatusReport GatherStatus(const Instance& instance) {
   report.flags = instance.Flags();
   report.root_flag = instance.RootFlag();
   report.supervisor_pid = SupervisorPid(instance);
+  if (report.supervisor_pid > 0) {
+    const Status runs = CheckSupervisorRuns(instance);
+    if (!runs.ok()) report.stopped = runs.message();
+  }
   if (report.supervisor_pid == 0 && SystemdRuns(instance)) {
     report.systemd_unit = DaemonUnit(instance);
   }
@@ -85,6 +113,8 @@ json StatusToJson(const std::vector<StatusReport>& reports) {
     instances.push_back({{"name", report.instance},
                          {"running", is_known ? json(report.IsRunning()) : json()},
                          {"supervisor_pid", is_known ? json(report.supervisor_pid) : json()},
+                         {"stopped", report.stopped},
+                         {"standby", StandbyToJson(report)},
                          {"left_over", left_over},
                          {"systemd_unit", report.systemd_unit},
                          {"supervise", report.supervise},

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,7 @@ struct MountStatus {
 struct StatusReport {
   std::string instance;
   pid_t supervisor_pid = 0;  // 0: none.
+  std::string stopped;       // CheckSupervisorRuns; "": nothing has stopped it.
   std::string systemd_unit;  // "": systemd does not run it.
   nlohmann::json supervise;  // The supervisor's status file; empty without one.
   nlohmann::json daemon;     // The answer to {"op":"status"}; empty when there is none.
@@ -43,6 +45,13 @@ struct StatusReport {
 
   bool IsRunning() const { return supervisor_pid > 0 || !systemd_unit.empty() || !daemon.empty(); }
 };
+
+struct StandbyState {
+  pid_t pid = 0;         // 0: none.
+  std::string why_none;  // "" where an older supervisor does not say it.
+};
+// Nothing without a running supervisor that says it.
+std::optional<StandbyState> StandbyOf(const StatusReport& report);
 
 StatusReport GatherStatus(const Instance& instance);
 nlohmann::json StatusToJson(const std::vector<StatusReport>& reports);

@@ -105,6 +105,14 @@ std::string DaemonLine(const StatusReport& report, int64_t now_unix_s) {
          JsonString(daemon, field::kDetachPolicy) + restarts + "\n";
 }
 
+std::string StandbyLine(const StatusReport& report) {
+  const std::optional<StandbyState> standby = StandbyOf(report);
+  if (!standby) return "";
+  if (standby->pid > 0) return "  standby     pid " + std::to_string(standby->pid) + "\n";
+  const std::string why = WithoutControls(standby->why_none);
+  return "  standby     none" + (why.empty() ? "" : ": " + why) + "\n";
+}
+
 // Of an instance with a cachefiles device, which has no fetcher.
 std::string CachefilesLine(const json& device) {
   std::string text = "  cachefiles  " + JsonString(device, "path");
@@ -222,8 +230,10 @@ std::string InstanceText(const StatusReport& report, int64_t now_unix_s) {
           : !report.systemd_unit.empty()
               ? "running, kept by systemd as " + report.systemd_unit + "\n"
               : "running without holdfast supervise: a daemon that dies may not come back\n";
-  return text + DaemonLine(report, now_unix_s) + FetcherLine(report, now_unix_s) +
-         MountLines(report) + ObjectLines(report) + RequestLines(report);
+  if (!report.stopped.empty()) text += "  trouble     " + report.stopped + "\n";
+  return text + StandbyLine(report) + DaemonLine(report, now_unix_s) +
+         FetcherLine(report, now_unix_s) + MountLines(report) + ObjectLines(report) +
+         RequestLines(report);
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include "cachecore/system/subprocess.h"
 #include "host/instance/control_client.h"
 #include "host/instance/supervisor_process.h"
+#include "host/instance/systemd_unit.h"
 #include "host/service/instance_control.h"
 #include "host/supervisor/supervise_fields.h"
 
@@ -169,17 +170,26 @@ Status SwapFetcher(const Instance& instance, const RunningService& old, const De
 }
 
 Status CheckSupervised(const Instance& instance, const Result<json>& ping) {
-  if (SupervisorPid(instance) > 0) return {};
+  if (SupervisorPid(instance) > 0) {
+    // It could not start the next daemon.
+    return CheckSupervisorRuns(instance).WithContext("instance " + instance.name());
+  }
   if (!ping.ok()) {
     return Status(ESRCH,
                   "instance " + instance.name() +
                       " does not run; its next start takes the programs that are there then");
   }
+  std::string cure = "; restart its daemons where they were started";
+  if (SystemdRuns(instance)) {
+    cure = " but by systemd; restart its units: systemctl restart holdfastd@" + instance.name() +
+           " holdfast-fetcherd@" + instance.name();
+  } else if (ServicePid(instance, kDaemon) > 0) {
+    cure =
+        " any more, so nothing would start the new programs; unmount what it has mounted "
+        "(holdfast status), and the next mount starts them";
+  }
   return Status(EOPNOTSUPP,
-                "instance " + instance.name() +
-                    " is not run by holdfast supervise; under systemd restart its units: "
-                    "systemctl restart holdfastd@" +
-                    instance.name() + " holdfast-fetcherd@" + instance.name());
+                "instance " + instance.name() + " is not run by holdfast supervise" + cure);
 }
 
 }  // namespace

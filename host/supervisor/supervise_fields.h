@@ -21,6 +21,7 @@ inline constexpr char kState[] = "state";
 inline constexpr char kSinceMs[] = "since_ms";
 // Of the supervisor.
 inline constexpr char kStandby[] = "standby";
+inline constexpr char kWhyNoStandby[] = "why_no_standby";
 inline constexpr char kTakeovers[] = "takeovers";
 inline constexpr char kServices[] = "services";
 // Of each service.

@@ -18,7 +18,7 @@ namespace {
 namespace field = supervise_field;
 
 // A quoted byte takes at most two: names and texts hold no control characters once quoted.
-constexpr size_t kHeadBytes = 256;
+constexpr size_t kHeadBytes = 512;
 constexpr size_t kServiceBytes = 512 + 2 * (kLastExitBytesMax + kStatusTextBytesMax);
 constexpr size_t kStoredFdBytes = 2 * kFdNameBytesMax + 4;
 constexpr size_t kFileBytes = 4096;  // A file's size is a multiple of it.
@@ -38,6 +38,8 @@ void SuperviseStatus::Begin(const SupervisorStatus& supervisor) {
   PutNumber(supervisor.pid);
   PutField(",", field::kStandby);
   PutNumber(supervisor.standby);
+  PutField(",", field::kWhyNoStandby);
+  PutQuoted(supervisor.why_no_standby);
   PutField(",", field::kTakeovers);
   PutNumber(static_cast<int64_t>(supervisor.takeovers));
   PutField(",", field::kState);

@@ -1,10 +1,10 @@
 // SuperviseStatus: the file that tells `holdfast status` what the supervisor sees.
 //
-// Model    one JSON object: "pid", "standby" (0: none), "takeovers" (how often a standby has become
-//          the supervisor), "state" (running, stopping, stopped), "since_ms", "services":
-//          [{"name", "pid" (0: none), "spare" (likewise), "state", "since_ms", "restarts",
-//          "retry_at_ms" (0: no retry waits), "last_exit", "status", "fd_store": [names]}].
-//          Non-ASCII bytes of texts become '?'.
+// Model    one JSON object: "pid", "standby" (0: none), "why_no_standby" (for people), "takeovers"
+//          (how often a standby has become the supervisor), "state" (running, stopping, stopped),
+//          "since_ms", "services": [{"name", "pid" (0: none), "spare" (likewise), "state",
+//          "since_ms", "restarts", "retry_at_ms" (0: no retry waits), "last_exit", "status",
+//          "fd_store": [names]}].  Non-ASCII bytes of texts become '?'.
 // Units    milliseconds since 1970.
 // Errors   a file that can't be replaced stays as it was, and Write returns false.
 // Threads  one thread only.
@@ -47,6 +47,7 @@ struct ServiceStatus {
 struct SupervisorStatus {
   pid_t pid;
   pid_t standby;  // 0: none.
+  std::string_view why_no_standby;
   uint64_t takeovers;
   const char* state;
   int64_t since_ms;

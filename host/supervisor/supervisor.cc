@@ -60,6 +60,7 @@ class Supervisor {
   bool NoteChanges();
   void StopNext();
   bool AllStopped() const;
+  const char* WhyNoStandby() const;
   void WriteStatus();
 
   const SupervisorOptions& options_;
@@ -172,7 +173,9 @@ void Supervisor::ReadSignals() {
     if (signal.ssi_signo != SIGTERM && signal.ssi_signo != SIGINT) continue;
     if (std::exchange(stopping_, true)) continue;
     changed_ = true;
-    Say("stopping");
+    Say("stopping, on signal %d (%s)", static_cast<int>(signal.ssi_signo),
+        sigdescr_np(static_cast<int>(signal.ssi_signo)));
+    if (options_.on_stop) options_.on_stop(static_cast<int>(signal.ssi_signo));
     if (standby_ != nullptr) standby_->Stop();
     for (auto& service : services_) service->BeginToStop();
   }
@@ -245,10 +248,18 @@ bool Supervisor::AllStopped() const {
                                       [](const auto& service) { return service->is_stopped(); });
 }
 
+const char* Supervisor::WhyNoStandby() const {
+  if (standby_ == nullptr) return options_.why_no_standby;
+  if (standby_->pid() != 0) return "";
+  return stopping_ ? "the supervisor stops"
+                   : "it has ended or could not be made; it is tried again";
+}
+
 void Supervisor::WriteStatus() {
   bool stopped = stopping_ && AllStopped();
   status_.Begin({.pid = getpid(),
                  .standby = standby_ != nullptr ? standby_->pid() : 0,
+                 .why_no_standby = WhyNoStandby(),
                  .takeovers = takeovers_,
                  .state = stopped     ? "stopped"
                           : stopping_ ? "stopping"

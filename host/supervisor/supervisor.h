@@ -29,6 +29,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -79,7 +80,10 @@ struct SupervisorOptions {
   // Whether a copy of the supervisor waits for its death.  What has it end with its parent
   // (PR_SET_PDEATHSIG) does not end the copy.
   bool keep_standby = false;
+  const char* why_no_standby = "it was not asked for";  // Otherwise; for people, at most 80 bytes.
   StandbyHooks standby;
+  // Called once, when `signal` has told the supervisor to stop, before anything is ended.
+  std::function<void(int signal)> on_stop;
 };
 
 // Runs until SIGTERM or SIGINT; returns the exit code.

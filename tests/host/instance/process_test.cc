@@ -210,6 +210,38 @@ TEST_F(ProcessTest, ASupervisorIsKilledTogetherWithItsStandby) {
   EXPECT_EQ(SupervisorPid(instance_), 0);
 }
 
+TEST_F(ProcessTest, AStoppedSupervisorOrStandbyIsNamedAndStillEnds) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const UniqueFd reader(ends[0]);
+  const UniqueFd writer(ends[1]);
+  child_ = fork();
+  if (child_ == 0) RunSupervisorWithStandby(instance_, writer.get());
+  char told = '?';
+  ASSERT_EQ(read(reader.get(), &told, 1), 1);
+  EXPECT_TRUE(CheckSupervisorRuns(instance_).ok());
+  Status stopped;
+  const auto is_seen = [&] {
+    stopped = CheckSupervisorRuns(instance_);
+    return !stopped.ok();
+  };
+  kill(child_, SIGSTOP);
+  ASSERT_TRUE(WaitUntil(is_seen, Deadline(kLong)).ok());
+  EXPECT_EQ(stopped.error(), EBUSY);
+  const std::string pid = std::to_string(child_);
+  EXPECT_EQ(stopped.message(), "its supervisor (process " + pid +
+                                   ") is stopped, and would restart nothing; let it go on: "
+                                   "kill -CONT " +
+                                   pid);
+  kill(child_, SIGKILL);
+  ASSERT_EQ(read(reader.get(), &told, 1), 1);  // The standby is the supervisor.
+  const pid_t standby = SupervisorPid(instance_);
+  kill(standby, SIGSTOP);
+  EXPECT_TRUE(WaitUntil(is_seen, Deadline(kLong)).ok());
+  EXPECT_TRUE(TerminateSupervisor(instance_, kLong).ok());
+  EXPECT_EQ(SupervisorPid(instance_), 0);
+}
+
 TEST_F(ProcessTest, AProcessThatIgnoresTheSignalIsReported) {
   child_ = fork();
   if (child_ == 0) {

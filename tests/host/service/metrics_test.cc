@@ -62,6 +62,21 @@ TEST(MetricsTest, AnInstanceWithACachefilesDeviceHasNoFetcher) {
   EXPECT_THAT(MetricsText({Serving()}), Not(HasSubstr("holdfast_cachefiles_open")));
 }
 
+TEST(MetricsTest, WhetherTheSupervisorCanBeReplacedIsTold) {
+  StatusReport report = Serving();
+  report.supervisor_pid = 10;
+  EXPECT_THAT(MetricsText({report}), Not(HasSubstr("holdfast_supervisor_standby")));  // Older.
+  EXPECT_THAT(MetricsText({report}), HasSubstr("_stopped{instance_name=\"one\"} 0\n"));
+  report.supervise["standby"] = 11;
+  report.stopped = "its standby (process 11) is stopped";
+  EXPECT_THAT(MetricsText({report}), HasSubstr("_standby{instance_name=\"one\"} 1\n"));
+  EXPECT_THAT(MetricsText({report}), HasSubstr("_stopped{instance_name=\"one\"} 1\n"));
+  report.supervise["standby"] = 0;
+  EXPECT_THAT(MetricsText({report}), HasSubstr("_standby{instance_name=\"one\"} 0\n"));
+  report.supervisor_pid = 0;  // What it said is of no use any more.
+  EXPECT_THAT(MetricsText({report}), Not(HasSubstr("holdfast_supervisor_st")));
+}
+
 TEST(MetricsTest, EachFamilyIsThereOnceForAllInstances) {
   StatusReport two = Serving();
   two.instance = "two";

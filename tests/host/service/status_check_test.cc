@@ -55,6 +55,16 @@ TEST(StatusCheckTest, WhatIsDegradedIsNamed) {
   ExpectCheck(report, Health::kDegraded, "DEGRADED: one: nothing restarts its daemons");
 }
 
+TEST(StatusCheckTest, AStoppedSupervisorIsNamed) {
+  StatusReport report = Serving();
+  report.stopped = "its supervisor (process 10) is stopped";
+  ExpectCheck(report, Health::kDegraded, "DEGRADED: one: its supervisor (process 10) is stopped");
+  report.daemon = json::object();
+  report.daemon_error = "connection refused";
+  ExpectCheck(report, Health::kNotServing,
+              "NOT SERVING: one: connection refused; its supervisor (process 10) is stopped");
+}
+
 TEST(StatusCheckTest, ADaemonThatDoesNotAnswerDoesNotServe) {
   StatusReport report = Serving();
   report.daemon = json::object();

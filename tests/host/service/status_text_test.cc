@@ -38,6 +38,30 @@ StatusReport Serving() {
   return report;
 }
 
+TEST(StatusTextTest, TheStandbyIsShownOrWhyThereIsNone) {
+  StatusReport report = Serving();
+  const auto text = [&] { return StatusToText({report}, kNow); };
+  const auto field = [&] { return StatusToJson({report})["instances"][0]["standby"]; };
+  EXPECT_EQ(text().find("standby"), std::string::npos) << "an older supervisor does not say it";
+  EXPECT_TRUE(field().is_null());
+  report.supervise["standby"] = 13;
+  report.supervise["why_no_standby"] = "";
+  EXPECT_NE(text().find("supervisor pid 10\n  standby     pid 13\n  daemon"), std::string::npos);
+  EXPECT_EQ(field(), json::parse(R"({"pid":13,"why_none":""})"));
+  report.supervise["standby"] = 0;
+  report.supervise["why_no_standby"] = "--no-standby was given";
+  EXPECT_NE(text().find("  standby     none: --no-standby was given\n"), std::string::npos);
+  EXPECT_EQ(field(), json::parse(R"({"pid":0,"why_none":"--no-standby was given"})"));
+}
+
+TEST(StatusTextTest, AStoppedSupervisorIsShown) {
+  StatusReport report = Serving();
+  report.stopped = "its supervisor (process 10) is stopped; let it go on: kill -CONT 10";
+  EXPECT_NE(StatusToText({report}, kNow).find("  trouble     " + report.stopped + "\n"),
+            std::string::npos);
+  EXPECT_EQ(StatusToJson({report})["instances"][0]["stopped"], report.stopped);
+}
+
 TEST(StatusTextTest, ARunningInstanceIsShownWhole) {
   EXPECT_EQ(StatusToText({Serving()}, kNow),
             "instance default: running, supervisor pid 10\n"

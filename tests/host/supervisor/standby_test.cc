@@ -1,7 +1,9 @@
 // The supervisor killed: its standby goes on with all that it had, and no service notices.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <random>
@@ -54,6 +56,26 @@ TEST_F(StandbyTest, TakesOverWithWhatWasStoredAndTheServicesLiveOn) {
   EXPECT_EQ(next.Do("read fuse"), "of one");
   EXPECT_EQ(ReadFile(Path("one.pid")), PidText(next.pid));
   EXPECT_FALSE(two.EndsWithin(0));
+}
+
+TEST_F(StandbyTest, TheStatusSaysWhyThereIsNone) {
+  SupervisorOptions options = Options({"one"});
+  options.why_no_standby = "the test wants none";
+  int told[2];
+  ASSERT_EQ(pipe2(told, O_CLOEXEC), 0);
+  const UniqueFd reader(told[0]), writer(told[1]);
+  options.on_stop = [fd = writer.get()](int signal) {
+    const char number = static_cast<char>(signal);
+    (void)!write(fd, &number, 1);
+  };
+  StartSupervisor(options);
+  Life one = NextLife("one");
+  const nlohmann::json status = WaitStatus([](const auto&) { return true; });
+  EXPECT_EQ(status["why_no_standby"], "the test wants none");
+  SignalSupervisor(SIGINT);
+  char number = 0;
+  EXPECT_EQ(read(reader.get(), &number, 1), 1);
+  EXPECT_EQ(number, SIGINT);
 }
 
 TEST_F(StandbyTest, WhatABarrierHasConfirmedIsKept) {

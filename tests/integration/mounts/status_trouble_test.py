@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import _path  # noqa: F401
 from harness import images
@@ -55,11 +56,16 @@ class StatusTroubleTest(Case):
         self.instance.mount(self.origin.url("one"), "--as=file")
         self.assertEqual(self.check(), (0, "OK: instances that serve: 1, mounts: 1"))
         self.instance.hold_supervisor()
+        supervisor = self.instance.supervisor_pid()
+        stopped = (f"t: its supervisor (process {supervisor}) is stopped, and would restart nothing; "
+                   f"let it go on: kill -CONT {supervisor}")
+        self.assertEqual(self.check(), (1, "DEGRADED: " + stopped))
         self.instance.kill_fetcher()
-        wait_until(lambda: self.check() == (1, "DEGRADED: t: no fetcher is attached"), 20, "it being told")
+        wait_until(lambda: self.check() == (1, f"DEGRADED: {stopped}; t: no fetcher is attached"), 20, "it being told")
         os.kill(self.instance.daemon_pid(), signal.SIGKILL)
         wait_until(lambda: self.check()[0] == 2, 20, "it being told")
         self.assertTrue(self.check("--instance=t")[1].startswith("NOT SERVING: t: "))
+        self.assertTrue(self.check()[1].endswith(stopped[3:]), "NOT SERVING names it too")
         self.instance.release_supervisor()
         wait_until(lambda: self.check()[0] == 0, 20, "all being fine again")
         told = self.as_user("status", "--check", *self.instance.root_flags(), "--instance=t")
@@ -67,6 +73,35 @@ class StatusTroubleTest(Case):
         self.assertTrue(told.stdout.startswith("NOT KNOWN: t: "), told.stdout)
         self.assertEqual(self.as_user("status", "--check", *self.instance.root_flags()).returncode, 3)
         self.assertEqual(self.instance.run("status", *self.instance.root_flags(), "--check", "--instance=x").returncode, 3)
+
+    def test_a_stopped_supervisor_is_named_and_does_not_delay_an_umount(self):
+        point = self.instance.mount(self.origin.url("one"), "--as=file")
+        wait_until(self.stop_standby, 20, "a stopped standby being shown")
+        os.kill(self.instance.supervise_status()["standby"], signal.SIGCONT)
+        daemon, supervisor = self.instance.daemon_pid(), self.instance.supervisor_pid()
+        self.instance.hold_supervisor()
+        stopped = rf"its supervisor \(process {supervisor}\) is stopped.*kill -CONT {supervisor}"
+        wait_until(lambda: re.search(f"  trouble     {stopped}\n", self.shown()), 20, "a stopped supervisor being shown")
+        done = self.instance.run("upgrade", *self.instance.root_flags(), "--instance=t")
+        self.assert_one_line(done, f"instance t: {stopped}$")
+        self.instance.assert_daemon_is(daemon)
+        began = time.monotonic()
+        self.instance.umount(point)
+        self.assertLess(time.monotonic() - began, 25, "less than the time that a supervisor has to end")
+        self.assertFalse(os.path.exists(self.instance.run_path()))
+
+    def shown(self):
+        return self.instance.run("status", *self.instance.root_flags()).stdout
+
+    def stop_standby(self):
+        """Whether it is seen to be stopped: another one may have taken its place meanwhile."""
+        standby = self.instance.supervise_status()["standby"]
+        try:
+            os.kill(standby, signal.SIGSTOP)
+        except ProcessLookupError:
+            return False
+        shown = self.shown()
+        return f"\n  standby     pid {standby}\n" in shown and f"its standby (process {standby}) is stopped" in shown
 
     def test_the_fetcher_that_is_left_is_not_called_a_supervisor(self):
         point = self.instance.mount(self.origin.url("one"), "--as=file")
