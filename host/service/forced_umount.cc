@@ -114,6 +114,8 @@ Status EndServices(const Instance& instance) {
   const Deadline term_deadline(kTermTimeout);
   std::erase_if(processes, [&](const Ending& process) { return WaitGone(process, term_deadline); });
   for (const Ending& process : processes) {
+    std::cerr << "holdfast: " << process.service << " of instance " << instance.name()
+              << " does not end on SIGTERM, and is killed\n";
     pidfd_send_signal(process.pidfd.get(), SIGKILL, nullptr, 0);
   }
   const Deadline kill_deadline(kKillTimeout);
@@ -226,7 +228,11 @@ Status ForceUmount(const OwnedMount& owned) {
   // An instance that serves, or may serve, a client of its device does not end with its mounts.
   const Result<bool> has_device = shut.ok() ? HasCachefilesDevice(instance) : Result<bool>(false);
   if (others.empty() && has_device.ok() && !*has_device) {
-    if (!shut.ok()) return EndInstance(instance);
+    if (!shut.ok()) {
+      std::cerr << "holdfast: instance " << instance.name() << " does not serve (" << shut.message()
+                << "); its supervisor and its daemons are ended\n";
+      return EndInstance(instance);
+    }
     // The kernel ends reads of a FUSE file with ENOTCONN, those of an image in it with EIO.  The
     // daemon ends them with EIO, also where the kernel tries a page of a failed read-ahead again.
     if (record.kind == "file") AwaitSecondTries();
@@ -234,8 +240,14 @@ Status ForceUmount(const OwnedMount& owned) {
   }
   if (!shut.ok()) {
     std::cerr << "holdfast: instance " << instance.name() << " does not serve (" << shut.message()
-              << "), so its other mounts end too: " << ListOf(others) << "\n";
+              << "), so its supervisor and its daemons are ended, and its other mounts end too: "
+              << ListOf(others) << "\n";
     return EndInstance(instance);
+  }
+  if (!has_device.ok()) {
+    std::cerr << "holdfast: " << record.mount_point << " is unmounted; instance " << instance.name()
+              << " goes on (holdfast stop" << instance.Flags()
+              << " ends it): " << has_device.status().message() << "\n";
   }
   if (owned.mount.is_here) (void)Detach(owned.mount.entry);
   RemoveMountRecord(instance, record);

@@ -15,6 +15,7 @@
 #include "cachecore/system/made_file.h"
 #include "cachecore/system/mount_table.h"
 #include "host/instance/settings.h"
+#include "host/instance/supervisor_process.h"
 #include "host/mounts/fuse_abort.h"
 #include "host/mounts/fuse_release.h"
 #include "host/mounts/own_mounts.h"
@@ -54,8 +55,15 @@ std::vector<std::string> DetachMounts(const Instance& instance) {
 }
 
 void DetachLostMounts(const Instance& instance) {
+  // One whose supervisor is gone serves until it is ended.
+  const pid_t daemon = ServicePid(instance, kDaemon);
+  const bool serves = daemon > 0 && AnswersPing(instance);
   for (const std::string& mount_point : DetachMounts(instance)) {
-    std::cerr << "holdfast: " << mount_point << " had lost its daemons and is no longer mounted\n";
+    std::cerr << "holdfast: " << mount_point
+              << (serves ? " was served without a supervisor by holdfastd (pid " +
+                               std::to_string(daemon) + "), which ends,"
+                         : " had lost its daemons")
+              << " and is no longer mounted\n";
   }
 }
 

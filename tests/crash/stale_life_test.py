@@ -114,8 +114,17 @@ class StaleLifeTest(Case):
         wait_until(lambda: self.answers(), 20, "the next daemon serving")
         self.assertNotEqual(self.instance.daemon_pid(), daemon)
         self.assertNotIn(self.point, mounts_below(self.box.directory))
+        with open(self.box.path("supervise.err")) as err:
+            self.assertIn(f"{self.point} was served without a supervisor by holdfastd (pid {daemon}), which ends, and is "
+                          "no longer mounted", err.read())
         self.instance.mount(self.url, "--as=erofs", mount_point=self.point)
         self.assert_served_from_the_cache(self.point)
+
+    def test_a_supervisor_that_is_told_to_stop_says_what_happens_to_its_mounts(self):
+        os.kill(self.instance.supervisor_pid(), signal.SIGINT)
+        wait_until(lambda: not self.answers(), 20, "the daemon's end")
+        self.assertIn(f"signal 2 (Interrupt) ends the daemons of instance {self.instance.name}", self.instance.log_text("supervise"))
+        self.assertRegex(self.instance.log_text("supervise"), f"holdfast umount .*--force MOUNTPOINT: {self.point}\n")
 
     def answers(self):
         try:
