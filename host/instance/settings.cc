@@ -1,6 +1,8 @@
 #include "host/instance/settings.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <utility>
 
@@ -69,7 +71,10 @@ std::string CachefilesDevice(const Instance& instance) {
   return file.ok() ? Settings::FromJson(*file).CachefilesDevice() : "";
 }
 
-cachecore::Result<bool> HasCachefilesDevice(const Instance& instance) {
+namespace {
+
+cachecore::Result<bool> AskForDevice(const Instance& instance,
+                                     const cachecore::Deadline& deadline) {
   namespace control = cachecore::control;
   const cachecore::Result<nlohmann::json> file = cachecore::ReadJsonFile(instance.SettingsFile());
   if (file.ok() && Settings::FromJson(*file).HasCachefilesDevice()) return true;
@@ -78,7 +83,7 @@ cachecore::Result<bool> HasCachefilesDevice(const Instance& instance) {
       CallControl(instance.ControlSocket(),
                   control::EncodeRequest(
                       {.operation = control::Operation::kStatus, .volume = "/", .object = "/"}),
-                  cachecore::Deadline(kStatusTimeout));
+                  deadline);
   if (status.ok()) return !JsonField(*status, control::field::kCachefiles).empty();
   if (file.ok()) return false;
   if (status.status().error() == ENOENT) {  // Its files may be gone while it lives.
@@ -94,6 +99,28 @@ cachecore::Result<bool> HasCachefilesDevice(const Instance& instance) {
                                " serves a cachefiles device is not known: its daemon does not "
                                "answer (" +
                                status.status().message() + ")");
+}
+
+}  // namespace
+
+cachecore::Result<bool> HasCachefilesDevice(const Instance& instance) {
+  return AskForDevice(instance, cachecore::Deadline(kStatusTimeout));
+}
+
+cachecore::Result<bool> HasCachefilesDevice(const Instance& instance,
+                                            const cachecore::Deadline& deadline) {
+  const auto ask = [&] {
+    const auto left = std::min<std::chrono::milliseconds>(kStatusTimeout, deadline.Remaining());
+    return AskForDevice(instance, cachecore::Deadline(left));
+  };
+  cachecore::Result<bool> found = ask();
+  const auto is_known = [&] {
+    if (!found.ok()) found = ask();
+    return found.ok();
+  };
+  const cachecore::Status waited = cachecore::WaitUntil(is_known, deadline);
+  if (waited.error() == EINTR) return waited;
+  return found;
 }
 
 }  // namespace host

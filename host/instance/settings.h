@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
 #include "host/instance/instance.h"
 
@@ -51,6 +52,9 @@ std::string CachefilesDevice(const Instance& instance);
 // Of the instance's settings, or of the daemon that serves it now.  An error where neither tells
 // it: `holdfast supervise` and systemd start instances without a settings file.
 cachecore::Result<bool> HasCachefilesDevice(const Instance& instance);
+// The same, and asks again, also a daemon that is being restarted, until `deadline`.
+cachecore::Result<bool> HasCachefilesDevice(const Instance& instance,
+                                            const cachecore::Deadline& deadline);
 
 }  // namespace host
 

@@ -152,7 +152,7 @@ Status MountOperation::ClaimAndStart() {
   // What is asked of it goes to the program of its device, and so would this image.
   bool has_device = false;
   if (!started_instance_) {
-    Result<bool> found = HasCachefilesDevice(instance());
+    Result<bool> found = HasCachefilesDevice(instance(), deadline_);
     if (!found.ok()) return std::move(found).status().WithContext("cannot mount " + record_.url);
     has_device = *found;
   }

@@ -76,6 +76,21 @@ TEST_F(ControlClientTest, WhetherAnInstanceHasADeviceIsAskedOrNotKnown) {
   }
 }
 
+TEST_F(ControlClientTest, WhetherAnInstanceHasADeviceIsAskedUntilTheDeadline) {
+  const Instance instance = *Instance::Make(box_.path(), "one");
+  ASSERT_TRUE(cachecore::MakeDirectories(instance.RunDir(), 0755).ok());
+  int deaths = 3;
+  FakeControlServer server(instance.ControlSocket(),
+                           [&](const std::string&) -> std::optional<std::string> {
+                             if (deaths-- > 0) return std::nullopt;
+                             return "{\"ok\":true,\"cachefiles\":{\"path\":\"/d\"}}\n";
+                           });
+  EXPECT_FALSE(HasCachefilesDevice(instance, Deadline(milliseconds(0))).ok());
+  const Result<bool> found = HasCachefilesDevice(instance, Deadline(milliseconds(30'000)));
+  ASSERT_TRUE(found.ok()) << found.status().message();
+  EXPECT_TRUE(*found);
+}
+
 TEST_F(ControlClientTest, ALongAnswerComesWhole) {
   const std::string text(3 << 20, 'x');
   const Result<json> answer = Ask("{\"ok\":true,\"text\":\"" + text + "\"}\n");
