@@ -46,7 +46,14 @@ DevicePlace::DevicePlace(std::string path, const std::string& run_dir)
 
 // What it is mounted on: a file that is there, or made.
 Status DevicePlace::Obtain() {
-  RETURN_IF_ERROR(made_.Make(Absolute(path_)));
+  const std::string path = Absolute(path_);
+  const Status made = made_.Make(path);
+  if (made.error() == ENOENT) {
+    const std::string directory = std::filesystem::path(path).parent_path().string();
+    return Status(ENOENT, "the directory for the cachefiles device " + path_ +
+                              " does not exist; create it: mkdir -p " + directory);
+  }
+  RETURN_IF_ERROR(made);
   FaultPoint(cachecore::Fault::kCachefilesMade);
   struct stat info;
   if (stat(path_.c_str(), &info) != 0) {

@@ -247,7 +247,11 @@ cachecore::Status ControlOps::ClaimForMount(const Request& request, const Caller
   }
   const GrantName name = NameIn(request);
   if (request.mount == control::kPrimary && parts_.mounted->Has(name)) {
-    return cachecore::Status(EBUSY, name.volume + "/" + name.object + " is mounted already");
+    const std::string place = parts_.mounted->PlaceOf(name);
+    return cachecore::Status(
+        EBUSY, name.volume + "/" + name.object + " is mounted already" +
+                   (place.empty() ? ", in another mount namespace; unmount it there first"
+                                  : ", on " + place + "; unmount it first: umount " + place));
   }
   // For the time of the acquisition and of the mount after it.
   const uint64_t time_ms =

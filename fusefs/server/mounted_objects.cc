@@ -97,6 +97,20 @@ bool MountedObjects::Has(const GrantName& name) {
   return it != uses_.end() && !it->second.superblocks.empty();
 }
 
+std::string MountedObjects::PlaceOf(const GrantName& name) {
+  const Result<std::vector<MountEntry>> table = cachecore::ReadMountTable();
+  if (!table.ok()) return "";
+  MutexLock lock(&mu_);
+  const auto it = uses_.find(name);
+  if (it == uses_.end()) return "";
+  for (const MountEntry& entry : *table) {
+    if (entry.type == "erofs" && it->second.superblocks.contains(entry.device)) {
+      return entry.mount_point;
+    }
+  }
+  return "";
+}
+
 void MountedObjects::Claim(const GrantName& name, Duration time, const PidStamp& owner) {
   MutexLock lock(&mu_);
   uses_[name].claims.push_back({owner, clock_.Now() + time});

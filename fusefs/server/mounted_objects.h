@@ -40,6 +40,8 @@ class MountedObjects {
 
   // Whether a file system uses it now.
   bool Has(const GrantName& name) EXCLUDES(mu_);
+  // Where such a file system is mounted; "" where this mount namespace does not show it.
+  std::string PlaceOf(const GrantName& name) EXCLUDES(mu_);
   // `owner`, a process, is about to mount it, within `time`.  Of an owner that is not known the
   // time alone ends the claim.
   void Claim(const GrantName& name, cachecore::Duration time, const cachecore::PidStamp& owner = {})

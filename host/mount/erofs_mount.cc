@@ -44,6 +44,7 @@ using cachecore::UniqueFd;
 using control::Operation;
 using nlohmann::json;
 
+constexpr char kForm[] = "-o fsid=NAME[,domain_id=NAME][,device=NAME...]";
 constexpr std::chrono::milliseconds kUndoTime{2000};
 // Of a mount option's value.
 constexpr size_t kPathBytesMax = 256;
@@ -81,6 +82,20 @@ std::string LockName(const Instance& instance, const std::string& volume,
          std::to_string(std::hash<std::string>()(volume + "/" + object));
 }
 
+Result<UniqueFd> OpenPoint(const std::string& path) {
+  UniqueFd point(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (point.valid()) return point;
+  const int error = errno;
+  const std::string name = "mount point " + path;
+  if (error == ENOENT) {
+    return Status(error, name + " does not exist; create it: mkdir -p " + path);
+  }
+  if (error == ENOTDIR) {
+    return Status(error, name + " is not a directory; name an empty directory");
+  }
+  return Status::FromErrno(error, name);
+}
+
 }  // namespace
 
 Result<ErofsMountWords> ErofsMountWords::Parse(const std::string& text) {
@@ -103,13 +118,17 @@ Result<ErofsMountWords> ErofsMountWords::Parse(const std::string& text) {
     }
   }
   if (words.fsid.empty()) {
-    return Status(EINVAL, "mount option fsid= is missing; give the name of the image's object");
+    return Status(EINVAL, "mount option fsid= is missing; give the name of the image's object: " +
+                              std::string(kForm));
   }
   std::vector<std::string> names = words.devices;
   names.insert(names.end(), {words.fsid, words.domain});
   for (const std::string& name : names) {
     if (name.find('/') == std::string::npos) continue;
-    return Status(EINVAL, "mount option with the name " + name + ": a name may have no slash");
+    return Status(EINVAL, "mount option with the name " + name +
+                              ": a name may have no slash; give the names that the client "
+                              "serves: " +
+                              kForm);
   }
   ASSIGN_OR_RETURN(words.rest, ImageMountOptions::Parse(rest, /*suid=*/true, /*dev=*/true));
   return words;
@@ -126,6 +145,7 @@ ErofsMount::ErofsMount(Instance instance, std::string mount_point, ErofsMountWor
 Status ErofsMount::Run() {
   RETURN_IF_ERROR(RequireMountRights("mounting"));
   RETURN_IF_ERROR(CheckAnswers("mount point", mount_point_, deadline_));
+  RETURN_IF_ERROR(OpenPoint(mount_point_).status().WithContext("cannot mount fsid " + words_.fsid));
   const StillTrying still_trying(/*quiet=*/false,
                                  [this] { return words_.fsid + ": " + ClientState(); });
   RETURN_IF_ERROR(CheckDevice());
@@ -239,8 +259,7 @@ Result<std::vector<std::string>> ErofsMount::DevicesOf(const std::string& image)
 }
 
 Status ErofsMount::Mount(const std::string& image) {
-  const UniqueFd point(open(mount_point_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!point.valid()) return Status::FromErrno(errno, mount_point_);
+  ASSIGN_OR_RETURN(const UniqueFd point, OpenPoint(mount_point_));
   RETURN_IF_ERROR(CheckHidesNothing(instance_, CacheDirOf(instance_), /*url=*/"", /*files=*/{},
                                     point.get(), mount_point_));
   ASSIGN_OR_RETURN(const std::vector<std::string> devices, DevicesOf(image));
