@@ -93,6 +93,7 @@ const std::vector<Verb>& Verbs() {
       {"mount-erofs", "Mount an image by fsid, from the cachefiles device", AddMountErofs},
       {"umount", "Unmount what holdfast mount has mounted", AddUmount},
       {"status", "Show instances, mounts, objects and waiting requests", AddStatus},
+      {"cache", "Show, limit, pin and remove what is cached", AddCache},
       {"metrics", "Print counters for a monitoring system", AddMetrics},
       {"start", "Start an instance without a mount", AddStart},
       {"stop", "Stop an instance that has no mounts", AddStop},

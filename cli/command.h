@@ -48,6 +48,7 @@ void AddMount(CLI::App* app, int* exit_code);
 void AddMountErofs(CLI::App* app, int* exit_code);
 void AddUmount(CLI::App* app, int* exit_code);
 void AddStatus(CLI::App* app, int* exit_code);
+void AddCache(CLI::App* app, int* exit_code);
 void AddMetrics(CLI::App* app, int* exit_code);
 void AddStart(CLI::App* app, int* exit_code);
 void AddStop(CLI::App* app, int* exit_code);

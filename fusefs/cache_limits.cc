@@ -8,13 +8,18 @@
 #include <unordered_set>
 #include <utility>
 
+#include "cachecore/policy/choices.h"
+#include "cachecore/protocol/control_messages.h"
+
 namespace fusefs {
 
 using cachecore::ByteRange;
 using cachecore::CullPart;
 using cachecore::DiskSpace;
 using cachecore::Result;
+using cachecore::SizeOrPercent;
 using cachecore::Status;
+namespace field = cachecore::control::field;
 
 namespace {
 
@@ -28,21 +33,73 @@ constexpr char kUnreachable[] = "unreachable";  // A kind of what is said.
 constexpr std::chrono::seconds kKeptInVain(60);
 // In one round, of different objects: more means that it is the disk.
 constexpr size_t kMaxFailures = 4;
+// A disk with less room than this, beside what is being fetched, is full; so much more is made.
+constexpr uint64_t kFull = 4 << 20;
+constexpr uint64_t kRoom = 16 << 20;
+// With more room than this it is not looked how much is being fetched.
+constexpr uint64_t kFarFromFull = 1 << 30;
+
+std::string Bytes(uint64_t bytes) { return std::to_string(bytes) + " bytes"; }
 
 }  // namespace
 
 CacheLimits::CacheLimits(CacheLimitOptions options, const cachecore::Clock& clock,
                          cachecore::Cache* cache, cachecore::Culler::IsMounted is_mounted)
-    : options_(options), clock_(clock), cache_(cache), is_mounted_(std::move(is_mounted)) {}
+    : flags_(options), clock_(clock), cache_(cache), is_mounted_(std::move(is_mounted)) {}
 
-uint64_t CacheLimits::Used() {
-  const cachecore::EngineCounters counters = cache_->counters();
-  const uint64_t filled = counters.bytes_filled - counters.bytes_culled;
+CacheLimitOptions CacheLimits::Now() const {
+  const cachecore::ChosenLimits chosen = cache_->choices().limits();
+  CacheLimitOptions now = flags_;
+  now.max = chosen.max.value_or(flags_.max);
+  now.min_free = chosen.min_free.value_or(flags_.min_free);
+  return now;
+}
+
+nlohmann::json CacheLimits::Describe() {
+  const cachecore::ChosenLimits chosen = cache_->choices().limits();
+  const CacheLimitOptions now = Now();
+  const Result<DiskSpace> disk = cache_->disk_space();
+  const Result<uint64_t> allocated = cache_->AllocatedBytes();
+  const auto source = [](const std::optional<SizeOrPercent>& choice, const SizeOrPercent& flag) {
+    return choice ? "limit" : flag == SizeOrPercent() ? "default" : "flag";
+  };
+  nlohmann::json limits = {{field::kMax, cachecore::LimitText(now.max)},
+                           {field::kMaxSource, source(chosen.max, flags_.max)},
+                           {field::kMinFree, cachecore::LimitText(now.min_free)},
+                           {field::kMinFreeSource, source(chosen.min_free, flags_.min_free)},
+                           {field::kApplies, now.applies}};
+  if (allocated.ok()) limits[field::kAllocated] = *allocated;
+  if (disk.ok()) {
+    limits[field::kFree] = disk->free;
+    limits[field::kTotal] = disk->total;
+    limits[field::kMaxBytes] = now.max.Of(disk->total);
+    limits[field::kMinFreeBytes] = now.min_free.Of(disk->total);
+  }
+  cachecore::MutexLock lock(&mu_);
+  limits[field::kTrouble] = trouble_;
+  return limits;
+}
+
+void CacheLimits::TakeLimits() {
+  const CacheLimitOptions now = Now();
+  if (now == options_) return;
+  options_ = now;
+  held_until_ = cachecore::Duration(0);
+  EndSpell();
+}
+
+uint64_t CacheLimits::Coming() {
   uint64_t coming = 0;
   for (const cachecore::RequestInfo& request : cache_->DescribeRequests()) {
     if (request.opcode == cachecore::wire::Opcode::kRead) coming += request.range.size();
   }
-  return *allocated_ + (filled - filled_then_) + coming;
+  return coming;
+}
+
+uint64_t CacheLimits::Used() {
+  const cachecore::EngineCounters counters = cache_->counters();
+  const uint64_t filled = counters.bytes_filled - counters.bytes_culled;
+  return *allocated_ + (filled - filled_then_) + Coming();
 }
 
 bool CacheLimits::IsKept(uint64_t used, const DiskSpace& disk) const {
@@ -63,54 +120,95 @@ uint64_t CacheLimits::MissingFree(const DiskSpace& disk) const {
 }
 
 void CacheLimits::SayOnce(const std::string& kind, const std::string& text) {
-  if (said_.insert(kind).second) cache_->log().Warn(text);
+  if (!said_.insert(kind).second) return;
+  cache_->log().Warn(text);
+  cachecore::MutexLock lock(&mu_);
+  trouble_ = text;
 }
 
-void CacheLimits::Keep() {
-  const cachecore::Duration now = clock_.Now();
-  if (!options_.IsSet() || now < held_until_) return;
-  const Result<DiskSpace> disk = cache_->disk_space();
-  if (!disk.ok()) return;
-  if (allocated_ && IsKept(Used(), *disk)) {
-    said_.clear();
-    return;
-  }
+void CacheLimits::EndSpell() {
+  if (said_.empty()) return;
+  said_.clear();
+  cachecore::MutexLock lock(&mu_);
+  trouble_.clear();
+}
+
+Result<CacheLimits::Found> CacheLimits::Find() {
   const cachecore::EngineCounters counters = cache_->counters();
   uint64_t allocated = 0;
-  Result<std::vector<CullPart>> parts = cache_->culler().FindParts(is_mounted_, &allocated);
+  Found found;
+  Result<std::vector<CullPart>> parts =
+      cache_->culler().FindParts(is_mounted_, &allocated, &found.pinned);
   if (!parts.ok()) {
     SayOnce("list", "the cache is not kept below its limit: " + parts.status().message());
-    held_until_ = now + kHold;
-    return;
+    held_until_ = clock_.Now() + kHold;
+    return parts.status();
   }
   allocated_ = allocated;
   filled_then_ = counters.bytes_filled - counters.bytes_culled;
+  found.parts = std::move(parts).value();
+  return found;
+}
+
+void CacheLimits::Keep() {
+  TakeLimits();
+  if (!options_.applies || clock_.Now() < held_until_) return;
+  const Result<DiskSpace> disk = cache_->disk_space();
+  if (!disk.ok() || MakeRoomOnFullDisk(*disk)) return;
+  if (!options_.IsSet() || (allocated_ && IsKept(Used(), *disk))) return EndSpell();
+  Result<Found> found = Find();
+  if (!found.ok()) return;
   const uint64_t used = Used();
-  if (IsKept(used, *disk)) return;
+  if (IsKept(used, *disk)) return EndSpell();
   Wanted wanted{AboveMax(used, *disk), MissingFree(*disk)};
   // Then another program needs the room, and has it whatever is culled here.
-  if (wanted.free > allocated) KeepWhatIsUsed(*disk, wanted, &*parts);
-  const uint64_t culled = CullParts(*parts, wanted);
+  if (wanted.free > *allocated_) KeepWhatIsUsed(*disk, wanted, &*found);
+  const uint64_t culled = CullParts(found->parts, wanted);
   if (const uint64_t all = std::max(wanted.below_max, wanted.free);
       culled < all && !IsEnough(culled, wanted)) {
-    held_until_ = now + kHold;
+    held_until_ = clock_.Now() + kHold;
     if (!said_.contains(kUnreachable)) {
-      SayOnce("above", "the cache is above its limit by " + std::to_string(all - culled) +
-                           " bytes, which are in use");
+      SayOnce("above", "the cache is above its limit by " + Bytes(all - culled) +
+                           (found->pinned > 0 ? ": " + Bytes(found->pinned) +
+                                                    " are pinned (holdfast cache unpin), the "
+                                                    "others are in use"
+                                              : ", which are in use"));
     }
   }
   allocated_.reset();
 }
 
-void CacheLimits::KeepWhatIsUsed(const DiskSpace& disk, const Wanted& wanted,
-                                 std::vector<CullPart>* parts) {
+bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
+  if (disk.free > kFarFromFull) return false;
+  const uint64_t coming = Coming();
+  if (coming == 0 || disk.free >= coming + kFull) return false;
+  Result<Found> found = Find();
+  if (!found.ok()) return true;
+  // What is being used is worth as much as what is being fetched.
+  std::erase_if(found->parts,
+                [](const CullPart& part) { return part.is_mounted && part.age < kKeptInVain; });
+  const uint64_t wanted = coming + kRoom - disk.free;
+  const uint64_t culled = CullParts(found->parts, {wanted, 0});
+  allocated_.reset();
+  if (culled >= wanted) return true;
+  held_until_ = clock_.Now() + kHold;
+  SayOnce("full", "the file system of the cache is full, with " + Bytes(disk.free) + " free; " +
+                      Bytes(found->pinned) +
+                      " of the cache are pinned, and the rest was used in "
+                      "the last " +
+                      std::to_string(kKeptInVain.count()) +
+                      " s: what is to be fetched waits for room");
+  return true;
+}
+
+void CacheLimits::KeepWhatIsUsed(const DiskSpace& disk, const Wanted& wanted, Found* found) {
   SayOnce(kUnreachable,
-          std::to_string(options_.min_free.Of(disk.total)) +
-              " bytes of the file system cannot be left free: " + std::to_string(disk.free) +
-              " are, and the cache has " + std::to_string(*allocated_) +
+          Bytes(options_.min_free.Of(disk.total)) + " of the file system cannot be left free: " +
+              std::to_string(disk.free) + " are, and the cache has " + std::to_string(*allocated_) +
+              (found->pinned > 0 ? ", " + std::to_string(found->pinned) + " of them pinned" : "") +
               "; it keeps what was used in the last " + std::to_string(kKeptInVain.count()) + " s");
   uint64_t needed = wanted.below_max;
-  std::erase_if(*parts, [&needed](const CullPart& part) {
+  std::erase_if(found->parts, [&needed](const CullPart& part) {
     const bool is_needed = needed > 0;  // For the other limit.
     needed -= std::min(needed, part.bytes);
     return !is_needed && part.age < kKeptInVain;

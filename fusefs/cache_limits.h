@@ -2,12 +2,14 @@
 //
 // Model    Keep looks at what is allocated, at what was filled since, and at what is on its way.
 //          When a limit is passed it culls until both are kept with a margin, so that it does not
-//          cull for each fill.
+//          cull for each fill.  A limit that an operator has chosen (Choices) counts in place of
+//          the flag.  Whatever the limits, it culls on a full disk for what is being fetched:
+//          objects that no mount shows, and what was not used lately.
 // Units    bytes that are allocated on the disk.
 // Errors   logged, once a spell: what cannot be culled stays, and is tried again after a second.
 //          An object that cannot be culled does not stop the others.  Where the store takes no
 //          writes, whole objects go that no mount shows.
-// Threads  one.
+// Threads  Keep: one; the others may be called by any.
 // Cost     a look costs no disk access while the limits are kept; culling lists the data files.
 // Crash    nothing of its own.
 // See      Culler; docs/design.md "Culling".
@@ -16,12 +18,14 @@
 #define FUSEFS_CACHE_LIMITS_H_
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "cachecore/base/clock.h"
+#include "cachecore/base/mutex.h"
 #include "cachecore/base/parse_text.h"
 #include "cachecore/cache/cache.h"
 
@@ -31,8 +35,10 @@ namespace fusefs {
 struct CacheLimitOptions {
   cachecore::SizeOrPercent max;
   cachecore::SizeOrPercent min_free;
+  bool applies = true;  // False: nothing is culled.
 
   bool IsSet() const { return max.Of(UINT64_MAX) > 0 || min_free.Of(UINT64_MAX) > 0; }
+  bool operator==(const CacheLimitOptions&) const = default;
 };
 
 class CacheLimits {
@@ -40,7 +46,11 @@ class CacheLimits {
   CacheLimits(CacheLimitOptions options, const cachecore::Clock& clock, cachecore::Cache* cache,
               cachecore::Culler::IsMounted is_mounted);
 
-  void Keep();
+  void Keep() EXCLUDES(mu_);
+  // What counts now: the flags, and what was chosen in their place.
+  CacheLimitOptions Now() const;
+  // The limits, what they are limits of, and why they are not kept, for people and programs.
+  nlohmann::json Describe() EXCLUDES(mu_);
 
  private:
   // Bytes to be culled, for each limit: with a margin.
@@ -48,28 +58,42 @@ class CacheLimits {
     uint64_t below_max;
     uint64_t free;
   };
+  // What was found in the data files.
+  struct Found {
+    std::vector<cachecore::CullPart> parts;
+    uint64_t pinned = 0;
+  };
 
+  void TakeLimits();
+  cachecore::Result<Found> Find();
+  // Culls for what is being fetched, where the disk has no room for it.  True: it has none.
+  bool MakeRoomOnFullDisk(const cachecore::DiskSpace& disk);
   bool IsKept(uint64_t used, const cachecore::DiskSpace& disk) const;
   uint64_t AboveMax(uint64_t used, const cachecore::DiskSpace& disk) const;
   uint64_t MissingFree(const cachecore::DiskSpace& disk) const;
   // Logs it once in a spell, which ends when the limits are kept.
-  void SayOnce(const std::string& kind, const std::string& text);
+  void SayOnce(const std::string& kind, const std::string& text) EXCLUDES(mu_);
+  void EndSpell() EXCLUDES(mu_);
   // For a file system that is full of what others have: takes what was used lately out of `parts`.
-  void KeepWhatIsUsed(const cachecore::DiskSpace& disk, const Wanted& wanted,
-                      std::vector<cachecore::CullPart>* parts);
+  void KeepWhatIsUsed(const cachecore::DiskSpace& disk, const Wanted& wanted, Found* found);
   bool IsEnough(uint64_t culled, const Wanted& wanted) const;
+  // Bytes that are being fetched.
+  uint64_t Coming();
   // Estimates what is allocated, or will be when all that was asked for has come.
   uint64_t Used();
   uint64_t CullParts(const std::vector<cachecore::CullPart>& parts, const Wanted& wanted);
 
-  const CacheLimitOptions options_;
+  const CacheLimitOptions flags_;
   const cachecore::Clock& clock_;
   cachecore::Cache* const cache_;
   const cachecore::Culler::IsMounted is_mounted_;
+  CacheLimitOptions options_;          // What counts, as of the last Keep.
   std::optional<uint64_t> allocated_;  // When it was last looked at.
   uint64_t filled_then_ = 0;           // The bytes filled, less those culled, at that time.
   std::set<std::string> said_;         // In this spell above a limit.
   cachecore::Duration held_until_{0};  // No look before: what is above the limit was in use.
+  cachecore::Mutex mu_;
+  std::string trouble_ GUARDED_BY(mu_);  // Why the limits are not kept; "" when they are.
 };
 
 }  // namespace fusefs

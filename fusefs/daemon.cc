@@ -101,7 +101,7 @@ Status Daemon::Open() {
     ASSIGN_OR_RETURN(fuse, MakeFuse());
   }
   housekeeper_ = std::make_unique<Housekeeper>(config_.housekeeper, cache_.get(), grants_.get(),
-                                               mounted_.get());
+                                               mounted_.get(), limits_.get());
   ASSIGN_OR_RETURN(std::unique_ptr<RequestLog> requests, ObtainRequestLog(resumed));
   fuse_ = std::make_unique<FuseServer>(config_.fuse, config_.run_dir + "/fuse.init",
                                        std::move(requests), cache_.get(), grants_.get());
@@ -127,9 +127,10 @@ Status Daemon::Open() {
   };
   // One fetcher at a time: a kernel-style device is in the place of the socket.
   device_->Start(cache_.get(), /*refuses=*/cachefiles_ != nullptr);
-  operations_ = std::make_unique<ControlOps>(ControlOps::Parts{
-      cache_.get(), device_.get(), fuse_.get(), grants_.get(), config_.fuse_dir,
-      config_.cache.fail_on_detach, stop, mounted_.get(), describe_cachefiles, admit, admitted});
+  operations_ = std::make_unique<ControlOps>(
+      ControlOps::Parts{cache_.get(), device_.get(), fuse_.get(), grants_.get(), config_.fuse_dir,
+                        config_.cache.fail_on_detach, stop, [this] { return limits_->Describe(); },
+                        mounted_.get(), describe_cachefiles, admit, admitted});
   control_->Start(
       [this](const std::string& line, int peer) { return operations_->Handle(line, peer); });
   unmount_watch_ = std::thread([this, stop] {
@@ -142,6 +143,11 @@ Status Daemon::Open() {
 Status Daemon::OpenUses(bool resumed) {
   ASSIGN_OR_RETURN(
       grants_, Grants::Open(config_.run_dir + "/grants", cachecore::Clock::Monotonic(), resumed));
+  const auto is_granted = [this](const std::string& volume, const std::string& object) {
+    return grants_->Has({volume, object});
+  };
+  limits_ = std::make_unique<CacheLimits>(config_.limits, cachecore::Clock::Monotonic(),
+                                          cache_.get(), is_granted);
   if (cachefiles_ == nullptr) return Status();
   // What is mounted by `fsid`, so that its client gets the CLOSE.
   mounted_ = std::make_unique<MountedObjects>(

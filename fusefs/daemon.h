@@ -20,6 +20,7 @@
 
 #include "cachecore/base/status.h"
 #include "cachecore/cache/cache.h"
+#include "fusefs/cache_limits.h"
 #include "fusefs/cachefiles/cachefiles_server.h"
 #include "fusefs/control/control_ops.h"
 #include "fusefs/control/control_server.h"
@@ -45,6 +46,7 @@ struct DaemonConfig {
   cachecore::CacheOptions cache;
   FuseServerOptions fuse;
   HousekeeperOptions housekeeper;
+  CacheLimitOptions limits;
 };
 
 class Daemon {
@@ -60,7 +62,7 @@ class Daemon {
       : config_(config), fd_store_(std::move(stored)) {}
   cachecore::Status Open();
   cachecore::Status OpenCache();
-  // Goes on with, or begins, what says which objects are used.
+  // Goes on with, or begins, what says which objects are used; and what keeps the cache's size.
   cachecore::Status OpenUses(bool resumed);
   // ENOENT when a mount goes on and its cache is gone, as on a file system that is not mounted now.
   cachecore::Status CheckCacheIsThere() const;
@@ -91,6 +93,7 @@ class Daemon {
   std::unique_ptr<cachecore::Cache> cache_;
   std::unique_ptr<Grants> grants_;
   std::unique_ptr<MountedObjects> mounted_;  // Or null.
+  std::unique_ptr<CacheLimits> limits_;
   std::unique_ptr<Housekeeper> housekeeper_;
   std::unique_ptr<FuseServer> fuse_;
   std::unique_ptr<ControlOps> operations_;

@@ -88,7 +88,7 @@ Status SetCachefilesDevice(DaemonConfig* config) {
   config->cache.engine.exact = true;
   config->cache.engine.kernel_instances = true;
   config->cache.fail_on_detach = true;
-  config->housekeeper.limits = {};  // Its program culls.
+  config->limits.applies = false;  // Its program culls.
   config->cache.engine.notes_uses = false;
   return Status();
 }
@@ -136,11 +136,11 @@ Result<DaemonConfig> ConfigFromFlags() {
   config.housekeeper.sync_bytes = *sync_bytes;
   const auto max = cachecore::ParseSizeOrPercent(FLAGS_cache_max);
   if (!max.ok()) return named("cache-max", max.status());
-  config.housekeeper.limits.max = *max;
+  config.limits.max = *max;
   const auto min_free = cachecore::ParseSizeOrPercent(FLAGS_cache_min_free);
   if (!min_free.ok()) return named("cache-min-free", min_free.status());
-  config.housekeeper.limits.min_free = *min_free;
-  config.cache.engine.notes_uses = config.housekeeper.limits.IsSet();
+  config.limits.min_free = *min_free;
+  config.cache.engine.notes_uses = true;  // A limit may be chosen, or the disk be full, later.
   const Result<uint64_t> fetch = cachecore::ParseSize(FLAGS_fetch_size);
   if (!fetch.ok()) return named("fetch-size", fetch.status());
   if (!std::has_single_bit(*fetch) || *fetch < 4096 || *fetch > (4u << 20)) {

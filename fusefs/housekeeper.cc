@@ -32,8 +32,8 @@ void Housekeeper::EndUnwanted() {
 // Threads of their own, since neither an fdatasync of many megabytes nor a cull that waits for
 // replies must hold up the end of an overdue read.
 Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Grants* grants,
-                         MountedObjects* mounted)
-    : options_(options), cache_(cache), grants_(grants), mounted_(mounted) {
+                         MountedObjects* mounted, CacheLimits* limits)
+    : options_(options), cache_(cache), grants_(grants), mounted_(mounted), limits_(limits) {
   const auto every_tick = [this](auto&& work) {
     cachecore::MutexLock lock(&mu_);
     while (!stopping_) {
@@ -73,13 +73,9 @@ Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Gr
     });
   });
   cull_ = std::thread([this, every_tick] {
-    CacheLimits limits(options_.limits, cachecore::Clock::Monotonic(), cache_,
-                       [this](const std::string& volume, const std::string& object) {
-                         return grants_->Has({volume, object});
-                       });
     cachecore::Duration kept = cachecore::Clock::Monotonic().Now();
-    every_tick([this, &limits, &kept] {
-      limits.Keep();
+    every_tick([this, &kept] {
+      limits_->Keep();
       const cachecore::Duration now = cachecore::Clock::Monotonic().Now();
       if (now - kept < kKeepUses) return;
       cache_->culler().KeepUses();

@@ -25,14 +25,13 @@ namespace fusefs {
 struct HousekeeperOptions {
   cachecore::Duration sync_interval = std::chrono::seconds(5);
   uint64_t sync_bytes = 256 << 20;  // Sync earlier when this much waits for it.
-  CacheLimitOptions limits;
 };
 
 class Housekeeper {
  public:
   // `mounted` may be null.
   Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Grants* grants,
-              MountedObjects* mounted);
+              MountedObjects* mounted, CacheLimits* limits);
   ~Housekeeper();  // Syncs a last time.
 
   // Moves with each look for overdue reads.
@@ -46,6 +45,7 @@ class Housekeeper {
   cachecore::Cache* const cache_;
   Grants* const grants_;
   MountedObjects* const mounted_;
+  CacheLimits* const limits_;
   cachecore::Mutex mu_;
   cachecore::CondVar stopped_;
   bool stopping_ GUARDED_BY(mu_) = false;

@@ -26,6 +26,7 @@ struct SizeOrPercent {
   uint32_t percent = 0;  // 0: `bytes` counts.
 
   uint64_t Of(uint64_t whole) const { return percent > 0 ? whole / 100 * percent : bytes; }
+  bool operator==(const SizeOrPercent&) const = default;
 };
 // As ParseSize, or from "1%" to "100%".
 Result<SizeOrPercent> ParseSizeOrPercent(const std::string& text);

@@ -24,7 +24,8 @@ Cache::Cache(CacheOptions options, const Clock& clock, std::unique_ptr<MetadataS
       device_({options.fail_on_detach, options.serve_through},
               {store_.get(), data_, &ids_, &writer_, &log_, &core_, &catalogue_, &acquisitions_,
                &durability_, &verification_}),
-      culler_(clock, store_.get(), data_, &ids_, &core_, &catalogue_, &durability_, &device_) {}
+      culler_(clock, {store_.get(), data_, &choices_, &ids_, &core_, &catalogue_, &durability_,
+                      &device_}) {}
 
 Result<std::unique_ptr<Cache>> Cache::Open(CacheOptions options, const Clock& clock,
                                            std::unique_ptr<MetadataStore> store, DataStore data,
@@ -33,6 +34,7 @@ Result<std::unique_ptr<Cache>> Cache::Open(CacheOptions options, const Clock& cl
       new Cache(options, clock, std::move(store), std::move(data), std::move(wake_device)));
   RETURN_IF_ERROR(cache->catalogue_.CheckDataIsThere());
   cache->writer_.Heal();
+  cache->choices_.Load();
   Status ids = cache->ids_.EnsureIds();
   if (ids.ok()) ids = cache->ids_.EnsureNumbers();
   LOG_IF(ERROR, !ids.ok()) << "no new object can be opened: " << ids.message();
@@ -122,6 +124,12 @@ std::vector<ObjectInfo> Cache::DescribeObjects() {
     if (presence.ok()) info.present_bytes = presence->present_bytes();
   }
   return infos;
+}
+
+Result<uint64_t> Cache::AllocatedBytes() const {
+  uint64_t allocated = 0;
+  RETURN_IF_ERROR(data_.Scan([&](const DataFile& file) { allocated += file.allocated; }));
+  return allocated;
 }
 
 std::vector<RequestInfo> Cache::DescribeRequests() {

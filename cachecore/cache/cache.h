@@ -45,6 +45,7 @@
 #include "cachecore/cache/reads.h"
 #include "cachecore/cache/verification.h"
 #include "cachecore/engine/engine.h"
+#include "cachecore/policy/choices.h"
 #include "cachecore/store/data_store.h"
 #include "cachecore/store/metadata_store.h"
 #include "cachecore/store/metadata_writer.h"
@@ -162,6 +163,10 @@ class Cache {
   void Heal() { writer_.Heal(); }
   // See Culler.  By one thread at a time.
   Culler& culler() { return culler_; }
+  // The cache's limits, and its pins.  A pin is set by Culler.
+  Choices& choices() { return choices_; }
+  // Of the data files, in bytes of the disk.
+  Result<uint64_t> AllocatedBytes() const;
   Result<DiskSpace> disk_space() const { return data_.Space(); }
   uint64_t unsynced_bytes() { return durability_.unsynced_bytes(); }
 
@@ -185,6 +190,7 @@ class Cache {
   const Clock& clock_;
   const std::unique_ptr<MetadataStore> store_;
   const DataStore data_;
+  Choices choices_{store_.get()};
   TreeCache trees_{Verification::kCheckedTreeBlocks};
 
   LogLimiter log_{clock_};

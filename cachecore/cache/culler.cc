@@ -23,6 +23,9 @@ constexpr Duration kPatience = std::chrono::milliseconds(500);
 constexpr Duration kUnusedAfter = std::chrono::seconds(10);
 constexpr Duration kLookAgain = std::chrono::milliseconds(1);
 
+// What CullObject takes out at a time.
+constexpr uint64_t kStep = 32 << 20;
+
 // So much more than what is present may be allocated before it is looked where.
 constexpr uint64_t kSlack = 64 << 10;
 
@@ -54,6 +57,12 @@ ByteRange PartAt(uint64_t at, uint64_t size_bytes) {
       .Intersect({0, size_bytes});
 }
 
+// No mount, no reader and no reply has it.
+bool IsUnused(const Object& object, const Culler::IsMounted& is_mounted) {
+  return object.IsFileUnused() && object.waiting.empty() && object.acquires.empty() &&
+         !is_mounted(object.volume_key, object.cookie_key);
+}
+
 // A hole is no use of the file: what no record speaks of is as old as its mtime (DataFile::used).
 Status PunchHole(int fd, ByteRange range) {
   struct stat before;
@@ -70,17 +79,16 @@ Status PunchHole(int fd, ByteRange range) {
 
 }  // namespace
 
-Culler::Culler(const Clock& clock, MetadataStore* store, const DataStore& data, IdReserve* ids,
-               GuardedEngine* core, Catalogue* catalogue, Durability* durability,
-               DevicePort* device)
+Culler::Culler(const Clock& clock, const Parts& parts)
     : clock_(clock),
-      store_(store),
-      data_(data),
-      ids_(ids),
-      core_(core),
-      catalogue_(catalogue),
-      durability_(durability),
-      device_(device) {}
+      store_(parts.store),
+      data_(parts.data),
+      choices_(parts.choices),
+      ids_(parts.ids),
+      core_(parts.core),
+      catalogue_(parts.catalogue),
+      durability_(parts.durability),
+      device_(parts.device) {}
 
 bool Culler::AddParts(const Known& known, std::vector<CullPart>* parts) const {
   const uint64_t size = known.size_bytes;
@@ -142,10 +150,14 @@ void Culler::AddLeftOver(const DataFile& file, std::vector<CullPart>* parts) {
 }
 
 bool Culler::FindLoaded(const DataFile& file, const IsMounted& is_mounted,
-                        std::vector<CullPart>* parts, bool* has_more) {
+                        std::vector<CullPart>* parts, bool* has_more, uint64_t* pinned) {
   MutexLock lock(&core_->mu);
   const Object* object = core_->engine.Find(file.number);
   if (object == nullptr) return false;
+  if (choices_->IsPinned(object->volume_key, object->cookie_key)) {
+    *pinned += file.allocated;
+    return true;
+  }
   if (!object->size_known) return true;
   *has_more =
       AddParts({file, object->size_bytes, object->presence, object->uses,
@@ -156,11 +168,15 @@ bool Culler::FindLoaded(const DataFile& file, const IsMounted& is_mounted,
 }
 
 void Culler::FindOnDisk(const DataFile& file, const IsMounted& is_mounted,
-                        std::vector<CullPart>* parts, bool* has_more) {
+                        std::vector<CullPart>* parts, bool* has_more, uint64_t* pinned) {
   const auto record = store_->LoadObject(file.number);
   if (record.ok() && record->has_value()) {
     const ObjectRecord& known = **record;
     const auto volume = catalogue_->LoadVolume(known.volume);
+    if (volume.ok() && volume->has_value() && choices_->IsPinned((*volume)->key, known.cookie)) {
+      *pinned += file.allocated;
+      return;
+    }
     const auto presence = store_->LoadPresence(file.number, known.size_bytes);
     if (volume.ok() && volume->has_value() && presence.ok()) {
       PartUses uses;
@@ -176,9 +192,10 @@ void Culler::FindOnDisk(const DataFile& file, const IsMounted& is_mounted,
   parts->push_back({file.number, {0, file.size_bytes}, file.allocated, false, AgeOf(file)});
 }
 
-Result<std::vector<CullPart>> Culler::FindParts(const IsMounted& is_mounted, uint64_t* allocated) {
+Result<std::vector<CullPart>> Culler::FindParts(const IsMounted& is_mounted, uint64_t* allocated,
+                                                uint64_t* pinned) {
   std::vector<DataFile> files;
-  *allocated = 0;
+  *allocated = *pinned = 0;
   RETURN_IF_ERROR(data_.Scan([&](const DataFile& file) {
     *allocated += file.allocated;
     if (file.allocated > 0) files.push_back(file);
@@ -188,8 +205,8 @@ Result<std::vector<CullPart>> Culler::FindParts(const IsMounted& is_mounted, uin
   std::vector<CullPart> parts;
   for (const DataFile& file : files) {
     bool has_more = false;
-    if (!FindLoaded(file, is_mounted, &parts, &has_more)) {
-      FindOnDisk(file, is_mounted, &parts, &has_more);
+    if (!FindLoaded(file, is_mounted, &parts, &has_more, pinned)) {
+      FindOnDisk(file, is_mounted, &parts, &has_more, pinned);
     }
     if (has_more) AddLeftOver(file, &parts);
   }
@@ -208,6 +225,9 @@ Result<Culler::Begun> Culler::Begin(ObjectNumber number, ByteRange range) {
     MutexLock lock(&core_->mu);
     Object* object = core_->engine.Find(number);
     if (object == nullptr || object->file == nullptr) return Status(EBUSY, "the object is in use");
+    if (choices_->IsPinned(object->volume_key, object->cookie_key)) {
+      return Status(EBUSY, object->volume_key + "/" + object->cookie_key + " is pinned");
+    }
     const uint64_t size = object->size_bytes;
     range = range.Intersect({0, size});
     const bool is_last = object->in_flight.empty() &&
@@ -262,6 +282,7 @@ void Culler::Cancel(ObjectNumber number) {
 }
 
 Status Culler::Cull(ObjectNumber number, ByteRange range) {
+  MutexLock culling(&cull_mu_);
   ASSIGN_OR_RETURN(const Begun begun, Begin(number, range));
   MetadataBatch batch;
   for (const ByteRange part : begun.culling.present) {
@@ -291,7 +312,43 @@ Status Culler::Cull(ObjectNumber number, ByteRange range) {
   return punched;
 }
 
+Status Culler::CullObject(ObjectNumber number) {
+  RETURN_IF_ERROR(catalogue_->LoadUnused(number));
+  std::vector<ByteRange> steps;  // Readers wait for one of them at most.
+  {
+    MutexLock lock(&core_->mu);
+    const Object* object = core_->engine.Find(number);
+    if (object == nullptr || !object->size_known) return Status(EBUSY, "the object is in use");
+    const uint64_t size = object->size_bytes;
+    for (uint64_t at = 0; (at = object->presence.FirstPresent({at, size})) < size;) {
+      const ByteRange part = PartAt(at, size);
+      if (!steps.empty() && steps.back().end == part.begin && steps.back().size() < kStep) {
+        steps.back().end = part.end;
+      } else {
+        steps.push_back(part);
+      }
+      at = part.end;
+    }
+    if (steps.empty()) steps.push_back({0, size});  // What is allocated without being present.
+  }
+  const auto is_used = [](const Status& why) {
+    return why.error() == EBUSY || why.error() == ETIMEDOUT;
+  };
+  for (const ByteRange step : steps) {
+    const Status culled = Cull(number, step);
+    if (!culled.ok() && !is_used(culled)) return culled;
+    if (culled.ok()) continue;
+    for (ByteRange part{step.begin, step.begin}; part.end < step.end;) {
+      part = PartAt(part.end, step.end);
+      const Status one = Cull(number, part);
+      if (!one.ok() && !is_used(one)) return one;
+    }
+  }
+  return Status();
+}
+
 Status Culler::DropUnused(ObjectNumber number, const IsMounted& is_mounted) {
+  MutexLock culling(&cull_mu_);
   RETURN_IF_ERROR(ids_->EnsureIds());
   RETURN_IF_ERROR(catalogue_->LoadUnused(number));
   MutexLock load_lock(&catalogue_->load_mu);
@@ -299,12 +356,66 @@ Status Culler::DropUnused(ObjectNumber number, const IsMounted& is_mounted) {
     MutexLock lock(&core_->mu);
     const Object* object = core_->engine.Find(number);
     const bool is_unused =
-        object != nullptr && object->IsFileUnused() && object->waiting.empty() &&
-        object->acquires.empty() && !is_mounted(object->volume_key, object->cookie_key) &&
+        object != nullptr && IsUnused(*object, is_mounted) &&
+        !choices_->IsPinned(object->volume_key, object->cookie_key) &&
         (object->used == Duration::zero() || core_->engine.tick() - object->used > kUnusedAfter);
     if (!is_unused) return Status(EBUSY, "the object is in use");
   }
   return catalogue_->DropObject(number, "the disk has no room, and no mount shows it");
+}
+
+// The pin goes first: after a death in between it is an object like others.
+Status Culler::Drop(ObjectNumber number, const IsMounted& is_mounted) {
+  MutexLock culling(&cull_mu_);
+  RETURN_IF_ERROR(ids_->EnsureIds());
+  RETURN_IF_ERROR(catalogue_->LoadUnused(number));
+  MutexLock load_lock(&catalogue_->load_mu);
+  std::string volume, cookie;
+  {
+    MutexLock lock(&core_->mu);
+    const Object* object = core_->engine.Find(number);
+    if (object == nullptr || !IsUnused(*object, is_mounted)) {
+      return Status(EBUSY, "the object is in use");
+    }
+    volume = object->volume_key;
+    cookie = object->cookie_key;
+  }
+  RETURN_IF_ERROR(choices_->SetPinned(volume, cookie, false));
+  return catalogue_->DropObject(number, "an operator has removed it");
+}
+
+Status Culler::RemoveStray(ObjectNumber number) {
+  MutexLock culling(&cull_mu_);
+  return catalogue_->RemoveStray(number);
+}
+
+// No cull that has begun before is under way when it returns.
+Status Culler::SetPinned(const std::string& volume, const std::string& cookie, bool pinned) {
+  MutexLock culling(&cull_mu_);
+  return choices_->SetPinned(volume, cookie, pinned);
+}
+
+ObjectUse Culler::UseOf(ObjectNumber number) {
+  ObjectUse use;
+  if (const Result<DataFile> file = data_.Find(number); file.ok()) {
+    use = {file->allocated, file->used};
+  }
+  {
+    MutexLock lock(&core_->mu);
+    if (!core_->engine.notes_uses()) return use;
+    if (const Object* object = core_->engine.Find(number); object != nullptr) {
+      const auto age =
+          std::chrono::duration_cast<std::chrono::seconds>(clock_.Now() - object->uses.Latest());
+      use.used = WallSeconds() - std::min(WallSeconds(), static_cast<uint64_t>(age.count()));
+      return use;
+    }
+  }
+  uint32_t latest = 0;
+  for (const UseRecord& record : store_->LoadUses(number)) {
+    latest = std::max(latest, *std::max_element(record.seconds.begin(), record.seconds.end()));
+  }
+  if (latest > 0) use.used = latest;
+  return use;
 }
 
 void Culler::KeepUses() {

@@ -18,6 +18,14 @@ Duration PartUses::LastUse(uint64_t part) const {
   return used == kNever ? earlier_ : used;
 }
 
+Duration PartUses::Latest() const {
+  Duration latest = kNever;
+  for (const auto& [index, leaf] : leaves_) {
+    latest = std::max(latest, *std::max_element(leaf.times.begin(), leaf.times.end()));
+  }
+  return latest == kNever ? earlier_ : latest;
+}
+
 void PartUses::Restore(const std::vector<UseRecord>& records, uint64_t file_used, Duration now) {
   const uint64_t wall = WallSeconds();
   earlier_ = TimeOf(file_used, now, wall);

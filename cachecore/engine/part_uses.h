@@ -43,6 +43,8 @@ class PartUses {
     }
   }
   Duration LastUse(uint64_t part) const;
+  // Of any part.
+  Duration Latest() const;
 
   // What an earlier life has left.  `file_used`: when the data file was used, seconds since 1970,
   // for what the records do not say.

@@ -322,7 +322,7 @@ void Verifier::LookForUnknownKinds() {
   const std::string known = {schema::kBootPresence, schema::kCounter,     schema::kDurablePresence,
                              schema::kVolumeIndex,  schema::kObjectIndex, schema::kObject,
                              schema::kQuarantine,   schema::kJournal,     schema::kSchemaVersion,
-                             schema::kUse,          schema::kVolume};
+                             schema::kUse,          schema::kVolume,      schema::kChoice};
   const auto look = [&](std::string_view key, std::string_view) {
     if (key.empty() || known.find(key[0]) == std::string::npos) {
       Fault("record " + schema::Quoted(key), "no record kind has this key");
@@ -411,6 +411,9 @@ VerifyReport Verifier::Run() {
   ReadJournal();
   ReadUses();
   ReadQuarantine();
+  ScanKind(schema::kChoice, [](std::string_view key, std::string_view value) {
+    return Status(schema::DecodeChoice(key, value).status());
+  });
   LookForUnknownKinds();
   for (const auto& [number, object] : objects_) CheckDataFile(object);
   CheckDataDirectory();

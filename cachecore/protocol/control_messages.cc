@@ -27,6 +27,10 @@ constexpr char kWrong[] = "wrong";
 constexpr char kHealed[] = "healed";
 constexpr char kNext[] = "next";
 constexpr char kWhy[] = "why";
+constexpr char kBytesOnly[] = "bytes_only";
+constexpr char kUnlessPinned[] = "unless_pinned";
+constexpr char kRemoved[] = "removed";
+constexpr char kLeft[] = "left";
 
 // The bytes as they were sent: what JsonString turns back is of files.
 std::string TextOf(const json& object, const char* key) {
@@ -71,6 +75,10 @@ json EncodeRequest(const Request& request) {
   if (request.number != 0) object[field::kNumber] = request.number;
   if (request.offset != 0) object[field::kOffset] = request.offset;
   if (request.length != 0) object[field::kLength] = request.length;
+  if (!request.max.empty()) object[field::kMax] = request.max;
+  if (!request.min_free.empty()) object[field::kMinFree] = request.min_free;
+  if (request.bytes_only) object[kBytesOnly] = true;
+  if (request.unless_pinned) object[kUnlessPinned] = true;
   return object;
 }
 
@@ -104,6 +112,10 @@ Result<Request> DecodeRequest(std::string_view line) {
   request.number = UnsignedOf(object, field::kNumber).value_or(0);
   request.offset = UnsignedOf(object, field::kOffset).value_or(0);
   request.length = UnsignedOf(object, field::kLength).value_or(0);
+  request.max = TextOf(object, field::kMax);
+  request.min_free = TextOf(object, field::kMinFree);
+  request.bytes_only = JsonBool(object, kBytesOnly);
+  request.unless_pinned = JsonBool(object, kUnlessPinned);
   return request;
 }
 
@@ -132,6 +144,10 @@ json EncodeVerify(const VerifyAnswer& answer) {
   return {{field::kOk, true},           {kChecked, answer.checked_bytes},
           {kWrong, answer.wrong_bytes}, {kHealed, answer.healed_bytes},
           {kNext, answer.next},         {kWhy, answer.why}};
+}
+
+json EncodeRemove(const RemoveAnswer& answer) {
+  return {{field::kOk, true}, {kRemoved, answer.removed_bytes}, {kLeft, answer.left_bytes}};
 }
 
 Result<json> DecodeAnswer(std::string_view line, bool* answered) {
@@ -175,6 +191,11 @@ VerifyAnswer DecodeVerify(const json& answer) {
   decoded.next = static_cast<uint64_t>(JsonInt(answer, kNext));
   decoded.why = JsonString(answer, kWhy);
   return decoded;
+}
+
+RemoveAnswer DecodeRemove(const json& answer) {
+  return {static_cast<uint64_t>(JsonInt(answer, kRemoved)),
+          static_cast<uint64_t>(JsonInt(answer, kLeft))};
 }
 
 }  // namespace cachecore::control

@@ -1,11 +1,12 @@
 // Control messages: what `holdfast` and holdfastd send each other on the control socket.
 //
 // Model    a connection carries one request and one answer, each a line of JSON.  Operations: ping,
-//          status, acquire, keep, mounted, release, shut, verify, stop; kOperations is the whole
-//          list.  An answer has "ok"; a refusal has "errno" and "error" too.  What the other end
-//          does not know of a message it ignores, and a field that is absent or of another type has
-//          its default, so that versions may differ.  The answer to `status` is a document of many
-//          parts, which holdfast status --json prints: only the names of its fields are here.
+//          status, acquire, keep, mounted, release, shut, verify, limit, pin, unpin, list, remove,
+//          stop; kOperations is the whole list.  An answer has "ok"; a refusal has "errno" and
+//          "error" too.  What the other end does not know of a message it ignores, and a field that
+//          is absent or of another type has its default, so that versions may differ.  The answers
+//          to `status`, `list` and `limit` are documents of many parts: only the names of their
+//          fields are here.
 // Units    times in milliseconds, sizes and offsets in bytes.
 // Errors   EINVAL not a request, EOPNOTSUPP an unknown operation; EPROTO not an answer.
 // Threads  thread-safe: no state.
@@ -25,23 +26,42 @@
 
 namespace cachecore::control {
 
-enum class Operation { kPing, kStatus, kAcquire, kKeep, kMounted, kRelease, kShut, kVerify, kStop };
+enum class Operation {
+  kPing,
+  kStatus,
+  kAcquire,
+  kKeep,
+  kMounted,
+  kRelease,
+  kShut,
+  kVerify,
+  kLimit,
+  kPin,
+  kUnpin,
+  kList,
+  kRemove,
+  kStop
+};
 
 struct OperationName {
   Operation operation;
   const char* name;
 };
 inline constexpr OperationName kOperations[] = {
-    {Operation::kPing, "ping"}, {Operation::kStatus, "status"},   {Operation::kAcquire, "acquire"},
-    {Operation::kKeep, "keep"}, {Operation::kMounted, "mounted"}, {Operation::kRelease, "release"},
-    {Operation::kShut, "shut"}, {Operation::kVerify, "verify"},   {Operation::kStop, "stop"},
+    {Operation::kPing, "ping"},       {Operation::kStatus, "status"},
+    {Operation::kAcquire, "acquire"}, {Operation::kKeep, "keep"},
+    {Operation::kMounted, "mounted"}, {Operation::kRelease, "release"},
+    {Operation::kShut, "shut"},       {Operation::kVerify, "verify"},
+    {Operation::kLimit, "limit"},     {Operation::kPin, "pin"},
+    {Operation::kUnpin, "unpin"},     {Operation::kList, "list"},
+    {Operation::kRemove, "remove"},   {Operation::kStop, "stop"},
 };
 
 inline constexpr int64_t kDefaultTimeoutMs = 30'000;
 
 struct Request {
   Operation operation = Operation::kPing;
-  // Of status (both empty: all objects), acquire, keep, release and shut.
+  // Of status (both empty: all objects), acquire, keep, release, shut, pin, unpin and remove.
   std::string volume = "";
   std::string object = "";
   // Of acquire, shut and verify.
@@ -60,6 +80,12 @@ struct Request {
   uint64_t number = 0;
   uint64_t offset = 0;
   uint64_t length = 0;
+  // Of limit: as ParseLimitChange takes them.
+  std::string max = "";
+  std::string min_free = "";
+  // Of remove: the cached bytes alone; only what is not pinned.
+  bool bytes_only = false;
+  bool unless_pinned = false;
 
   bool operator==(const Request&) const = default;
 };
@@ -87,7 +113,12 @@ struct VerifyAnswer {
   std::string why;    // Of bytes that stay wrong.
 };
 
-// Fields of the answer to `status`, and of its parts.
+struct RemoveAnswer {
+  uint64_t removed_bytes = 0;  // Of the disk.
+  uint64_t left_bytes = 0;     // In use, or being fetched.
+};
+
+// Fields of the answers to `status` and `list`, and of their parts.
 namespace field {
 inline constexpr char kOk[] = "ok";
 inline constexpr char kVersion[] = "version";
@@ -117,6 +148,21 @@ inline constexpr char kFull[] = "full";
 inline constexpr char kVerified[] = "verified";
 inline constexpr char kDigest[] = "digest";
 inline constexpr char kError[] = "error";
+inline constexpr char kAllocated[] = "allocated";
+inline constexpr char kUsed[] = "used";
+inline constexpr char kPinned[] = "pinned";
+inline constexpr char kMounted[] = "mounted";
+// The cache's limits; they have kAllocated and kTotal, too.
+inline constexpr char kCache[] = "cache";
+inline constexpr char kMax[] = "max";
+inline constexpr char kMaxBytes[] = "max_bytes";
+inline constexpr char kMaxSource[] = "max_source";
+inline constexpr char kMinFree[] = "min_free";
+inline constexpr char kMinFreeBytes[] = "min_free_bytes";
+inline constexpr char kMinFreeSource[] = "min_free_source";
+inline constexpr char kApplies[] = "applies";
+inline constexpr char kFree[] = "free";
+inline constexpr char kTrouble[] = "trouble";
 // The requests to the fetcher that wait, and the list of them.
 inline constexpr char kRequests[] = "requests";
 inline constexpr char kWaiting[] = "waiting";
@@ -156,6 +202,7 @@ nlohmann::json EncodeRefusal(const Status& why);
 nlohmann::json EncodePing(const PingAnswer& answer);
 nlohmann::json EncodeAcquire(const AcquireAnswer& answer);
 nlohmann::json EncodeVerify(const VerifyAnswer& answer);
+nlohmann::json EncodeRemove(const RemoveAnswer& answer);
 
 // The answer as an object; a refusal is its errno and sentence, and EIO where it has none.
 // `answered`, where it is given, tells a refusal from a line that is no answer.
@@ -164,6 +211,7 @@ PingAnswer DecodePing(const nlohmann::json& answer);
 // EPROTO for an answer without a path.
 Result<AcquireAnswer> DecodeAcquire(const nlohmann::json& answer);
 VerifyAnswer DecodeVerify(const nlohmann::json& answer);
+RemoveAnswer DecodeRemove(const nlohmann::json& answer);
 
 }  // namespace cachecore::control
 

@@ -109,6 +109,10 @@ Result<std::string> DescribeRecord(std::string_view key, std::string_view value)
     }
     case kObject:
       return DescribeObject(key, value);
+    case kChoice: {
+      ASSIGN_OR_RETURN(const Choice choice, DecodeChoice(key, value));
+      return "choice name=" + Quoted(choice.name) + " value=" + Quoted(choice.value);
+    }
     case kQuarantine: {
       const std::string_view numbered = key.substr(0, 1 + sizeof(uint64_t));
       return "quarantined" + Numbered("object", NumberOf(numbered)) +

@@ -177,6 +177,8 @@ std::string UseKey(ObjectNumber object, uint32_t leaf) {
   return PresenceKey(UsePrefix(object), leaf);
 }
 
+std::string ChoiceKey(std::string_view name) { return std::string(1, kChoice).append(name); }
+
 std::string QuarantineKey(ObjectNumber object, std::string_view damaged_key) {
   return NumberedKey(kQuarantine, object.value).append(damaged_key);
 }
@@ -241,6 +243,10 @@ std::string EncodeUse(const UseRecord& use) {
   std::string payload;
   for (const uint32_t seconds : use.seconds) AppendInt(seconds, &payload);
   return Seal(UseKey(use.object, use.leaf), std::move(payload));
+}
+
+std::string EncodeChoice(const Choice& choice) {
+  return Seal(ChoiceKey(choice.name), choice.value);
 }
 
 Result<uint32_t> DecodeVersion(std::string_view value) {
@@ -346,6 +352,11 @@ Result<UseRecord> DecodeUse(std::string_view key, std::string_view value) {
   for (uint32_t& seconds : use.seconds) seconds = reader.Take<uint32_t>();
   if (!key_reader.done() || !reader.done()) return Damaged("use", "wrong length");
   return use;
+}
+
+Result<Choice> DecodeChoice(std::string_view key, std::string_view value) {
+  ASSIGN_OR_RETURN(const std::string_view payload, Unseal("choice", key, value));
+  return Choice{std::string(AfterKind(key)), std::string(payload)};
 }
 
 uint64_t NumberOf(std::string_view key) {

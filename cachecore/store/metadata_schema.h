@@ -23,8 +23,8 @@
 namespace cachecore::schema {
 
 // 1: journal records also listed FUSE requests.  2: objects had no digest.  3: nor facts.  4: there
-// were no use records.
-inline constexpr uint32_t kVersion = 5;
+// were no use records.  5: nor choices.
+inline constexpr uint32_t kVersion = 6;
 
 // The kinds.
 inline constexpr char kBootPresence = 'B';
@@ -33,6 +33,7 @@ inline constexpr char kDurablePresence = 'D';
 inline constexpr char kVolumeIndex = 'K';
 inline constexpr char kObjectIndex = 'N';
 inline constexpr char kObject = 'O';
+inline constexpr char kChoice = 'P';
 inline constexpr char kQuarantine = 'Q';
 inline constexpr char kJournal = 'R';
 inline constexpr char kSchemaVersion = 'S';
@@ -57,6 +58,7 @@ std::string PresenceKey(std::string_view prefix, uint32_t leaf);
 // An object's uses: the keys with this prefix, each the prefix and a leaf's number.
 std::string UsePrefix(ObjectNumber object);
 std::string UseKey(ObjectNumber object, uint32_t leaf);
+std::string ChoiceKey(std::string_view name);
 // Where the bytes of a damaged record are kept; `object` is the object that it was taken with, or
 // 0.
 std::string QuarantineKey(ObjectNumber object, std::string_view damaged_key);
@@ -71,6 +73,7 @@ std::string EncodeObject(const ObjectRecord& object);
 std::string EncodeObjectIndex(const ObjectRecord& object);
 std::string EncodeJournal(const JournalRecord& request);
 std::string EncodeUse(const UseRecord& use);
+std::string EncodeChoice(const Choice& choice);
 
 Result<uint32_t> DecodeVersion(std::string_view value);
 // EPROTO, naming the directory and the cure, for a version that is newer than this program's.
@@ -83,6 +86,7 @@ Result<ObjectRecord> DecodeObject(std::string_view key, std::string_view value);
 Result<ObjectRecord> DecodeObjectIndex(std::string_view key, std::string_view value);
 Result<JournalRecord> DecodeJournal(std::string_view key, std::string_view value);
 Result<UseRecord> DecodeUse(std::string_view key, std::string_view value);
+Result<Choice> DecodeChoice(std::string_view key, std::string_view value);
 // The number in a key of VolumeKey's or ObjectKey's form; 0 if it has another length.
 uint64_t NumberOf(std::string_view key);
 // A presence key taken apart.  EBADMSG if it is none.

@@ -55,6 +55,13 @@ struct JournalRecord {
   Generation generation;
 };
 
+// What an operator has chosen; cachecore/policy/choices.h says what the names and values are.
+struct Choice {
+  std::string name;
+  std::string value;
+  friend auto operator<=>(const Choice&, const Choice&) = default;
+};
+
 enum class Presence : uint8_t {
   kThisBoot,  // In the page cache at least: trusted until the machine restarts.
   kDurable,   // On disk: trusted for ever.
@@ -85,12 +92,15 @@ struct MetadataBatch {
   std::vector<UseRecord> put_uses;
   std::vector<JournalRecord> put_journal;
   std::vector<MsgId> erase_journal;
+  std::vector<Choice> put_choices;
+  std::vector<std::string> erase_choices;  // By name.
 
   bool empty() const {
     return put_volumes.empty() && put_objects.empty() && erase_objects.empty() &&
            add_presence.empty() && remove_presence.empty() && put_uses.empty() &&
-           put_journal.empty() && erase_journal.empty();
+           put_journal.empty() && erase_journal.empty() && !HasChoices();
   }
+  bool HasChoices() const { return !put_choices.empty() || !erase_choices.empty(); }
 };
 
 class MetadataStore {
@@ -103,8 +113,8 @@ class MetadataStore {
   // refused, and the others leave a gap.
   virtual Result<uint64_t> Reserve(Counter counter, uint64_t count) = 0;
 
-  // EROFS, and nothing has changed: presence was to be removed with a sync, and the disk takes no
-  // writes, so that the next process would find the presence again.
+  // EROFS, and nothing has changed: presence was to be removed, or a choice to be kept, with a
+  // sync, and the disk takes no writes, so that the next process would find what was before.
   virtual Status Commit(const MetadataBatch& batch, Sync sync) = 0;
 
   // Point look-ups; nullopt when there is no such record.
@@ -126,6 +136,9 @@ class MetadataStore {
   // Objects with presence of this boot that is not durable, in order of number.  Looks at all
   // presence of this boot: for the background.  What does not decode is left out.
   virtual Result<std::vector<ObjectNumber>> FindUndurable() = 0;
+
+  // In order of name.  One that does not decode has an empty value.
+  virtual Result<std::vector<Choice>> LoadChoices() = 0;
 
   // In order of msg_id.  Records that do not decode are quarantined and left out.
   virtual Result<std::vector<JournalRecord>> LoadJournal() = 0;

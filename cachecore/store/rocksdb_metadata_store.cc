@@ -46,6 +46,7 @@ class Store : public MetadataStore {
   Result<PresenceMap> LoadDurablePresence(ObjectNumber object, uint64_t size_bytes) override;
   std::vector<UseRecord> LoadUses(ObjectNumber object) override;
   Result<std::vector<ObjectNumber>> FindUndurable() override;
+  Result<std::vector<Choice>> LoadChoices() override { return LoadRocksDbChoices(*db_); }
   Result<std::vector<JournalRecord>> LoadJournal() override;
   Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) override;
   Status ScanObjects(ObjectNumber volume,
@@ -139,9 +140,14 @@ Status Store::Commit(const MetadataBatch& changes, Sync sync) {
     batch.Put(schema::JournalKey(request.msg_id), schema::EncodeJournal(request));
   }
   for (const MsgId msg_id : changes.erase_journal) batch.Delete(schema::JournalKey(msg_id));
-  // The memory goes with the process, and what the disk says of those bytes would come back.
-  if (sync == Sync::kYes && !changes.remove_presence.empty() && db_->in_memory()) {
-    return Status(EROFS, "metadata cannot be removed: its disk takes no writes");
+  for (const Choice& choice : changes.put_choices) {
+    batch.Put(schema::ChoiceKey(choice.name), schema::EncodeChoice(choice));
+  }
+  for (const std::string& name : changes.erase_choices) batch.Delete(schema::ChoiceKey(name));
+  // The memory goes with the process, and what the disk says would come back.
+  if (sync == Sync::kYes && db_->in_memory() &&
+      (!changes.remove_presence.empty() || changes.HasChoices())) {
+    return Status(EROFS, "metadata cannot be changed for good: its disk takes no writes");
   }
   const auto points = FaultPointsOf(changes);
   for (const auto& [before, after] : points) RETURN_IF_ERROR(PassFaultPoint(before));

@@ -15,6 +15,7 @@
 #include <memory>
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "cachecore/store/metadata_store.h"
 
@@ -28,6 +29,10 @@ Result<std::unique_ptr<MetadataStore>> OpenRocksDbMetadataStore(const std::strin
 // The schema version of a database that this program could open.  EPROTO when a newer one has
 // written it.  Opened read-only: works beside a running daemon.
 Result<uint32_t> CheckRocksDbSchema(const std::string& directory);
+
+class RocksDbDatabase;
+// See MetadataStore::LoadChoices.
+Result<std::vector<Choice>> LoadRocksDbChoices(const RocksDbDatabase& db);
 
 // Takes every step of an open and a first commit on a scratch database in memory, so that those of
 // the real one find their code loaded.

@@ -1,4 +1,6 @@
-// What is read of a database that is opened read-only; see rocksdb_metadata_store.h.
+// What is read of a database that may be opened read-only; see rocksdb_metadata_store.h.
+
+#include <glog/logging.h>
 
 #include <cerrno>
 #include <memory>
@@ -22,6 +24,17 @@ Result<uint32_t> CheckRocksDbSchema(const std::string& directory) {
   if (!version.ok()) return schema::kVersion;  // A damaged record is repaired at the start.
   RETURN_IF_ERROR(schema::CheckVersion(directory, *version));
   return *version;
+}
+
+Result<std::vector<Choice>> LoadRocksDbChoices(const RocksDbDatabase& db) {
+  std::vector<Choice> choices;
+  RETURN_IF_ERROR(db.Scan({schema::kChoice}, [&](std::string_view key, std::string_view value) {
+    const Result<Choice> choice = schema::DecodeChoice(key, value);
+    LOG_IF(WARNING, !choice.ok()) << schema::Quoted(key) << ": " << choice.status().message();
+    choices.push_back(choice.ok() ? *choice : Choice{std::string(key.substr(1)), ""});
+    return true;
+  }));
+  return choices;
 }
 
 Status DumpRocksDbMetadata(const std::string& directory, std::ostream& out) {

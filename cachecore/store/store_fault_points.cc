@@ -19,6 +19,7 @@ std::vector<std::pair<Fault, Fault>> FaultPointsOf(const MetadataBatch& batch) {
   note(adds(Presence::kDurable), Fault::kBeforeCommitDurable, Fault::kCommittedDurable);
   note(!batch.put_journal.empty(), Fault::kBeforeCommitRequest, Fault::kCommittedRequest);
   note(!batch.erase_journal.empty(), Fault::kBeforeCommitRequestEnd, Fault::kCommittedRequestEnd);
+  note(batch.HasChoices(), Fault::kBeforeCommitChoice, Fault::kCommittedChoice);
   return points;
 }
 

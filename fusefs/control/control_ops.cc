@@ -117,7 +117,9 @@ class Answered {
 }  // namespace
 
 ControlOps::ControlOps(Parts parts)
-    : parts_(std::move(parts)), started_unix_(static_cast<int64_t>(time(nullptr))) {}
+    : parts_(std::move(parts)),
+      cache_ops_(parts_.cache, parts_.grants, parts_.describe_limits, parts_.mounted == nullptr),
+      started_unix_(static_cast<int64_t>(time(nullptr))) {}
 
 std::string ControlOps::Handle(const std::string& line, int peer) {
   const Result<Request> request = control::DecodeRequest(line);
@@ -144,6 +146,15 @@ json ControlOps::Answer(const Request& request, const Caller& caller) {
       return Shut(request);
     case Operation::kVerify:
       return Verify(request);
+    case Operation::kLimit:
+      return cache_ops_.Limit(request);
+    case Operation::kPin:
+    case Operation::kUnpin:
+      return cache_ops_.SetPinned(request, request.operation == Operation::kPin);
+    case Operation::kList:
+      return cache_ops_.List();
+    case Operation::kRemove:
+      return cache_ops_.Remove(request);
     case Operation::kStop:
       parts_.stop();
       return control::EncodeDone();
@@ -161,17 +172,19 @@ json ControlOps::Status(const Request& request) {
         (info.volume_key != only.volume || info.cookie_key != only.object)) {
       continue;
     }
-    objects.push_back({{field::kNumber, info.number.value},
-                       {field::kVolume, info.volume_key},
-                       {field::kName, info.cookie_key},
-                       {field::kSize, info.size_bytes},
-                       {field::kPresent, info.present_bytes},
-                       {field::kState, cachecore::Name(info.state)},
-                       {field::kStale, info.stale},
-                       {field::kFull, info.full},
-                       {field::kVerified, info.verity.has_value()},
-                       {field::kDigest, TextOf(info.verity)},
-                       {field::kError, info.last_error}});
+    objects.push_back(
+        {{field::kNumber, info.number.value},
+         {field::kVolume, info.volume_key},
+         {field::kName, info.cookie_key},
+         {field::kSize, info.size_bytes},
+         {field::kPresent, info.present_bytes},
+         {field::kState, cachecore::Name(info.state)},
+         {field::kStale, info.stale},
+         {field::kFull, info.full},
+         {field::kVerified, info.verity.has_value()},
+         {field::kDigest, TextOf(info.verity)},
+         {field::kPinned, parts_.cache->choices().IsPinned(info.volume_key, info.cookie_key)},
+         {field::kError, info.last_error}});
   }
   json fetcher = {{field::kAttached, false}};
   if (const std::optional<FetcherInfo> attached = parts_.device->fetcher()) {
@@ -193,6 +206,7 @@ json ControlOps::Status(const Request& request) {
           {field::kCachefiles, cachefiles},
           {field::kObjectCount, infos.size()},
           {field::kObjects, std::move(objects)},
+          {field::kCache, parts_.describe_limits()},
           {field::kStoreTrouble, parts_.cache->store_trouble()},
           {field::kRequests, RequestsJson(parts_.cache->DescribeRequests())},
           {field::kCounters,

@@ -16,6 +16,7 @@
 
 #include "cachecore/cache/cache.h"
 #include "cachecore/protocol/control_messages.h"
+#include "fusefs/control/cache_ops.h"
 #include "fusefs/device/device_server.h"
 #include "fusefs/server/fuse_server.h"
 #include "fusefs/server/grants.h"
@@ -33,6 +34,7 @@ class ControlOps {
     std::string fuse_dir;
     bool fail_on_detach;
     std::function<void()> stop;
+    std::function<nlohmann::json()> describe_limits;
     // Null without a cachefiles device.
     MountedObjects* mounted = nullptr;
     std::function<nlohmann::json()> describe_cachefiles = nullptr;
@@ -71,6 +73,7 @@ class ControlOps {
                                                          const Caller& caller);
 
   const Parts parts_;
+  CacheOps cache_ops_;
   const int64_t started_unix_;
   std::stop_source stop_;
 };

@@ -178,10 +178,18 @@ std::string ObjectLines(const StatusReport& report) {
             " present, " + JsonString(object, field::kState) +
             (JsonBool(object, field::kVerified) ? ", verified" : ", unverified") +
             (JsonBool(object, field::kStale) ? ", stale" : "") +
+            (JsonBool(object, field::kPinned) ? ", pinned" : "") +
             (JsonBool(object, field::kFull) ? ", disk full: served without being kept" : "") +
             (error.empty() ? "" : ", error: " + WithoutControls(error)) + "\n";
   }
   return text;
+}
+
+// Nothing while the limits are kept.
+std::string CacheLine(const StatusReport& report) {
+  const json& cache = JsonField(report.daemon, field::kCache);
+  const std::string trouble = WithoutControls(JsonString(cache, field::kTrouble));
+  return trouble.empty() ? "" : "  cache       " + trouble + "\n";
 }
 
 std::string RequestLines(const StatusReport& report) {
@@ -232,8 +240,8 @@ std::string InstanceText(const StatusReport& report, int64_t now_unix_s) {
               : "running without holdfast supervise: a daemon that dies may not come back\n";
   if (!report.stopped.empty()) text += "  trouble     " + report.stopped + "\n";
   return text + StandbyLine(report) + DaemonLine(report, now_unix_s) +
-         FetcherLine(report, now_unix_s) + MountLines(report) + ObjectLines(report) +
-         RequestLines(report);
+         FetcherLine(report, now_unix_s) + CacheLine(report) + MountLines(report) +
+         ObjectLines(report) + RequestLines(report);
 }
 
 }  // namespace

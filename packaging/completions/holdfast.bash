@@ -12,6 +12,12 @@ _holdfast_options() {
     mount-erofs) echo "--help --options --timeout --json --instance --root" ;;
     umount) echo "--help --keep --lazy --force --timeout --instance --root --json" ;;
     status) echo "--help --json --check --instance --root" ;;
+    'cache ls') echo "--help --json --instance --root" ;;
+    'cache limit') echo "--help --max --min-free --json --instance --root" ;;
+    'cache pin') echo "--help --instance --root" ;;
+    'cache unpin') echo "--help --instance --root" ;;
+    'cache rm') echo "--help --bytes --json --timeout --instance --root" ;;
+    'cache prune') echo "--help --older-than --dry-run --json --timeout --instance --root" ;;
     metrics) echo "--help --output --instance --root" ;;
     start) echo "--help --cachefiles-device --cache-dir --timeout --instance --root" ;;
     stop) echo "--help --timeout --instance --root" ;;
@@ -33,7 +39,7 @@ _holdfast_options() {
     upgrade) echo "--help --timeout --instance --root" ;;
     supervise) echo "--help --fetcher-user --cachefiles-device --no-standby --instance --root" ;;
     version) echo "--help" ;;
-    image | rootfs) echo "--help" ;;
+    cache | image | rootfs) echo "--help" ;;
     *) echo "--help --version" ;;
   esac
 }
@@ -60,7 +66,7 @@ _holdfast() {
       break
     elif [[ -z $verb ]]; then
       verb=$word
-      [[ $verb == image || $verb == rootfs ]] || break
+      [[ $verb == cache || $verb == image || $verb == rootfs ]] || break
     else
       verb="$verb $word"
       break
@@ -75,20 +81,22 @@ _holdfast() {
     --identity) COMPREPLY=($(compgen -W 'query path' -- "$cur")); return ;;
     --net) COMPREPLY=($(compgen -W 'host none' -- "$cur")); return ;;
     --root | --upper | --cache-dir | --tmp-dir) _filedir -d; return ;;
-    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --max | --min-free | --older-than | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag | --s3-endpoint | --s3-region | --s3-profile) return ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount mount-erofs umount status metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
-  elif [[ $verb == umount || $verb == verify ]]; then
+    COMPREPLY=($(compgen -W 'mount mount-erofs umount status cache metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
+  elif [[ $verb == umount || $verb == verify || $verb == cache\ pin || $verb == cache\ unpin || $verb == cache\ rm ]]; then
     local point
     while IFS= read -r point; do
       [[ -n $point && $point == "$cur"* ]] && COMPREPLY+=("$(printf '%q' "$point")")
     done < <(_holdfast_mounts)
   elif [[ $verb == rootfs\ rm || $verb == rootfs\ mount ]]; then
     COMPREPLY=($(compgen -W "$(holdfast rootfs list 2>/dev/null | awk '{ print $1 }')" -- "$cur"))
+  elif [[ $verb == cache ]]; then
+    COMPREPLY=($(compgen -W 'ls limit pin unpin rm prune' -- "$cur"))
   elif [[ $verb == image ]]; then
     COMPREPLY=($(compgen -W 'build push inspect' -- "$cur"))
   elif [[ $verb == rootfs ]]; then

@@ -143,6 +143,23 @@ TEST_F(CommandTest, ARootThatIsNotThereIsAnError) {
   }
 }
 
+TEST_F(CommandTest, WrongCommandLinesOfCacheAreUsageErrors) {
+  ExpectUsageError({"cache"},
+                   "holdfast cache needs a verb; it has: ls, limit, pin, unpin, rm, prune (see "
+                   "holdfast cache --help)");
+  for (const char* verb : {"pin", "unpin", "rm"}) {
+    EXPECT_EQ(Run({"cache", verb}).code, kExitUsage) << verb;
+  }
+  for (const std::vector<const char*>& wrong :
+       std::vector<std::vector<const char*>>{{"cache", "limit", "--max", "0%"},
+                                             {"cache", "limit", "--min-free", "much"},
+                                             {"cache", "prune", "--older-than", "soon"},
+                                             {"cache", "rm", "--timeout", "0", "x"},
+                                             {"cache", "ls", "--instance", "a/b"}}) {
+    EXPECT_EQ(Run(wrong).code, kExitUsage) << wrong[1];
+  }
+}
+
 TEST_F(CommandTest, AMistypedVerbIsNamedWithTheNearestOne) {
   ExpectUsageError({"mont", "U", "D"},
                    "holdfast has no verb 'mont'; did you mean 'mount'? (see holdfast --help)");
@@ -179,7 +196,8 @@ TEST_F(CommandTest, HelpIsNoError) {
 
 TEST_F(CommandTest, WrongUsageSaysWhatAndWhereToLook) {
   const std::string verbs =
-      "mount, mount-erofs, umount, status, metrics, start, stop, dump, verify, image, rootfs, run, "
+      "mount, mount-erofs, umount, status, cache, metrics, start, stop, dump, verify, image, "
+      "rootfs, run, "
       "cachefiles-run, upgrade, "
       "supervise, version";
   ExpectUsageError({}, "holdfast needs a verb; it has: " + verbs + " (see holdfast --help)");

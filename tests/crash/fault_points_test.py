@@ -28,8 +28,8 @@ SIZE = 4 << 20
 # What two readers may have had in flight when a process died: the kernel reads 128 KiB ahead of each.
 IN_FLIGHT = 512 << 10
 LATER = 3
-# Run by tests/cachefiles/restart_test.py, and by tests/integration/disk/cache_limit_test.py.
-ELSEWHERE = ("cachefiles.", "cull.")
+# Run by tests/cachefiles/restart_test.py, and by cache_limit_test.py and cache_verbs_test.py of tests/integration/disk/.
+ELSEWHERE = ("cachefiles.", "cull.", "store.before_choice", "store.choice")
 PROGRAMS = ("holdfastd", "holdfast-fetcherd")
 PID_FILE = {"holdfastd": "holdfastd", "holdfast-fetcherd": "fetcherd"}
 # Passed only while an instance begins, only where the kernel cannot resend, when an object is replaced, at the end.

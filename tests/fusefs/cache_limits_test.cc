@@ -104,6 +104,45 @@ TEST_F(CacheLimitsTest, AnObjectThatCannotBeCulledDoesNotStopTheOthers) {
   EXPECT_GE(Allocated(numbers_[0]), kSize);
 }
 
+TEST_F(CacheLimitsTest, ALimitThatIsChosenCountsFromTheNextLookOn) {
+  Add(3);
+  CacheLimits limits = Limits(0);
+  limits.Keep();
+  EXPECT_GE(Allocated(), 3 * kSize);
+  EXPECT_EQ(limits.Describe()["max_source"], "default");
+  cachecore::LimitChange max{true, cachecore::SizeOrPercent{2 * kSize}};
+  ASSERT_TRUE(rig_.cache->choices().ChangeLimits(max, {}).ok());
+  limits.Keep();
+  EXPECT_LE(Allocated(), 2 * kSize);
+  EXPECT_EQ(limits.Describe()["max_source"], "limit");
+  max.value = std::nullopt;  // The flag counts again.
+  ASSERT_TRUE(rig_.cache->choices().ChangeLimits(max, {}).ok());
+  EXPECT_EQ(limits.Describe()["max"], "none");
+}
+
+TEST_F(CacheLimitsTest, ALimitThatPinsPreventIsSaidOnceInASpell) {
+  Add(3);
+  for (const char* name : {"object0", "object1"}) {
+    ASSERT_TRUE(rig_.cache->culler().SetPinned("volume", name, true).ok());
+  }
+  cachecore::CapturedLog log;
+  CacheLimits limits = Limits(kSize);
+  for (int round = 0; round < 3; ++round) {
+    limits.Keep();
+    clock_.now += std::chrono::seconds(2);
+  }
+  EXPECT_EQ(log.Count("are pinned"), 1);
+  EXPECT_NE(limits.Describe()["trouble"], "");
+  EXPECT_LT(Allocated(numbers_[2]), kMiB);
+  EXPECT_TRUE(rig_.IsPresent(numbers_[0], {0, kSize}));
+  EXPECT_TRUE(rig_.IsPresent(numbers_[1], {0, kSize}));
+  ASSERT_TRUE(rig_.cache->culler().SetPinned("volume", "object0", false).ok());
+  ASSERT_TRUE(rig_.cache->culler().SetPinned("volume", "object1", false).ok());
+  for (int round = 0; round < 2; ++round) limits.Keep();
+  EXPECT_LE(Allocated(), kSize);
+  EXPECT_EQ(limits.Describe()["trouble"], "");
+}
+
 TEST_F(CacheLimitsTest, AFileOfNoObjectGoes) {
   Add(2);
   const ObjectNumber stray{4711};

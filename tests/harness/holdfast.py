@@ -82,8 +82,8 @@ class Holdfast:
         point = self.mount(url, "--as=file", *flags)
         return os.path.join(point, url.rsplit("/", 1)[1])
 
-    def umount(self, mount_point):
-        done = self.run("umount", *self.root_flags(), mount_point)
+    def umount(self, mount_point, *flags):
+        done = self.run("umount", *self.root_flags(), *flags, mount_point)
         assert done.returncode == 0, f"umount {mount_point}: exit {done.returncode}: {done.stderr}"
 
     def stop(self):

@@ -44,8 +44,8 @@ class CullerTest : public testing::Test {
     return static_cast<uint64_t>(info.st_blocks) * 512;
   }
   std::vector<CullPart> Parts(const Culler::IsMounted& is_mounted) {
-    uint64_t allocated = 0;
-    const auto parts = rig_.cache->culler().FindParts(is_mounted, &allocated);
+    uint64_t allocated = 0, pinned = 0;
+    const auto parts = rig_.cache->culler().FindParts(is_mounted, &allocated, &pinned);
     EXPECT_TRUE(parts.ok());
     return *parts;
   }
@@ -83,6 +83,83 @@ TEST_F(CullerTest, ALaterDaemonFindsItAbsentToo) {
     EXPECT_FALSE(rig_.IsPresent(number_, {0, 4096}));
     EXPECT_TRUE(rig_.IsPresent(number_, kSecond));
   }
+}
+
+TEST_F(CullerTest, APinnedObjectStaysUntilItIsUnpinnedAlsoForALaterDaemon) {
+  Culler* culler = &rig_.cache->culler();
+  ASSERT_TRUE(culler->SetPinned("volume", "object", true).ok());
+  EXPECT_EQ(culler->Cull(number_, kFirst).error(), EBUSY);
+  rig_.Reopen();
+  culler = &rig_.cache->culler();
+  for (const bool is_loaded : {false, true}) {
+    EXPECT_TRUE(!is_loaded || rig_.IsPresent(number_, kFirst));
+    uint64_t allocated = 0, pinned = 0;
+    const auto parts = culler->FindParts(IsNever, &allocated, &pinned);
+    ASSERT_TRUE(parts.ok());
+    EXPECT_TRUE(parts->empty());
+    EXPECT_EQ(pinned, allocated);
+    EXPECT_GE(pinned, kFirst.size() + kSecond.size());
+    EXPECT_EQ(culler->Cull(number_, kFirst).error(), EBUSY);
+    EXPECT_EQ(culler->DropUnused(number_, IsNever).error(), EBUSY);
+  }
+  ASSERT_TRUE(culler->SetPinned("volume", "object", false).ok());
+  EXPECT_FALSE(Parts(IsNever).empty());
+  EXPECT_TRUE(culler->Cull(number_, kFirst).ok());
+}
+
+TEST_F(CullerTest, AnObjectIsTakenOutButForWhatAReadWaitsFor) {
+  ASSERT_TRUE(rig_.cache->culler().Cull(number_, kFirst).ok());
+  std::optional<Status> ended;
+  rig_.cache->Read(number_, {kFirst.end - 4096, kFirst.end + 4096},
+                   [&](const Status& status, const FileSlice&) { ended = status; });
+  ASSERT_TRUE(rig_.cache->culler().CullObject(number_).ok());
+  EXPECT_TRUE(rig_.IsPresent(number_, kSecond));
+  const auto read = ReopenAndNextRead();
+  ASSERT_TRUE(read.has_value());
+  Fill(kFirst, 'c');
+  ASSERT_TRUE(ended.has_value() && ended->ok());
+  EXPECT_EQ(rig_.Execute(wire::CreadCommand{rig_.live, read->msg_id, 0}), 0);
+  ASSERT_TRUE(rig_.cache->culler().CullObject(number_).ok());
+  EXPECT_EQ(rig_.cache->DescribeObjects().at(0).present_bytes, 0u);
+  EXPECT_LT(Allocated(), kMiB);
+  EXPECT_TRUE(rig_.cache->culler().CullObject(number_).ok());  // Nothing is left to be done.
+}
+
+TEST_F(CullerTest, AnObjectIsDroppedWithItsPinUnlessAMountShowsItOrAReaderWaits) {
+  Culler& culler = rig_.cache->culler();
+  ASSERT_TRUE(culler.SetPinned("volume", "object", true).ok());
+  const auto always = [](const std::string&, const std::string&) { return true; };
+  EXPECT_EQ(culler.Drop(number_, always).error(), EBUSY);
+  {
+    const auto slice = rig_.cache->TryRead(number_, kFirst);
+    ASSERT_TRUE(slice.ok() && slice->has_value());
+    EXPECT_EQ(culler.Drop(number_, IsNever).error(), EBUSY);
+  }
+  EXPECT_TRUE(rig_.IsPresent(number_, kFirst));
+  EXPECT_TRUE(rig_.cache->choices().IsPinned("volume", "object"));
+  ASSERT_TRUE(culler.Drop(number_, IsNever).ok());
+  EXPECT_FALSE(std::filesystem::exists(rig_.cache->PathOfData(number_)));
+  EXPECT_FALSE(rig_.cache->choices().IsPinned("volume", "object"));
+  EXPECT_EQ(culler.Drop(number_, IsNever).error(), ESTALE);
+  rig_.Reopen();
+  EXPECT_TRUE(rig_.cache->DescribeObjects().empty());
+  EXPECT_FALSE(rig_.cache->choices().IsPinned("volume", "object"));
+}
+
+TEST_F(CullerTest, TheLastUseIsKnownInMemoryAndOfTheDisk) {
+  const auto is_now = [&] {
+    const ObjectUse use = rig_.cache->culler().UseOf(number_);
+    EXPECT_GE(use.allocated, kFirst.size() + kSecond.size());
+    return use.used + 60 > WallSeconds() && use.used <= WallSeconds();
+  };
+  EXPECT_TRUE(is_now());
+  rig_.cache->culler().KeepUses();
+  rig_.Reopen();
+  const timespec long_ago[2] = {{1000, 0}, {1000, 0}};
+  ASSERT_EQ(utimensat(AT_FDCWD, rig_.cache->PathOfData(number_).c_str(), long_ago, 0), 0);
+  EXPECT_TRUE(is_now());  // Its record counts.
+  EXPECT_TRUE(rig_.cache->Stat(number_).ok());
+  EXPECT_TRUE(is_now());
 }
 
 TEST_F(CullerTest, WhatAReadWaitsForStays) {
@@ -181,8 +258,8 @@ TEST_F(CullerTest, OfALargeObjectTheFewPartsAreFoundThatArePresent) {
     ASSERT_EQ(rig.Execute(wire::FilledCommand{rig.live, block}), 0);
     ASSERT_TRUE(rig.IsPresent(number, block));
   }
-  uint64_t allocated = 0;
-  const auto parts = rig.cache->culler().FindParts(IsNever, &allocated);
+  uint64_t allocated = 0, pinned = 0;
+  const auto parts = rig.cache->culler().FindParts(IsNever, &allocated, &pinned);
   ASSERT_TRUE(parts.ok() && parts->size() == 2);
   EXPECT_EQ(parts->at(1).range, ByteRange::At(kLarge - 8 * kMiB, 4 * kMiB));
   ASSERT_TRUE(rig.cache->culler().Cull(number, parts->at(1).range).ok());
@@ -352,8 +429,8 @@ TEST(CullerTreeTest, WhatIsLeftOverInTheLastPartBeforeATreeIsFound) {
   rig.Write({0, kOdd}, 'a');
   rig.Write({layout.tail_offset(), layout.tail_end()}, 't');
   ASSERT_EQ(rig.Execute(wire::FilledCommand{rig.live, kFirst}), 0);
-  uint64_t allocated = 0;
-  const auto parts = rig.cache->culler().FindParts(IsNever, &allocated);
+  uint64_t allocated = 0, pinned = 0;
+  const auto parts = rig.cache->culler().FindParts(IsNever, &allocated, &pinned);
   ASSERT_TRUE(parts.ok() && parts->size() == 2);
   EXPECT_EQ(parts->at(0).range, (ByteRange{4 * kMiB, kOdd}));
   EXPECT_EQ(parts->at(0).bytes, kMiB + 100);

@@ -33,7 +33,18 @@ TEST(ControlMessagesTest, RequestsHaveTheirNamesOnTheWire) {
                   .superblock = "0:57",
                   .shared = {"a", "b"}}),
             R"({"object":"o","op":"mounted","shared":["a","b"],"superblock":"0:57","volume":"v"})");
+  EXPECT_EQ(line({.operation = Operation::kLimit, .max = "1G", .min_free = "none"}),
+            R"({"max":"1G","min_free":"none","op":"limit"})");
+  EXPECT_EQ(line({.operation = Operation::kRemove,
+                  .volume = "v",
+                  .object = "o",
+                  .bytes_only = true,
+                  .unless_pinned = true}),
+            R"({"bytes_only":true,"object":"o","op":"remove","unless_pinned":true,"volume":"v"})");
   for (const auto& [operation, name] : {std::pair{Operation::kKeep, "keep"},
+                                        {Operation::kPin, "pin"},
+                                        {Operation::kUnpin, "unpin"},
+                                        {Operation::kList, "list"},
                                         {Operation::kRelease, "release"},
                                         {Operation::kShut, "shut"},
                                         {Operation::kStop, "stop"}}) {
@@ -54,7 +65,11 @@ TEST(ControlMessagesTest, ARequestComesBackAsItWasSent) {
                              .shared = {"x"},
                              .number = UINT64_MAX,
                              .offset = 1,
-                             .length = 2};
+                             .length = 2,
+                             .max = "80%",
+                             .min_free = "default",
+                             .bytes_only = true,
+                             .unless_pinned = true};
     const Result<Request> decoded = DecodeRequest(JsonText(EncodeRequest(request)));
     ASSERT_TRUE(decoded.ok()) << decoded.status().message();
     EXPECT_EQ(*decoded, request) << known.name;
@@ -77,7 +92,7 @@ TEST(ControlMessagesTest, AnUnknownOperationIsToldTheKnownOnes) {
     EXPECT_EQ(status.error(), EOPNOTSUPP) << line;
     EXPECT_EQ(status.message(),
               "unknown op; there are ping, status, acquire, keep, mounted, release, shut, verify, "
-              "stop");
+              "limit, pin, unpin, list, remove, stop");
   }
 }
 

@@ -44,6 +44,7 @@ class ForwardingStore : public MetadataStore {
   }
   std::vector<UseRecord> LoadUses(ObjectNumber object) override { return store_->LoadUses(object); }
   Result<std::vector<ObjectNumber>> FindUndurable() override { return store_->FindUndurable(); }
+  Result<std::vector<Choice>> LoadChoices() override { return store_->LoadChoices(); }
   Result<std::vector<JournalRecord>> LoadJournal() override { return store_->LoadJournal(); }
   Status ScanVolumes(const std::function<bool(const VolumeRecord&)>& visit) override {
     return store_->ScanVolumes(visit);

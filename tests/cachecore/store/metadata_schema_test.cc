@@ -63,6 +63,8 @@ std::vector<Sample> Samples() {
        }},
       {UseKey({17}, 3), EncodeUse({{17}, 3, {0, 1700000000}}),
        [](const auto& key, const auto& value) { return DecodeUse(key, value).status(); }},
+      {ChoiceKey("pin v/o"), EncodeChoice({"pin v/o", "1"}),
+       [](const auto& key, const auto& value) { return DecodeChoice(key, value).status(); }},
       {VersionKey(), EncodeVersion(kVersion),
        [](const auto&, const auto& value) { return DecodeVersion(value).status(); }},
   };
@@ -102,6 +104,11 @@ TEST(MetadataSchemaTest, EveryRecordSurvivesItsEncoding) {
     EXPECT_EQ(object_again->attr, object.attr);
     EXPECT_EQ(object_again->verity, object.verity);
     EXPECT_EQ(object_again->facts, object.facts);
+
+    const Choice choice{RandomBytes(&random, 300), RandomBytes(&random, 30)};
+    const auto choice_again = DecodeChoice(ChoiceKey(choice.name), EncodeChoice(choice));
+    ASSERT_TRUE(choice_again.ok()) << choice_again.status().message();
+    EXPECT_EQ(*choice_again, choice);
 
     JournalRecord request{.msg_id = {static_cast<uint32_t>(random())},
                           .opcode = static_cast<uint32_t>(random()),

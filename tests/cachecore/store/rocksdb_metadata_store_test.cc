@@ -269,7 +269,7 @@ TEST_F(RocksDbMetadataStoreTest, StateOfThePreviousSchemaIsReadAndBecomesCurrent
   EXPECT_EQ(journal[0].object.value, 17u);
   EXPECT_EQ(journal[0].range, (ByteRange{4096, 8192}));
   EXPECT_EQ(journal[0].generation.value, 1u);
-  EXPECT_NE(Dump().find("\nschema version=5\n"), std::string::npos);
+  EXPECT_NE(Dump().find("\nschema version=6\n"), std::string::npos);
 }
 
 // An object's record as schema 3 wrote it, with a digest and without facts.
@@ -356,7 +356,7 @@ object_key volume=16 cookie="layer" number=17
 object number=17 volume=16 size=268435556 stale=0 cookie="layer" attr="etag"
 object number=18 volume=16 size=268435556 stale=0 cookie="\x01\xff" attr="etag"
 request msg=9 opcode=2 object=17 range=[0, 65536) generation=3
-schema version=5
+schema version=6
 volume number=16 key="images"
 )";
   EXPECT_EQ(Dump(), expected);

@@ -251,8 +251,8 @@ TEST_F(RocksDbMetadataStoreTest, ANewerSchemaIsRefusedWithAReason) {
   const Status status = OpenError();
   EXPECT_EQ(status.error(), EPROTO);
   EXPECT_EQ(status.message(), directory_ +
-                                  " was written by a newer Holdfast (schema 6, this program knows "
-                                  "up to 5): use that Holdfast, or another --cache-dir");
+                                  " was written by a newer Holdfast (schema 7, this program knows "
+                                  "up to 6): use that Holdfast, or another --cache-dir");
 }
 
 // The journal's record is as schema 1 wrote it: it goes on with FUSE request 42.
@@ -262,7 +262,7 @@ TEST_F(RocksDbMetadataStoreTest, ADamagedSchemaRecordIsWrittenAgain) {
   PutRaw(schema::VersionKey(), "garbage");
   Reopen();
   EXPECT_TRUE(store_->LoadObject(kObjectNumber)->has_value());
-  EXPECT_NE(Dump().find("\nschema version=5\n"), std::string::npos);
+  EXPECT_NE(Dump().find("\nschema version=6\n"), std::string::npos);
 }
 
 TEST_F(RocksDbMetadataStoreTest, ASecondOpeningInTheSameProcessIsBusy) {

@@ -16,6 +16,7 @@
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/json_fields.h"
 #include "cachecore/system/unix_listener.h"
+#include "fusefs/cache_limits.h"
 #include "tests/cachecore/cache/cache_rig.h"
 #include "tests/cachecore/verity/built_tree.h"
 
@@ -43,7 +44,8 @@ class ControlOpsTest : public testing::Test {
                                          rig_.cache.get(), grants_.get());
     ops_ = std::make_unique<ControlOps>(
         ControlOps::Parts{rig_.cache.get(), device_.get(), fuse_.get(), grants_.get(), "/fuse",
-                          /*fail_on_detach=*/true, [this] { stopped_ = true; }});
+                          /*fail_on_detach=*/true, [this] { stopped_ = true; },
+                          [this] { return limits_.Describe(); }});
   }
 
   json Ask(const json& request) { return json::parse(ops_->Handle(request.dump())); }
@@ -85,6 +87,10 @@ class ControlOpsTest : public testing::Test {
   std::unique_ptr<DeviceServer> device_;
   std::unique_ptr<FuseServer> fuse_;
   bool stopped_ = false;
+  CacheLimits limits_{{},
+                      cachecore::Clock::Monotonic(),
+                      rig_.cache.get(),
+                      [](const std::string&, const std::string&) { return false; }};
   std::unique_ptr<ControlOps> ops_;
 };
 
@@ -103,7 +109,8 @@ TEST_F(ControlOpsTest, WhatIsNoRequestIsRefused) {
   ExpectRefused(unknown, EOPNOTSUPP);
   EXPECT_EQ(
       unknown["error"],
-      "unknown op; there are ping, status, acquire, keep, mounted, release, shut, verify, stop");
+      "unknown op; there are ping, status, acquire, keep, mounted, release, shut, verify, limit, "
+      "pin, unpin, list, remove, stop");
 }
 
 TEST_F(ControlOpsTest, StatusShowsObjectsAndWaitingRequests) {
@@ -279,6 +286,47 @@ TEST_F(ControlOpsTest, AVerifyOfWhatCannotBeCheckedIsRefused) {
   request["offset"] = std::numeric_limits<uint64_t>::max();
   ExpectRefused(Ask(request), EINVAL);
   ExpectRefused(Ask({{"op", "verify"}, {"number", 999}}), ESTALE);
+}
+
+TEST_F(ControlOpsTest, LimitsAreShownAndChanged) {
+  EXPECT_EQ(Ask({{"op", "limit"}})["cache"]["max"], "none");
+  const json changed = Ask({{"op", "limit"}, {"max", "80%"}, {"min_free", "1M"}});
+  EXPECT_EQ(changed["ok"], true) << changed;
+  EXPECT_EQ(changed["cache"]["max"], "80%");
+  EXPECT_EQ(changed["cache"]["min_free"], "1048576");
+  ExpectRefused(Ask({{"op", "limit"}, {"max", "much"}, {"min_free", "2M"}}), EINVAL);
+  EXPECT_EQ(Ask({{"op", "status"}})["cache"]["min_free"], "1048576");
+}
+
+TEST_F(ControlOpsTest, PinsAreOfObjectsThatAreThereAndAreShown) {
+  ExpectRefused(Ask(Named("pin")), ENOENT);
+  ASSERT_TRUE(rig_.Acquire(kBytes).ok());
+  EXPECT_EQ(Ask(Named("pin"))["ok"], true);
+  EXPECT_EQ(Ask({{"op", "list"}})["objects"][0]["pinned"], true);
+  EXPECT_EQ(Ask({{"op", "status"}})["objects"][0]["pinned"], true);
+  EXPECT_EQ(Ask(Named("unpin"))["ok"], true);
+  EXPECT_EQ(Ask({{"op", "list"}})["objects"][0]["pinned"], false);
+}
+
+TEST_F(ControlOpsTest, WhatIsGrantedIsRemovedAsBytesAlone) {
+  MakeVerified('x');
+  EXPECT_EQ(Ask(Named("acquire"))["ok"], true);
+  json listed = Ask({{"op", "list"}})["objects"][0];
+  EXPECT_EQ(listed["mounted"], true);
+  EXPECT_EQ(listed["present"], kBytes);
+  ExpectRefused(Ask(Named("remove")), EBUSY);
+  json request = Named("remove");
+  request["bytes_only"] = true;
+  EXPECT_EQ(Ask(request)["removed"], listed["allocated"]);
+  EXPECT_EQ(Ask({{"op", "list"}})["objects"][0]["present"], 0);
+  EXPECT_EQ(Ask(Named("release"))["ok"], true);
+  EXPECT_EQ(Ask(Named("pin"))["ok"], true);
+  request = Named("remove");
+  request["unless_pinned"] = true;
+  ExpectRefused(Ask(request), EBUSY);
+  EXPECT_EQ(Ask(Named("remove"))["ok"], true);
+  EXPECT_TRUE(Ask({{"op", "list"}})["objects"].empty());
+  ExpectRefused(Ask(Named("remove")), ENOENT);
 }
 
 TEST_F(ControlOpsTest, CancelEndsAVerify) {

@@ -23,9 +23,10 @@ StatusReport Serving() {
       "fetcher":{"attached":true,"since":1699999875,"pid":12},
       "objects":[
         {"number":17,"volume":"h-1","name":"image.erofs","size":3221225472,"present":3221225471,
-         "state":"Open","stale":false,"error":""},
+         "state":"Open","stale":false,"pinned":true,"error":""},
         {"number":18,"volume":"h-2","name":"x","size":0,"present":0,"state":"Close","stale":true,"full":true,
          "error":"404 Not Found"}],
+      "cache":{"trouble":"17 bytes are pinned"},
       "requests":{"waiting":1,"oldest_ms":3210,"list":[
         {"id":1,"op":"READ","object":17,"offset":4096,"length":65536,"age_ms":3210,"waiters":2,
          "delivered":true,"cause":"connection refused"}]}})");
@@ -68,8 +69,9 @@ TEST(StatusTextTest, ARunningInstanceIsShownWhole) {
             "  daemon      pid 11, version 0.1.0, up 1h 1m, detach policy hold\n"
             "  fetcher     pid 12, attached for 2m 5s (since 2023-11-14T22:11:15Z), generation 4, "
             "restarted 3 times (last: killed by signal 9), next start in 1.5 s\n"
+            "  cache       17 bytes are pinned\n"
             "  mount       /mnt/x  erofs  http://h/image.erofs\n"
-            "  object 17  h-1/image.erofs  3.0 GiB, 99.9 % present, Open, unverified\n"
+            "  object 17  h-1/image.erofs  3.0 GiB, 99.9 % present, Open, unverified, pinned\n"
             "  object 18  h-2/x  0 B, 100.0 % present, Close, unverified, stale, disk full: "
             "served without being kept, error: 404 Not Found\n"
             "  requests    1 waiting, the oldest for 3.2 s\n"
@@ -113,6 +115,7 @@ TEST(StatusTextTest, ADetachedFetcherIsSaid) {
             "back\n"
             "  daemon      pid 11, version 0.1.0, up 1h 1m, detach policy hold\n"
             "  fetcher     not attached\n"
+            "  cache       17 bytes are pinned\n"
             "  mount       /mnt/x  http://h/image.erofs  [being mounted]\n"
             "  requests    none waiting\n");
 }
