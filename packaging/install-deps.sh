@@ -6,6 +6,7 @@
 #   test    to build and run every test (with `build`)
 #   demo    to run packaging/demo.sh (with `build`)
 #   demo-container  to run packaging/demo-container.sh (with `build`)
+#   deb     to build the Debian packages (packaging/build-deb.sh)
 #   bench   what tests/bench/cold.sh compares with
 #
 # Quiet when all is there or all goes well.
@@ -18,6 +19,7 @@ build='build-essential ccache cmake libarchive-dev libcli11-dev libcurl4-openssl
 [ "$(dpkg --print-architecture)" != amd64 ] || build="$build libipsec-mb-dev"
 snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-dev protobuf-compiler
   protobuf-compiler-grpc'
+deb='debhelper fakeroot git'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo $snapshotter acl apache2-bin apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio
   fsverity git golang-go libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev lighttpd openssl runc skopeo strace systemd tcc umoci zstd"
@@ -35,7 +37,8 @@ for group in "${@:-build}"; do
     demo) wanted="$wanted $demo" ;;
     demo-container) wanted="$wanted $demo_container" ;;
     bench) wanted="$wanted $bench" ;;
-    *) echo "install-deps.sh: no group '$group'; there are build, snapshotter, test, demo, demo-container, bench" >&2; exit 2 ;;
+    deb) wanted="$wanted $build $snapshotter $deb" ;;
+    *) echo "install-deps.sh: no group '$group'; there are build, snapshotter, test, demo, demo-container, bench, deb" >&2; exit 2 ;;
   esac
 done
 
