@@ -62,9 +62,8 @@ void AddRun(CLI::App* app, int* exit_code);
 void AddCachefilesRun(CLI::App* app, int* exit_code);
 void AddVersion(CLI::App* app, int* exit_code);
 
-// As mount(8) calls it: mount.erofs.holdfast SOURCE DIRECTORY [-fnsv] [-N NS] [-o OPTIONS] [-t
-// TYPE].
-int RunMountHelper(int argc, const char* const* argv);
+// mount.erofs.holdfast, which mount(8) runs (cli/mount_helper.h).
+int RunErofsMountHelper(int argc, const char* const* argv);
 
 // Prints a message as this command's and returns `code`.
 int Fail(const cachecore::Status& status, ExitCode code = kExitFailed);

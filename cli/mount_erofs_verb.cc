@@ -9,6 +9,7 @@
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
 #include "cli/command.h"
+#include "cli/mount_helper.h"
 #include "host/mount/erofs_mount.h"
 
 namespace cli {
@@ -26,9 +27,6 @@ using host::ParseTimeout;
 
 // As long as the daemon lends an object: the kernel's mount waits for its client without an end.
 constexpr char kLongTime[] = "24h";
-// Of mount(8).
-constexpr int kMountUsage = 1;
-constexpr int kMountFailed = 32;
 
 struct MountErofsOptions {
   InstanceOptions instance;
@@ -66,40 +64,22 @@ int RunKernelMount(int argc, const char* const* argv) {
 
 }  // namespace
 
-int RunMountHelper(int argc, const char* const* argv) {
-  MountErofsOptions options;
-  std::vector<std::string> places;
-  bool is_fake = false;
-  bool is_wrong = false;
-  bool is_help = false;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    const bool takes_value = argument == "-o" || argument == "-t" || argument == "-N";
-    if (takes_value && i + 1 == argc) is_wrong = true;
-    if (takes_value && i + 1 < argc) {
-      ++i;
-      if (argument == "-o") options.words += "," + std::string(argv[i]);
-    } else if (argument == "--help" || argument == "-h") {
-      is_help = true;
-    } else if (argument.starts_with("-")) {
-      is_fake = is_fake || argument.find('f') != std::string::npos;
-      is_wrong = is_wrong || argument.find_first_not_of("-fnsv") != std::string::npos;
-    } else {
-      places.push_back(argument);
-    }
-  }
-  if (is_help || is_wrong || places.size() != 2) {
-    (is_help ? std::cout : std::cerr)
+int RunErofsMountHelper(int argc, const char* const* argv) {
+  const MountHelperLine line = MountHelperLine::Parse(argc, argv);
+  if (line.is_help || line.is_wrong) {
+    (line.is_help ? std::cout : std::cerr)
         << "usage: mount.erofs.holdfast none DIRECTORY -o fsid=NAME[,domain_id=NAME]"
            "[,device=NAME...][,instance=NAME][,root=DIR]\n";
-    return is_help ? kExitOk : kMountUsage;
+    return line.is_help ? kExitOk : kMountUsage;
   }
+  MountErofsOptions options;
+  options.words = line.words;
   const bool is_any_erofs = std::strstr(argv[0], "mount.erofs.") == nullptr;
   if (is_any_erofs && ("," + options.words).find(",fsid=") == std::string::npos) {
     return RunKernelMount(argc, argv);
   }
-  if (is_fake) return kExitOk;
-  options.mount_point = places[1];
+  if (line.is_fake) return kExitOk;
+  options.mount_point = line.places[1];
   bool is_usage = false;
   const Status status = MountErofs(options, &is_usage);
   if (status.ok()) return kExitOk;

@@ -130,20 +130,8 @@ class MountErofsTest(ErofsCase):
         self.assertEqual(self.mount(point, "fsid=image"), (0, ""))
         self.assert_same_tree(point, tree)
 
-    def install_helper(self, name):
-        """In /sbin as this mount namespace has it."""
-        sbin = os.path.realpath("/sbin")
-        upper, work = (self.box.make_directory("disk", name) for name in ("upper", "work"))
-        done = self.box.run(["mount", "-t", "overlay", "-o", f"lowerdir={sbin},upperdir={upper},workdir={work}", "overlay", sbin])
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.addCleanup(self.box.run, ["umount", sbin])
-        helper = os.path.join(sbin, name)
-        if os.path.lexists(helper):
-            os.unlink(helper)
-        os.symlink(os.path.join(BIN, "holdfast"), helper)
-
     def test_mount_8_and_umount_8(self):
-        self.install_helper("mount.erofs.holdfast")
+        self.install_mount_helper("mount.erofs.holdfast")
         path, tree = image()
         self.source("image", path)
         log = self.bound_client()
@@ -163,7 +151,7 @@ class MountErofsTest(ErofsCase):
         self.wait_count(log, "close", 1)
 
     def test_a_script_of_the_kernels_mounts_runs_as_it_is(self):
-        self.install_helper("mount.erofs")
+        self.install_mount_helper("mount.erofs")
         path, tree = image()
         self.source("image", path)
         log = self.bound_client()

@@ -9,7 +9,7 @@ import sys
 import unittest
 
 from harness import images
-from harness.holdfast import Holdfast, missing_binaries
+from harness.holdfast import BIN, Holdfast, missing_binaries
 from harness.origins.misbehaving import MisbehavingOrigin
 from harness.origins.nginx import ECHO_MODULE, Nginx
 from harness.readers import RIGHT, Reader
@@ -71,6 +71,21 @@ class Case(unittest.TestCase):
 
     def holdfast(self, name="t"):
         return Holdfast(self.box, name)
+
+    def install_mount_helper(self, name):
+        """`name` in /sbin, as this test's mount namespace has it, is the `holdfast` that is tested."""
+        sbin = os.path.realpath("/sbin")
+        layers = self.box.make_directory("helper")
+        self.assertEqual(self.box.run(["mount", "-t", "tmpfs", "tmpfs", layers]).returncode, 0)
+        self.addCleanup(self.box.run, ["umount", "--lazy", layers])
+        upper, work = (self.box.make_directory("helper", place) for place in ("upper", "work"))
+        done = self.box.run(["mount", "-t", "overlay", "-o", f"lowerdir={sbin},upperdir={upper},workdir={work}", "overlay", sbin])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.addCleanup(self.box.run, ["umount", "--lazy", sbin])  # A program may run from it.
+        helper = os.path.join(sbin, name)
+        if os.path.lexists(helper):
+            os.unlink(helper)
+        os.symlink(os.path.join(BIN, "holdfast"), helper)
 
     def assert_one_line(self, done, pattern):
         """A command that failed, and said why in one line that matches `pattern`."""

@@ -93,6 +93,16 @@ def mounts_below(directory):
     return points[::-1]
 
 
+def mount_flags(point):
+    """The mount's own flags, as the kernel lists them."""
+    with open("/proc/self/mountinfo") as f:
+        for line in f:
+            fields = line.split()
+            if fields[4] == point:
+                return fields[5].split(",")
+    raise AssertionError(f"{point} is not mounted")
+
+
 def clean_processes(directory):
     """Kills every process of `directory`."""
     for _ in range(20):  # A supervisor may start one more while we go through the list.

@@ -9,19 +9,9 @@ import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
 from harness.holdfast import helper
-from harness.sandbox import wait_until
+from harness.sandbox import mount_flags, wait_until
 
 NOBODY = 65534
-
-
-def mount_flags(point):
-    """The mount's own flags, as the kernel lists them."""
-    with open("/proc/self/mountinfo") as f:
-        for line in f:
-            fields = line.split()
-            if fields[4] == point:
-                return fields[5].split(",")
-    raise AssertionError(f"{point} is not mounted")
 
 
 def effective_uid_of(program):
