@@ -1,8 +1,8 @@
 // The command line that mount(8) gives to its helpers, /sbin/mount.TYPE.
 //
-// Model    mount.TYPE SOURCE DIRECTORY [-fnsv] [-N NAMESPACE] [-o WORD,...] [-t TYPE].  mount(8) has
-//          taken out words of its own (noauto, nofail, x-*, ...), but a helper that is run by hand,
-//          or by another mount, gets them too: WordsForUs() takes them out.
+// Model    mount.TYPE SOURCE DIRECTORY [-fnsv] [-N NAMESPACE] [-o WORD,...] [-t TYPE].  mount(8)
+//          has taken out words of its own (noauto, nofail, x-*, ...).  A helper that is run by hand,
+//          or by another mount, gets them too, and WordsForUs() takes them out.
 // Errors   exit codes are those of mount(8): kMountUsage, kMountFailed.
 // Source   mount(8), "EXTERNAL HELPERS" and "FILESYSTEM-INDEPENDENT MOUNT OPTIONS".
 
