@@ -1,10 +1,10 @@
 // The command line that mount(8) gives to its helpers, /sbin/mount.TYPE.
 //
 // Model    mount.TYPE SOURCE DIRECTORY [-fnsv] [-N NAMESPACE] [-o WORD,...] [-t TYPE].  mount(8)
-//          has taken out words of its own (noauto, nofail, x-*, ...).  A helper that is run by hand,
-//          or by another mount, gets them too, and WordsForUs() takes them out.
+//          has taken out words of its own (noauto, nofail, x-*, ...).  A helper that is run by
+//          hand, or by another mount, gets them too, and WordsForUs() takes them out.
 // Errors   exit codes are those of mount(8): kMountUsage, kMountFailed.
-// Source   mount(8), "EXTERNAL HELPERS" and "FILESYSTEM-INDEPENDENT MOUNT OPTIONS".
+// See      mount(8), "EXTERNAL HELPERS" and "FILESYSTEM-INDEPENDENT MOUNT OPTIONS".
 
 #ifndef CLI_MOUNT_HELPER_H_
 #define CLI_MOUNT_HELPER_H_
