@@ -13,6 +13,9 @@ from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
 from harness.sandbox import wait_gone, wait_until
 
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../..")
+DOCUMENT = os.path.join(ROOT, "docs/metrics.md")
+RULES = os.path.join(ROOT, "packaging/prometheus/holdfast.rules.yml")
 SIZE = 4 << 20
 
 
@@ -84,6 +87,22 @@ class MetricsTest(Case):
     def test_promtool_finds_no_fault(self):
         done = subprocess.run(["promtool", "check", "metrics"], input=self.text(), text=True, capture_output=True, timeout=60)
         self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+    def test_the_alert_rules_are_those_of_the_document(self):
+        with open(RULES) as f:
+            rules = re.findall(r"expr: (.*)", f.read())
+        with open(DOCUMENT) as f:
+            document = f.read()
+        names = set(re.findall(r"^\| `(\w+)`", document, re.M))
+        self.assertEqual({name for rule in rules for name in re.findall(r"holdfast_\w+", rule)} - names, set())
+        advised = document.partition("What to alert on:")[2]
+        expressions = [part for item in re.findall(r"^- (.*?):", advised, re.M | re.S) for part in re.findall(r"`(.*?)`", item)]
+        self.assertEqual(sorted(rules), sorted(expressions))
+
+    @unittest.skipUnless(shutil.which("promtool"), "promtool is not installed")
+    def test_promtool_takes_the_alert_rules(self):
+        done = subprocess.run(["promtool", "check", "rules", RULES], text=True, capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 if __name__ == "__main__":
