@@ -36,6 +36,8 @@ constexpr size_t kMaxFailures = 4;
 // A disk with less room than this, beside what is being fetched, is full; so much more is made.
 constexpr uint64_t kFull = 4 << 20;
 constexpr uint64_t kRoom = 16 << 20;
+// What was mounted before has time to be mounted again.
+constexpr std::chrono::seconds kMountsComeBack(60);
 // With more room than this it is not looked how much is being fetched.
 constexpr uint64_t kFarFromFull = 1 << 30;
 
@@ -150,6 +152,8 @@ Result<CacheLimits::Found> CacheLimits::Find() {
   return found;
 }
 
+void CacheLimits::AwaitMounts() { full_from_ = clock_.Now() + kMountsComeBack; }
+
 void CacheLimits::Keep() {
   TakeLimits();
   if (!options_.applies || clock_.Now() < held_until_) return;
@@ -179,7 +183,7 @@ void CacheLimits::Keep() {
 }
 
 bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
-  if (disk.free > kFarFromFull) return false;
+  if (disk.free > kFarFromFull || clock_.Now() < full_from_) return false;
   const uint64_t coming = Coming();
   if (coming == 0 || disk.free >= coming + kFull) return false;
   Result<Found> found = Find();

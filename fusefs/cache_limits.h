@@ -46,6 +46,9 @@ class CacheLimits {
   CacheLimits(CacheLimitOptions options, const cachecore::Clock& clock, cachecore::Cache* cache,
               cachecore::Culler::IsMounted is_mounted);
 
+  // No mount is there yet, and those that come need what is present: for a while nothing is culled
+  // for what is being fetched.  Before Keep.
+  void AwaitMounts();
   void Keep() EXCLUDES(mu_);
   // What counts now: the flags, and what was chosen in their place.
   CacheLimitOptions Now() const;
@@ -91,6 +94,7 @@ class CacheLimits {
   std::optional<uint64_t> allocated_;  // When it was last looked at.
   uint64_t filled_then_ = 0;           // The bytes filled, less those culled, at that time.
   std::set<std::string> said_;         // In this spell above a limit.
+  cachecore::Duration full_from_{0};   // It is not looked before whether the disk is full.
   cachecore::Duration held_until_{0};  // No look before: what is above the limit was in use.
   cachecore::Mutex mu_;
   std::string trouble_ GUARDED_BY(mu_);  // Why the limits are not kept; "" when they are.

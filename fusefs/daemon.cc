@@ -148,6 +148,7 @@ Status Daemon::OpenUses(bool resumed) {
   };
   limits_ = std::make_unique<CacheLimits>(config_.limits, cachecore::Clock::Monotonic(),
                                           cache_.get(), is_granted);
+  if (!resumed) limits_->AwaitMounts();
   if (cachefiles_ == nullptr) return Status();
   // What is mounted by `fsid`, so that its client gets the CLOSE.
   mounted_ = std::make_unique<MountedObjects>(

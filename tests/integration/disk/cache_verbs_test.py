@@ -358,6 +358,7 @@ class CacheVerbsTest(Case):
         self.done("pin", self.url(0))
         for number in (0, 1, 4, 5):
             self.instance.umount(os.path.dirname(paths[number]))
+        self.kill_daemon()  # The next one knows the mounts: it need not wait for them to come back.
         fill_up(disk.path)
         self.read(paths[3], 3)
         rows = self.rows()
