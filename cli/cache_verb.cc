@@ -221,7 +221,9 @@ int RunPrune(const CacheOptions& options) {
   std::vector<CachedObject> objects;
   for (const CachedObject& object : list->objects) {
     if (object.IsMounted() || object.is_pinned) continue;
-    if (std::time(nullptr) - object.used_unix_s >= least_s) objects.push_back(object);
+    // The daemon's clock is finer: what was used a moment ago may seem to be of the next second.
+    const int64_t age_s = std::max<int64_t>(std::time(nullptr) - object.used_unix_s, 0);
+    if (age_s >= least_s) objects.push_back(object);
   }
   std::vector<Removal> removals;
   if (options.dry_run) {
