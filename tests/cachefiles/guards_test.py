@@ -236,7 +236,7 @@ class GuardsTest(CachefilesCase):
         directory = self.box.make_directory("directory")
         self.assert_refuses(directory, directory, "not a regular file")
         missing = self.box.path("missing", "device")
-        self.assert_refuses(missing, missing, "No such file or directory")
+        self.assert_refuses(missing, missing, "mkdir -p " + os.path.dirname(missing))
         os.symlink(self.box.path("nowhere"), self.box.path("dangling"))
         self.assert_refuses(self.box.path("dangling"), "dangling")
         self.assertFalse(os.path.lexists(self.box.path("nowhere")))
