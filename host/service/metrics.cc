@@ -126,6 +126,20 @@ struct Metric {
   Samples (*samples)(const StatusReport& report);
 };
 
+// Of the cache's limits and what they are about.
+template <const char* kName>
+Samples CacheBytes(const StatusReport& report) {
+  const json cache = JsonField(report.daemon, field::kCache);
+  if (!cache.contains(kName)) return {};
+  return {{static_cast<double>(JsonInt(cache, kName)), {}}};
+}
+
+Samples CacheAboveLimit(const StatusReport& report) {
+  const json cache = JsonField(report.daemon, field::kCache);
+  if (!cache.contains(field::kTrouble)) return {};
+  return {{JsonString(cache, field::kTrouble).empty() ? 0.0 : 1.0, {}}};
+}
+
 // A counter of holdfastd.
 template <const char* kName>
 Samples Counted(const StatusReport& report) {
@@ -172,6 +186,16 @@ constexpr Metric kMetrics[] = {
      Counted<kSynced>},
     {"holdfast_log_lines_left_out_total", kCounter, "Log lines that the rate limit left out.",
      Counted<kLeftOut>},
+    {"holdfast_cache_bytes", kGauge, "What the data files have of the disk.",
+     CacheBytes<field::kAllocated>},
+    {"holdfast_cache_max_bytes", kGauge, "The most that they may have; 0 without a limit.",
+     CacheBytes<field::kMaxBytes>},
+    {"holdfast_cache_min_free_bytes", kGauge, "What is to be left free; 0 without a limit.",
+     CacheBytes<field::kMinFreeBytes>},
+    {"holdfast_cache_free_bytes", kGauge, "What is free on the disk of the cache.",
+     CacheBytes<field::kFree>},
+    {"holdfast_cache_above_limit", kGauge, "Whether a limit of the cache is not kept.",
+     CacheAboveLimit},
     {"holdfast_objects", kGauge, "Known objects.", Objects},
     {"holdfast_mounts", kGauge, "Mounts by state.", Mounts},
     {"holdfast_service_restarts_total", kCounter, "Starts after a death, by service.", Restarts},

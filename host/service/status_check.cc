@@ -61,6 +61,10 @@ void CheckDaemon(const StatusReport& report, Faults* faults) {
   if (!trouble.empty()) {
     faults->Add(Health::kDegraded, name + ": " + cachecore::WithoutControls(trouble));
   }
+  const std::string limits = JsonString(JsonField(daemon, field::kCache), field::kTrouble);
+  if (!limits.empty()) {
+    faults->Add(Health::kDegraded, name + ": " + cachecore::WithoutControls(limits));
+  }
   for (const json& object : JsonField(daemon, field::kObjects)) {
     if (!JsonBool(object, field::kFull)) continue;
     faults->Add(Health::kDegraded, name + ": the disk is full");

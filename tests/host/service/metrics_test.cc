@@ -77,6 +77,21 @@ TEST(MetricsTest, WhetherTheSupervisorCanBeReplacedIsTold) {
   EXPECT_THAT(MetricsText({report}), Not(HasSubstr("holdfast_supervisor_st")));
 }
 
+TEST(MetricsTest, TheLimitsOfTheCacheAreTold) {
+  StatusReport report = Serving();
+  EXPECT_THAT(MetricsText({report}), Not(HasSubstr("holdfast_cache_")));  // Older.
+  report.daemon["cache"] = json::parse(
+      R"({"allocated":7,"max_bytes":5,"min_free_bytes":0,"free":9,"trouble":"above its limit"})");
+  const std::string text = MetricsText({report});
+  for (const char* line : {"holdfast_cache_bytes{instance_name=\"one\"} 7\n",
+                           "holdfast_cache_max_bytes{instance_name=\"one\"} 5\n",
+                           "holdfast_cache_min_free_bytes{instance_name=\"one\"} 0\n",
+                           "holdfast_cache_free_bytes{instance_name=\"one\"} 9\n",
+                           "holdfast_cache_above_limit{instance_name=\"one\"} 1\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 TEST(MetricsTest, EachFamilyIsThereOnceForAllInstances) {
   StatusReport two = Serving();
   two.instance = "two";

@@ -51,6 +51,10 @@ TEST(StatusCheckTest, WhatIsDegradedIsNamed) {
   ExpectCheck(report, Health::kDegraded, "DEGRADED: one: the database takes no writes");
 
   report = Serving();
+  report.daemon["cache"] = {{"trouble", "the cache is above its limit by 5 bytes"}};
+  ExpectCheck(report, Health::kDegraded, "DEGRADED: one: the cache is above its limit by 5 bytes");
+
+  report = Serving();
   report.supervisor_pid = 0;
   ExpectCheck(report, Health::kDegraded, "DEGRADED: one: nothing restarts its daemons");
 }
