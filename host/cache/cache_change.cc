@@ -34,16 +34,25 @@ Result<json> Ask(const Instance& instance, const Request& request, const Deadlin
   return answer;
 }
 
-// The file systems by which the object was mounted until they were detached.
-std::set<std::string> DetachedDevices(const Instance& instance, const CachedObject& object) {
+// The mounts by which the object was shown until they were detached.
+std::vector<MountRecord> DetachedMounts(const Instance& instance, const CachedObject& object) {
   const Result<std::vector<cachecore::MountEntry>> table = cachecore::ReadMountTable();
-  std::set<std::string> devices;
-  if (!table.ok()) return devices;
-  for (const MountRecord& record : ListDetached(instance, FuseDevice(instance, *table))) {
-    const bool is_of = record.volume == object.volume && record.object == object.object;
-    if (is_of && !record.superblock.empty()) devices.insert(record.superblock);
+  if (!table.ok()) return {};
+  std::vector<MountRecord> mounts = ListDetached(instance, FuseDevice(instance, *table));
+  std::erase_if(mounts, [&object](const MountRecord& record) {
+    return record.volume != object.volume || record.object != object.object ||
+           record.superblock.empty();
+  });
+  return mounts;
+}
+
+// Who uses them still; "" when nobody does.
+std::string DescribeUsersOf(const Instance& instance, const std::vector<MountRecord>& mounts) {
+  for (const MountRecord& record : mounts) {
+    std::string users = DescribeUsersOfDetached(instance, record);
+    if (!users.empty()) return users;
   }
-  return devices;
+  return "";
 }
 
 Status CheckIsUnused(const Instance& instance, const CachedObject& object) {
@@ -54,12 +63,12 @@ Status CheckIsUnused(const Instance& instance, const CachedObject& object) {
                              ": unmount it, or " + bytes);
   }
   if (!object.is_granted) return Status();
-  const std::string holders = DescribeHolders(DetachedDevices(instance, object));
-  if (holders.empty()) {
+  const std::string users = DescribeUsersOf(instance, DetachedMounts(instance, object));
+  if (users.empty()) {
     return Status(EBUSY, object.Name() + " is being mounted or unmounted: try again, or " + bytes);
   }
   return Status(EBUSY,
-                object.Name() + " was unmounted and is " + holders + ": end them, or " + bytes);
+                object.Name() + " was unmounted and is " + users + ": end that, or " + bytes);
 }
 
 Status RemoveOne(const Instance& instance, const RemoveOptions& options, const Deadline& deadline,
@@ -121,8 +130,8 @@ Status SetPinned(const Instance& instance, const CachedObject& object, bool pinn
 void ReleaseUnused(const Instance& instance, CacheList* list) {
   for (CachedObject& object : list->objects) {
     if (!object.is_granted || !object.mount_points.empty()) continue;
-    const std::set<std::string> devices = DetachedDevices(instance, object);
-    if (devices.empty() || !DescribeHolders(devices).empty()) continue;
+    const std::vector<MountRecord> mounts = DetachedMounts(instance, object);
+    if (mounts.empty() || !DescribeUsersOf(instance, mounts).empty()) continue;
     MountRecord record;
     record.volume = object.volume;
     record.object = object.object;

@@ -289,6 +289,16 @@ std::string DescribeOtherUsers(const Instance& instance, const OwnMount& mount) 
   return list.text();
 }
 
+std::string DescribeUsersOfDetached(const Instance& instance, const MountRecord& record) {
+  OwnMount mount;
+  mount.record = record;
+  mount.entry.mount_point = record.mount_point;
+  mount.entry.device = record.superblock;
+  mount.entry.type = record.kind;
+  const std::string others = DescribeOtherUsers(instance, mount);
+  return others.empty() ? DescribeHolders({record.superblock}) : others;
+}
+
 std::string DescribeUsers(const Instance& instance, const OwnMount* but) {
   const std::vector<View> views = AllViews();
   const std::string fuse = views.empty() ? "" : FuseDevice(instance, views.front().table);

@@ -74,6 +74,8 @@ std::string DescribeOtherUsers(const Instance& instance, const OwnMount& mount);
 // "held by bash (12), vim (34)": processes with files of these file systems open or mapped, or in
 // them.
 std::string DescribeHolders(const std::set<std::string>& devices);
+// Both, for a mount that was detached and is only recorded.
+std::string DescribeUsersOfDetached(const Instance& instance, const MountRecord& record);
 // Both, for all that an instance has mounted, or had and was detached in use; without the users of
 // `but` when that is given.
 std::string DescribeUsers(const Instance& instance, const OwnMount* but = nullptr);

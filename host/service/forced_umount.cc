@@ -179,7 +179,7 @@ void ReopenForOthers(const OwnedMount& owned, const std::vector<MountRecord>& li
     };
     if (std::any_of(live.begin(), live.end(), is_it)) continue;
     if (ShowsSameImage(record, owned.mount.record) &&
-        !DescribeHolders({record.superblock}).empty()) {
+        !DescribeUsersOfDetached(owned.instance, record).empty()) {
       others.push_back(record);
     }
   }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -265,6 +266,27 @@ class CacheVerbsTest(Case):
         self.assertEqual(done["bytes"], dry["bytes"])
         self.assertEqual(set(self.rows()), {"image0", "image1"})
         self.read(paths[0], 0)
+
+    def test_what_another_mount_shows_after_a_lazy_umount_is_not_removed(self):
+        self.mount(1)  # So that the instance goes on.
+        image, tree = images.random_image(2, MB, seed=9)
+        shutil.copy(image, os.path.join(self.root, "tree.erofs"))
+        point = self.instance.mount(self.origin.url("tree.erofs"))
+        for kind, arguments in (("overlay", ["-t", "overlay", "-o", f"lowerdir={point}:{self.root}", "overlay"]), ("bind", ["--bind", point])):
+            with self.subTest(kind):
+                other = self.box.make_directory(kind)
+                self.assertEqual(self.box.run(["mount", *arguments, other]).returncode, 0)
+        done = self.instance.run("umount", *self.instance.root_flags(), "--lazy", point)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for kind in ("bind", "overlay"):
+            self.assertIn("tree.erofs", self.rows())
+            self.done("prune")
+            self.assertIn("tree.erofs", self.rows(), f"removed under the {kind}")
+            for name in os.listdir(tree):
+                self.assert_reads_right(os.path.join(self.box.path(kind), name), os.path.join(tree, name))
+            self.assertEqual(self.box.run(["umount", self.box.path(kind)]).returncode, 0)
+        self.done("prune")
+        self.assertNotIn("tree.erofs", self.rows())
 
     def test_what_was_detached_in_use_is_not_removed(self):
         path = self.mount(0)
