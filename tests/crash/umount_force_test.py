@@ -382,7 +382,7 @@ class UmountForceTest(Case):
         self.mount_another()
         self.signal(signal.SIGSTOP, self.instance.daemon_pid())
         said = self.force()
-        self.assertIn(f"so its other mounts end too: {self.other}", said)
+        self.assertIn(f"and its other mounts end too: {self.other}", said)
         self.assert_nothing_is_left()
         self.assert_the_cache_is_kept()
 
