@@ -43,10 +43,12 @@ std::string PinName(const std::string& volume, const std::string& cookie) {
 
 void Choices::Load() {
   const Result<std::vector<Choice>> choices = store_->LoadChoices();
-  LOG_IF(ERROR, !choices.ok()) << "limits and pins of the cache that cannot be read do not count: "
-                               << choices.status().message();
-  if (!choices.ok()) return;
   MutexLock lock(&mu_);
+  are_unread_ = !choices.ok();
+  LOG_IF(ERROR, are_unread_) << "the limits and pins that were chosen cannot be read, so every "
+                                "object counts as pinned until the next start: "
+                             << choices.status().message();
+  if (are_unread_) return;
   for (const auto& [name, value] : *choices) {
     if (name.starts_with(kPinPrefix)) {
       const std::string object = name.substr(sizeof(kPinPrefix) - 1);
@@ -89,11 +91,19 @@ Status Choices::ChangeLimits(const LimitChange& max, const LimitChange& min_free
 
 bool Choices::IsPinned(const std::string& volume, const std::string& cookie) const {
   MutexLock lock(&mu_);
-  return pins_.contains({volume, cookie});
+  return are_unread_ || pins_.contains({volume, cookie});
 }
 
 Status Choices::SetPinned(const std::string& volume, const std::string& cookie, bool pinned) {
   MutexLock changing(&change_mu_);
+  {
+    MutexLock lock(&mu_);
+    if (are_unread_) {
+      return Status(EIO,
+                    "the pins of this cache could not be read: every object counts as pinned "
+                    "(the log has the cause; a restart reads them again)");
+    }
+  }
   if (IsPinned(volume, cookie) == pinned) return Status();
   MetadataBatch batch;
   if (pinned) {

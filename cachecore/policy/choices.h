@@ -4,6 +4,8 @@
 //          object is not culled.  A pin is of a name: the object that takes another's place has it.
 // Errors   EROFS where the store's disk takes no writes; the store's own.  Nothing has changed
 //          then.  A damaged record of a pin is a pin; one of a limit is as if it were not there.
+//          Where no record can be read, every object counts as pinned in this life, and pins can't
+//          be changed (EIO).
 // Threads  thread-safe.  Looking up does no I/O and may be done with GuardedEngine::mu held.
 // Owns     nothing; the store outlives it.
 // Crash    recorded with a sync before it counts.
@@ -61,6 +63,7 @@ class Choices {
   MetadataStore* const store_;
   Mutex change_mu_;  // Held over the record and its part in memory.
   mutable Mutex mu_;
+  bool are_unread_ GUARDED_BY(mu_) = false;
   ChosenLimits limits_ GUARDED_BY(mu_);
   std::set<std::pair<std::string, std::string>> pins_ GUARDED_BY(mu_);  // Volume and cookie.
 };

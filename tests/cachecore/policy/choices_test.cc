@@ -40,6 +40,18 @@ TEST(ChoicesTest, ALimitIsASizeAPartNoneOrTheDefault) {
   }
 }
 
+TEST(ChoicesTest, WhereNoneCanBeReadEveryObjectIsPinned) {
+  class Unreadable : public ScriptedStore {
+    Result<std::vector<Choice>> LoadChoices() override { return Status(EIO, "a bad block"); }
+  } store;
+  Choices choices(&store);
+  choices.Load();
+  EXPECT_TRUE(choices.IsPinned("v", "o"));
+  EXPECT_EQ(choices.SetPinned("v", "o", false).error(), EIO);
+  EXPECT_TRUE(choices.IsPinned("v", "o"));
+  EXPECT_TRUE(store.batches.empty());
+}
+
 TEST(ChoicesTest, WhatIsChosenIsRecordedBeforeItCounts) {
   ChoosingStore store;
   Choices choices(&store);
