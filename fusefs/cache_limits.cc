@@ -188,9 +188,12 @@ bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
   if (coming == 0 || disk.free >= coming + kFull) return false;
   Result<Found> found = Find();
   if (!found.ok()) return true;
-  // What is being used is worth as much as what is being fetched.
-  std::erase_if(found->parts,
-                [](const CullPart& part) { return part.is_mounted && part.age < kKeptInVain; });
+  // What is being used is worth as much as what is being fetched, unless a limit says that the
+  // least recently used goes.
+  if (!options_.IsSet()) {
+    std::erase_if(found->parts,
+                  [](const CullPart& part) { return part.is_mounted && part.age < kKeptInVain; });
+  }
   const uint64_t wanted = coming + kRoom - disk.free;
   const uint64_t culled = CullParts(found->parts, {wanted, 0});
   allocated_.reset();
@@ -198,10 +201,11 @@ bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
   held_until_ = clock_.Now() + kHold;
   SayOnce("full", "the file system of the cache is full, with " + Bytes(disk.free) + " free; " +
                       Bytes(found->pinned) +
-                      " of the cache are pinned, and the rest was used in "
-                      "the last " +
-                      std::to_string(kKeptInVain.count()) +
-                      " s: what is to be fetched waits for room");
+                      " of the cache are pinned, and the rest " +
+                      (options_.IsSet() ? "is in use"
+                                        : "was used in the last " +
+                                              std::to_string(kKeptInVain.count()) + " s") +
+                      ": what is to be fetched waits for room");
   return true;
 }
 

@@ -388,6 +388,19 @@ class CacheVerbsTest(Case):
         self.assertLess(sum(rows[name]["present"] for name in ("image1", "image4", "image5") if name in rows), 3 * SIZE)
         self.assertEqual(rows["image2"]["present"], SIZE)  # It is mounted, and was used lately.
 
+    def test_with_a_limit_what_was_used_least_recently_goes_on_a_full_disk(self):
+        """All is mounted, and was used a moment ago: without a limit a read would wait for a minute."""
+        disk = Disk(self.box, "d", 64 * MB)
+        flags = ("--cache-dir", os.path.join(disk.path, "cache"), "--cache-min-free=1M")
+        paths = [self.mount(number, *flags) for number in range(COUNT)]
+        self.kill_daemon()  # The next one knows the mounts: it need not wait for them to come back.
+        begun = time.monotonic()
+        for _ in range(2):
+            for number, path in enumerate(paths):
+                self.read(path, number)
+        self.assertLess(time.monotonic() - begun, 50, "reads waited until what is cached was old")
+        self.assertGreater(self.instance.status()["counters"]["bytes_culled"], SIZE)
+
     # Rights.
     def test_another_user_is_told_that_it_needs_root(self):
         self.mount(0)
