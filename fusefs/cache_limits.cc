@@ -200,11 +200,10 @@ bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
   if (culled >= wanted) return true;
   held_until_ = clock_.Now() + kHold;
   SayOnce("full", "the file system of the cache is full, with " + Bytes(disk.free) + " free; " +
-                      Bytes(found->pinned) +
-                      " of the cache are pinned, and the rest " +
-                      (options_.IsSet() ? "is in use"
-                                        : "was used in the last " +
-                                              std::to_string(kKeptInVain.count()) + " s") +
+                      Bytes(found->pinned) + " of the cache are pinned, and the rest " +
+                      (options_.IsSet()
+                           ? "is in use"
+                           : "was used in the last " + std::to_string(kKeptInVain.count()) + " s") +
                       ": what is to be fetched waits for room");
   return true;
 }
