@@ -75,9 +75,9 @@ class Watcher:
             self.counters[status["pid"]] = status["counters"]
             for known in status["objects"]:
                 share = known["present"] / max(known["size"], 1)
-                is_culled = self._culls and known["state"] == "Close" and status["counters"]["bytes_culled"] > 0
+                is_culled = self._culls and known["state"] == "Close"
                 if share < self.present.get(known["name"], 0) and not is_culled:
-                    self.faults.append(f"daemon {status['pid']} knows of less of {known['name']} than one before it did")
+                    self.faults.append(f"daemon {status['pid']} knows of less of {known['name']} ({known['state']}) than one before it did")
                 self.present[known["name"]] = share
 
     def close(self):
