@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <span>
 #include <unordered_set>
 #include <utility>
 
@@ -230,36 +231,49 @@ bool CacheLimits::IsEnough(uint64_t culled, const Wanted& wanted) const {
   return disk.ok() && MissingFree(*disk) == 0;
 }
 
+Status CacheLimits::CullTogether(std::span<const CullPart> parts, const Wanted& wanted,
+                                 uint64_t* culled) {
+  const ByteRange all{parts.front().range.begin, parts.back().range.end};
+  const Status status = cache_->culler().Cull(parts.front().object, all);
+  for (const CullPart& part : parts) *culled += status.ok() ? part.bytes : 0;
+  if (status.error() != EBUSY || parts.size() == 1) return status;
+  // A read waits for one of them.
+  for (size_t i = 0; i < parts.size() && !IsEnough(*culled, wanted); ++i) {
+    const Status one = CullTogether(parts.subspan(i, 1), wanted, culled);
+    if (!one.ok() && one.error() != EBUSY) return one;
+  }
+  return Status();
+}
+
 uint64_t CacheLimits::CullParts(const std::vector<CullPart>& parts, const Wanted& wanted) {
   const uint64_t most = std::max(wanted.below_max, wanted.free);
   uint64_t culled = 0;
   size_t failures = 0;
   std::unordered_set<cachecore::ObjectNumber> left;  // No more of them in this round.
   for (size_t i = 0; i < parts.size() && !IsEnough(culled, wanted);) {
-    CullPart range = parts[i];
-    for (++i; i < parts.size() && parts[i].object == range.object &&
-              parts[i].range.begin == range.range.end && culled + range.bytes < most &&
-              range.range.size() + parts[i].range.size() <= kLargestCull;
+    const size_t first = i;
+    const CullPart& part = parts[first];
+    uint64_t bytes = part.bytes;
+    for (++i; i < parts.size() && parts[i].object == part.object &&
+              parts[i].range.begin == parts[i - 1].range.end && culled + bytes < most &&
+              parts[i].range.end - part.range.begin <= kLargestCull;
          ++i) {
-      range.range.end = parts[i].range.end;
-      range.bytes += parts[i].bytes;
+      bytes += parts[i].bytes;
     }
-    if (left.contains(range.object)) continue;
-    const Status status = cache_->culler().Cull(range.object, range.range);
-    if (status.ok()) culled += range.bytes;
-    // A read that waits for this part does not wait for the next one.
+    if (left.contains(part.object)) continue;
+    const Status status = CullTogether(std::span(parts).subspan(first, i - first), wanted, &culled);
     if (status.ok() || status.error() == EBUSY) continue;
-    left.insert(range.object);
+    left.insert(part.object);
     if (status.error() == ETIMEDOUT) continue;
     if (status.error() == ESTALE) {
-      if (cache_->culler().RemoveStray(range.object).ok()) culled += range.bytes;
+      if (cache_->culler().RemoveStray(part.object).ok()) culled += bytes;
       continue;
     }
-    SayOnce("cull", "culling " + range.range.ToString() + " of object " +
-                        std::to_string(range.object.value) + ": " + status.message());
+    SayOnce("cull", "culling " + part.range.ToString() + " of object " +
+                        std::to_string(part.object.value) + ": " + status.message());
     // An object that is gone needs no record that says so.
-    if (!range.is_mounted && cache_->culler().DropUnused(range.object, is_mounted_).ok()) {
-      for (const CullPart& part : parts) culled += part.object == range.object ? part.bytes : 0;
+    if (!part.is_mounted && cache_->culler().DropUnused(part.object, is_mounted_).ok()) {
+      for (const CullPart& one : parts) culled += one.object == part.object ? one.bytes : 0;
       continue;
     }
     if (++failures == kMaxFailures) break;

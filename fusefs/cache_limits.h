@@ -21,6 +21,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -84,6 +85,9 @@ class CacheLimits {
   uint64_t Coming();
   // Estimates what is allocated, or will be when all that was asked for has come.
   uint64_t Used();
+  // Parts of one object that lie beside each other; where that is EBUSY, each by itself.
+  cachecore::Status CullTogether(std::span<const cachecore::CullPart> parts, const Wanted& wanted,
+                                 uint64_t* culled);
   uint64_t CullParts(const std::vector<cachecore::CullPart>& parts, const Wanted& wanted);
 
   const CacheLimitOptions flags_;

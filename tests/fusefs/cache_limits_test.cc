@@ -104,6 +104,21 @@ TEST_F(CacheLimitsTest, AnObjectThatCannotBeCulledDoesNotStopTheOthers) {
   EXPECT_GE(Allocated(numbers_[0]), kSize);
 }
 
+TEST_F(CacheLimitsTest, APartThatAReadWaitsForDoesNotKeepThePartsBesideIt) {
+  const ByteRange first{0, 4 * kMiB}, second{4 * kMiB, 5 * kMiB};
+  const ObjectNumber number = rig_.Acquire(kSize)->number;
+  numbers_.push_back(number);
+  for (const ByteRange range : {first, second}) {
+    rig_.Write(range, 'a');
+    ASSERT_EQ(rig_.Execute(cachecore::wire::FilledCommand{rig_.live, range}), 0);
+  }
+  rig_.cache->Sync();
+  rig_.cache->Read(number, ByteRange::At(second.end, 4096), [](const Status&, const auto&) {});
+  Limits(kMiB).Keep();
+  EXPECT_FALSE(rig_.IsPresent(number, {0, 4096}));
+  EXPECT_LE(Allocated(), 2 * kMiB);
+}
+
 TEST_F(CacheLimitsTest, ALimitThatIsChosenCountsFromTheNextLookOn) {
   Add(3);
   CacheLimits limits = Limits(0);
