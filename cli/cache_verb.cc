@@ -44,8 +44,10 @@ using host::Removal;
 using host::RequireRoot;
 using nlohmann::json;
 
-// To read the records of a large cache, or to take all of a large object out.
-constexpr std::chrono::minutes kAnswerTime{10};
+// To read the records of a large cache, or to wait for a daemon that is started again.
+constexpr std::chrono::minutes kAnswerTime{1};
+// To take all of a large object out.
+constexpr std::chrono::minutes kRemovalTime{10};
 
 struct CacheOptions {
   InstanceOptions instance;
@@ -128,13 +130,19 @@ int RunPin(const CacheOptions& options, bool pinned) {
   if (!list.ok()) return Fail(list.status());
   int exit_code = kExitOk;
   for (const std::string& name : options.names) {
-    Result<CachedObject> object = FindCached(*instance, *list, name);
+    const Result<CachedObject> found = FindCached(*instance, *list, name);
+    CachedObject object = found.ok() ? *found : CachedObject();
     const size_t slash = name.find('/');
-    if (!object.ok() && !pinned && slash != std::string::npos) {  // A pin of what is gone.
-      object = CachedObject{.volume = name.substr(0, slash), .object = name.substr(slash + 1)};
+    const bool may_be_gone = !found.ok() && !pinned && slash != 0 && slash != std::string::npos &&
+                             name.find('/', slash + 1) == std::string::npos;
+    if (may_be_gone) {  // The pin of an object that is gone.
+      object.volume = name.substr(0, slash);
+      object.object = name.substr(slash + 1);
     }
-    const Status done = object.ok() ? SetPinned(*instance, *object, pinned, Deadline(kAnswerTime))
-                                    : Status(object.status());
+    Status done = found.ok() || may_be_gone
+                      ? SetPinned(*instance, object, pinned, Deadline(kAnswerTime))
+                      : Status(found.status());
+    if (!found.ok() && done.error() == ENOENT) done = Status(found.status());
     if (!done.ok()) exit_code = Fail(done);
   }
   return exit_code;
@@ -198,7 +206,7 @@ int RunRemove(const CacheOptions& options) {
     if (!is_known) objects.push_back(std::move(object).value());
   }
   return PrintRemovals(
-      RemoveObjects(*instance, objects, {.bytes_only = options.bytes}, Deadline(kAnswerTime)),
+      RemoveObjects(*instance, objects, {.bytes_only = options.bytes}, Deadline(kRemovalTime)),
       options);
 }
 
@@ -231,7 +239,7 @@ int RunPrune(const CacheOptions& options) {
       removals.push_back({object, Status(), object.allocated_bytes, 0});
     }
   } else {
-    removals = RemoveObjects(*instance, objects, {.unless_pinned = true}, Deadline(kAnswerTime));
+    removals = RemoveObjects(*instance, objects, {.unless_pinned = true}, Deadline(kRemovalTime));
   }
   return PrintRemovals(removals, options);
 }

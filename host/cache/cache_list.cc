@@ -122,13 +122,15 @@ Result<CachedObject> FindCached(const Instance& instance, const CacheList& list,
   const auto is_at = [&](const std::string& point) {
     return point == name || (path && point == path.get());
   };
+  // The list has no queries, since they may be secret.
+  const std::string url = name.substr(0, name.find('?'));
   std::vector<const CachedObject*> found;
   for (const CachedObject& object : list.objects) {
     if (object.Name() == name ||
         std::any_of(object.mount_points.begin(), object.mount_points.end(), is_at)) {
       return object;
     }
-    if (object.url == name) found.push_back(&object);
+    if (object.url == url) found.push_back(&object);
   }
   if (found.size() == 1) return *found.front();
   if (found.empty()) {

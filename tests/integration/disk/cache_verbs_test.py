@@ -178,6 +178,11 @@ class CacheVerbsTest(Case):
         self.assertTrue(next(row["pinned"] for row in status["objects"] if row["name"] == "image0"))
         shown = self.instance.run("status", *self.instance.root_flags()).stdout
         self.assertIn("pinned", shown)
+        for name in ("nosuch/x", "/mnt/nosuch", "https://nosuch/x"):
+            for verb in ("pin", "unpin"):
+                self.assertIn(f"{name}: neither a mount point, a URL nor an object", self.refused(verb, name))
+        self.done("unpin", self.url(0) + "?signature=x")
+        self.assertFalse(self.rows()["image0"]["pinned"])
         self.done("unpin", rows["image0"]["name"], rows["image1"]["name"])
         wait_until(lambda: self.allocated() <= 4 * MB, 30, "the limit is kept")
         wait_until(lambda: not self.limits()["trouble"], 30, "the trouble is over")
