@@ -46,7 +46,7 @@ std::vector<MountRecord> DetachedMounts(const Instance& instance, const CachedOb
   return mounts;
 }
 
-// Who uses them still; "" when nobody does.
+// What uses them still; "" for nothing.
 std::string DescribeUsersOf(const Instance& instance, const std::vector<MountRecord>& mounts) {
   for (const MountRecord& record : mounts) {
     std::string users = DescribeUsersOfDetached(instance, record);
