@@ -11,9 +11,10 @@
 namespace cli {
 namespace {
 
+// mount(8) gives rw by default; an image mount is read-only all the same.
 constexpr std::array<std::string_view, 11> kOthersWords = {
     "defaults", "auto",  "noauto", "nofail",  "user", "nouser",
-    "users",    "owner", "group",  "_netdev", "rw"};  // mount(8) gives rw by default; an image mount is read-only all the same.
+    "users",    "owner", "group",  "_netdev", "rw"};
 
 bool IsOthersWord(std::string_view word) {
   return word.empty() || word.starts_with("x-") || word.starts_with("X-") ||

@@ -409,6 +409,7 @@ TEST(CacheDamageTest, AnObjectWithoutItsFileWaitsForADiskThatTakesNoWritesAndThe
   EXPECT_FALSE(rig.cache->device().HasMessage()) << "one that is held";
   std::filesystem::remove(lock);
   rig.cache->Heal();
+  // It is tried again after a second of the real clock, for which there is no event.
   const Duration end = Clock::Monotonic().Now() + std::chrono::seconds(30);
   while (!rig.cache->device().HasMessage() && Clock::Monotonic().Now() < end) usleep(1000);
   rig.live = rig.AnswerOpen(kMiB);
