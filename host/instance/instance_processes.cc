@@ -16,6 +16,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include <cstdlib>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/system/files.h"
@@ -33,6 +34,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kProcessTermTimeout{30000};  // A supervisor ends its daemons, which sync.
 constexpr milliseconds kProcessKillTimeout{2000};
+constexpr milliseconds kExecTimeout{1000};
 
 constexpr char kSupervisorProgram[] = "holdfast";
 
@@ -75,8 +77,14 @@ bool HoldsSocket(const std::string& process, const std::set<std::string>& socket
   });
 }
 
+// A process in the middle of its exec shows its program before its arguments: they are waited for.
 std::vector<std::string> ArgumentsOf(const std::string& process) {
-  const Result<std::string> text = ReadFile(process + "/cmdline");
+  const Deadline deadline(kExecTimeout);
+  Result<std::string> text = ReadFile(process + "/cmdline");
+  while (text.ok() && text->empty() && !deadline.Expired()) {
+    std::this_thread::sleep_for(milliseconds(1));
+    text = ReadFile(process + "/cmdline");
+  }
   std::vector<std::string> arguments;
   std::istringstream stream(text.ok() ? *text : "");
   for (std::string argument; std::getline(stream, argument, '\0');) arguments.push_back(argument);

@@ -124,8 +124,10 @@ class InjectdTest(CachefilesCase):
         while count < OBJECTS or (killed < KILLS and count < MOST_OBJECTS):
             look = self.acquire(count)
             count += 1
-            while not look.wait(rng.random() * 0.004):  # It lives long enough for a part of its work, or all.
+            patience = 0.004
+            while not look.wait(rng.random() * patience):  # It lives long enough for a part of its work, or all.
                 killed += self.kill_injectd()
+                patience *= 1.1  # On a slow machine it would never come to the end of its work.
             self.assertEqual(look.result, 0, self.text(log))
         print(f"{killed} kills while {count} objects were opened")
         self.assert_all_is_well(process, log, count)

@@ -1,5 +1,6 @@
 """Reader: a process of its own that reads one range of one file and compares it with the truth."""
 
+import errno
 import os
 import select
 import signal
@@ -78,7 +79,7 @@ def _work_and_exit(work):
         die_with_parent()
         code = work()
     except OSError as e:
-        code = e.errno
+        code = e.errno or errno.ETIMEDOUT  # A socket's timeout has none.
     finally:
         os._exit(code)
 

@@ -66,17 +66,24 @@ def wait_gone(pid, seconds):
 def processes_of(directory):
     """Pids of all living processes that were started for `directory`, this one left out."""
     mark = f"{MARK}={directory}".encode()
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
+    return [int(name) for name in os.listdir("/proc")
+            if name.isdigit() and int(name) != os.getpid() and mark in _environment(name).split(b"\0")]
+
+
+def _environment(pid):
+    """Empty where there is none.  A process in the middle of an exec has none yet, and is waited for."""
+    deadline = time.monotonic() + 5
+    while True:
         try:
-            with open(f"/proc/{name}/environ", "rb") as f:
-                if mark in f.read().split(b"\0"):
-                    found.append(int(name))
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                text = f.read()
+            if text or not os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("holdfast"):
+                return text
         except OSError:
-            continue
-    return found
+            return b""
+        if time.monotonic() > deadline:
+            return b""
+        time.sleep(0.001)
 
 
 def mounts_below(directory):
