@@ -92,6 +92,7 @@ const std::vector<Verb>& Verbs() {
       {"mount", "Mount a remote image", AddMount},
       {"mount-erofs", "Mount an image by fsid, from the cachefiles device", AddMountErofs},
       {"umount", "Unmount what holdfast mount has mounted", AddUmount},
+      {"mounts", "Show what comes back after a reboot, or bring it back", AddMounts},
       {"status", "Show instances, mounts, objects and waiting requests", AddStatus},
       {"cache", "Show, limit, pin and remove what is cached", AddCache},
       {"metrics", "Print counters for a monitoring system", AddMetrics},

@@ -46,6 +46,7 @@ int RunCommand(int argc, const char* const* argv);
 
 void AddMount(CLI::App* app, int* exit_code);
 void AddMountErofs(CLI::App* app, int* exit_code);
+void AddMounts(CLI::App* app, int* exit_code);
 void AddUmount(CLI::App* app, int* exit_code);
 void AddStatus(CLI::App* app, int* exit_code);
 void AddCache(CLI::App* app, int* exit_code);

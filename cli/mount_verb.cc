@@ -15,6 +15,7 @@ using host::MountOptions;
 using host::MountParsed;
 using host::ParsedMount;
 using host::ParseMount;
+using host::RepeatableOptions;
 
 int RunMount(const MountOptions& options) {
   Result<ParsedMount> parsed = ParseMount(options);
@@ -29,7 +30,10 @@ int RunMount(const MountOptions& options) {
 void AddMount(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<MountOptions>();
   options->AddTo(app);
-  app->callback([options, exit_code] { *exit_code = RunMount(*options); });
+  app->callback([app, options, exit_code] {
+    if (options->persist) options->repeatable = RepeatableOptions(*app);
+    *exit_code = RunMount(*options);
+  });
 }
 
 }  // namespace cli

@@ -3,13 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include "cachecore/environment/secret_file.h"
+#include "cachecore/url/proxy_settings.h"
 #include "cachecore/url/url.h"
 
 namespace host {
@@ -17,6 +20,27 @@ namespace {
 
 using cachecore::Result;
 using cachecore::Status;
+
+constexpr std::array<const char*, 20> kVariables = {"HOME",
+                                                    "XDG_RUNTIME_DIR",
+                                                    "XDG_CONFIG_HOME",
+                                                    "REGISTRY_AUTH_FILE",
+                                                    "DOCKER_CONFIG",
+                                                    "AWS_ENDPOINT_URL_S3",
+                                                    "AWS_ENDPOINT_URL",
+                                                    "AWS_REGION",
+                                                    "AWS_DEFAULT_REGION",
+                                                    "AWS_PROFILE",
+                                                    "AWS_SHARED_CREDENTIALS_FILE",
+                                                    "AWS_CONFIG_FILE",
+                                                    "HTTP_PROXY",
+                                                    "http_proxy",
+                                                    "HTTPS_PROXY",
+                                                    "https_proxy",
+                                                    "ALL_PROXY",
+                                                    "all_proxy",
+                                                    "NO_PROXY",
+                                                    "no_proxy"};
 
 std::string Environment(const char* name) {
   const char* value = getenv(name);
@@ -161,6 +185,29 @@ void OriginAccess::AddTo(nlohmann::json* source) const {
   add(&s3, "config_file", s3_config_file);
   if (s3_path_style) s3["path_style"] = true;
   if (!s3.empty()) (*source)["s3"] = std::move(s3);
+}
+
+std::map<std::string, std::string> AccessEnvironment() {
+  std::map<std::string, std::string> found;
+  const bool has_secret_proxy = cachecore::ProxySettings::FromEnvironment().HasUser();
+  for (const char* const name : kVariables) {
+    const std::string_view variable = name;
+    const bool is_proxy = variable.ends_with("_proxy") || variable.ends_with("_PROXY");
+    const std::string value = Environment(name);
+    if (!value.empty() && !(is_proxy && has_secret_proxy)) found[name] = value;
+  }
+  return found;
+}
+
+void SetAccessEnvironment(const std::map<std::string, std::string>& environment) {
+  for (const char* const name : kVariables) {
+    const auto found = environment.find(name);
+    if (found == environment.end()) {
+      unsetenv(name);
+    } else {
+      setenv(name, found->second.c_str(), /*overwrite=*/1);
+    }
+  }
 }
 
 }  // namespace host

@@ -13,6 +13,7 @@
 #define HOST_IMAGES_ORIGIN_ACCESS_H_
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -39,6 +40,12 @@ struct OriginAccess {
   // Adds its fields to a source file's.
   void AddTo(nlohmann::json* source) const;
 };
+
+// The variables of this environment that the defaults of options are taken from, registries' too.
+// None holds a secret: of proxies with a user there is none.
+std::map<std::string, std::string> AccessEnvironment();
+// Makes them what they were.  REQUIRES: one thread.
+void SetAccessEnvironment(const std::map<std::string, std::string>& environment);
 
 }  // namespace host
 

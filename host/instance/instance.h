@@ -1,6 +1,6 @@
 // Instance: one Holdfast on this machine, named by --instance, and where its files are.
 //
-// Model    ROOT/var/lib/holdfast/NAME   cache/, sources/ : kept from run to run
+// Model    ROOT/var/lib/holdfast/NAME   cache/, sources/, mounts/ : kept from run to run
 //          ROOT/run/holdfast/NAME       sockets, pid files, mount records, the FUSE mount : one
 //          life ROOT/var/log/holdfast/NAME   a log file for each process
 // Threads  immutable value.
@@ -43,6 +43,9 @@ class Instance {
   std::string SourceFile(const std::string& volume) const {
     return SourcesDir() + "/" + volume + ".json";
   }
+
+  // Of `holdfast mount --persist`.
+  std::string SavedMountsDir() const { return StateDir() + "/mounts"; }
 
   std::string RunDir() const { return run_dir_; }
   std::string DeviceSocket() const { return RunDir() + "/device.sock"; }

@@ -1,6 +1,7 @@
 #include "host/instance/systemd_unit.h"
 
 #include <systemd/sd-bus.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -77,6 +78,10 @@ bool SystemdRuns(const Instance& instance) {
   const Result<std::string> state =
       CallInChild([&unit] { return ActiveState(unit); }, Deadline(kManagerTimeout));
   return state.ok() && *state != "inactive" && *state != "failed";
+}
+
+void SayReady(const std::string& status) {
+  sd_notify(/*unset_environment=*/0, ("READY=1\nSTATUS=" + status).c_str());
 }
 
 }  // namespace host

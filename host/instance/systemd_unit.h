@@ -14,6 +14,8 @@ namespace host {
 std::string DaemonUnit(const Instance& instance);
 // The unit is up, on its way there, or between two lives.  False, too, when systemd doesn't tell.
 bool SystemdRuns(const Instance& instance);
+// What a unit of Type=notify waits for; nothing without $NOTIFY_SOCKET.
+void SayReady(const std::string& status);
 
 }  // namespace host
 

@@ -1,12 +1,16 @@
 #include "host/mount/mount_command.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "cachecore/base/deadline.h"
@@ -32,6 +36,8 @@ using cachecore::Deadline;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::StopSignalled;
+
+constexpr char kSettingsGroup[] = "Settings, taken when this mount starts the instance";
 
 // As holdfastd takes them: a value that it would refuse is one of the command line here.
 Status CheckSizes(const MountOptions& options) {
@@ -141,6 +147,13 @@ Status Resolve(ParsedMount* parsed, const Deadline& deadline) {
   request->source.verity = image.verity;
   request->source.merkle = BlobKey(reference, image.merkle_digest);
   request->manifest_digest = image.manifest_digest;
+  if (request->save) {
+    // This image, and not what its tag may name by then.
+    ImageReference pinned = reference;
+    pinned.tag.clear();
+    pinned.digest = image.manifest_digest;
+    request->save->image = pinned.Text();
+  }
   request->image_bytes = image.erofs_bytes;
   return {};
 }
@@ -151,7 +164,7 @@ CLI::Validator OneOf(const std::vector<std::string>& words) {
 }
 
 void AddSettings(CLI::App* app, MountOptions* options) {
-  const std::string group = "Settings, taken when this mount starts the instance";
+  const std::string group = kSettingsGroup;
   app->add_option("--cache-dir", options->cache_dir, "Keep the cache there")
       ->type_name("DIR")
       ->group(group);
@@ -217,6 +230,32 @@ void AddSettings(CLI::App* app, MountOptions* options) {
 
 }  // namespace
 
+std::vector<std::string> RepeatableOptions(const CLI::App& app) {
+  // How long to wait, and what to say, are the command's own; the instance has its settings.
+  constexpr std::array<std::string_view, 9> kOthers = {
+      "help", "instance", "root", "timeout", "json", "quiet", "persist", "renew", "origin"};
+  std::vector<std::string> options;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0 || option->get_positional() || option->get_group() == kSettingsGroup) {
+      continue;
+    }
+    const std::string name = option->get_name(false, true);
+    const std::string plain = name.substr(2);
+    if (std::find(kOthers.begin(), kOthers.end(), plain) != kOthers.end()) continue;
+    if (option->get_items_expected_max() == 0) {
+      options.push_back(name);
+      continue;
+    }
+    const bool is_path = option->get_type_name() == "FILE";
+    for (const std::string& value : option->results()) {
+      std::error_code error;
+      const std::string absolute = std::filesystem::absolute(value, error).string();
+      options.push_back(name + "=" + (is_path && !value.empty() && !error ? absolute : value));
+    }
+  }
+  return options;
+}
+
 Result<ParsedMount> ParseMount(const MountOptions& options) {
   ASSIGN_OR_RETURN(Instance instance, options.instance.Make());
   std::optional<ImageReference> reference;
@@ -244,10 +283,20 @@ Result<ParsedMount> ParseMount(const MountOptions& options) {
   ASSIGN_OR_RETURN(Settings settings, SettingsOf(options));
   ASSIGN_OR_RETURN(ImageMountOptions words,
                    ImageMountOptions::Parse(options.erofs_options, options.suid, options.dev));
+  std::optional<SavedMount> save;
+  if (options.persist) {
+    save.emplace();
+    save->image = reference ? reference->Text() : source.origins.front().Public();
+    save->options = options.repeatable;
+    save->environment = AccessEnvironment();
+    for (size_t i = 1; i < source.origins.size(); ++i) {
+      save->origins.push_back(source.origins[i].Public());
+    }
+  }
   return ParsedMount{std::move(reference), std::move(access),
                      MountRequest{std::move(instance), std::move(source), options.mount_point,
                                   options.as, std::move(words), timeout_ms, std::move(settings), "",
-                                  "", 0, options.quiet, options.renew}};
+                                  "", 0, options.quiet, options.renew, std::move(save)}};
 }
 
 Status MountParsed(ParsedMount* parsed, const Deadline& deadline) {
@@ -302,6 +351,7 @@ void MountOptions::AddTo(CLI::App* app) {
   app->add_flag("--dev", dev, "Let the image's devices be opened");
   app->add_option("--timeout", timeout, "How long the mount may take as a whole (default: 30s)")
       ->type_name("TIME");
+  app->add_flag("--persist", persist, "Mount it again after a reboot, until it is unmounted");
   app->add_flag("--json", json, "Print how it ended as JSON: errno, error, message");
   app->add_flag("--quiet", quiet, "Do not say why it waits");
   web.AddTo(app);

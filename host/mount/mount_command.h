@@ -41,6 +41,8 @@ struct MountOptions {
   bool dev = false;
   bool json = false;
   bool quiet = false;
+  bool persist = false;
+  std::vector<std::string> repeatable;  // RepeatableOptions, with `persist`.
   std::string timeout = "30s";
   std::string cache_dir;
   std::string request_timeout;
@@ -59,6 +61,10 @@ struct MountOptions {
 
   void AddTo(CLI::App* app);
 };
+
+// What was given to `app`, which has MountOptions, and says of the image and its origins how they
+// are mounted, each as --NAME=VALUE; paths are absolute.
+std::vector<std::string> RepeatableOptions(const CLI::App& app);
 
 // What the command line asks for; of an image reference its source is still to be resolved.
 struct ParsedMount {

@@ -20,6 +20,7 @@
 #include "host/instance/settings.h"
 #include "host/mount/image_mount.h"
 #include "host/mount/persistent_request.h"
+#include "host/mount/saved_mounts.h"
 #include "host/mount/still_trying.h"
 #include "host/mounts/mount_point.h"
 #include "host/mounts/object_lease.h"
@@ -431,7 +432,8 @@ Status MountOperation::KeepRecord() {
   }
   record_.superblock = entry->device;
   record_.fuse_device = FuseDevice(instance(), table);
-  return UpdateMountRecord(instance(), record_);
+  RETURN_IF_ERROR(UpdateMountRecord(instance(), record_));
+  return SaveMount(instance(), request_.save, record_);
 }
 
 Status MountOperation::ExplainRefusal(const Status& why, ImageKind kind,

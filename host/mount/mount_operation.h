@@ -26,6 +26,7 @@
 #include "host/mount/image_mount_options.h"
 #include "host/mounts/mount_point.h"
 #include "host/mounts/mount_record.h"
+#include "host/mounts/saved_mount.h"
 
 namespace host {
 
@@ -44,6 +45,8 @@ struct MountRequest {
   uint64_t image_bytes = 0;  // As the manifest says; 0: whatever the origin has.
   bool quiet = false;        // Says nothing while it waits.
   bool renew = false;        // May replace the source of a mount that lives.
+  // With --persist what is recorded of it, but for what is known once it is mounted.
+  std::optional<SavedMount> save = std::nullopt;
   std::optional<cachecore::Deadline> deadline =
       std::nullopt;  // Where `timeout` has begun to run before.
 };

@@ -19,6 +19,7 @@
 #include "host/mounts/mount_point.h"
 #include "host/mounts/object_lease.h"
 #include "host/mounts/own_mounts.h"
+#include "host/mounts/saved_mount.h"
 #include "host/service/forced_umount.h"
 #include "host/service/instance_control.h"
 
@@ -81,6 +82,21 @@ Status NotOurs(const UmountOptions& options) {
   return Status(EINVAL, path + " is not mounted" +
                             (options.instance.empty() ? "" : " by instance " + options.instance) +
                             " (holdfast status lists the mounts)");
+}
+
+// What --persist is to bring back, and is not mounted now.
+bool ForgetUnmounted(const UmountOptions& options) {
+  if (options.keep_persistent) return false;
+  const Result<std::string> real = PathWithoutEntering(options.mount_point);
+  for (const std::string& path : {options.mount_point, real.ok() ? *real : ""}) {
+    for (const Instance& instance : Instance::List(options.root)) {
+      if (!options.instance.empty() && instance.name() != options.instance) continue;
+      if (path.empty() || !RemoveSavedMount(instance, path)) continue;
+      std::cerr << "holdfast: " << path << " is not mounted, and does not come back any more\n";
+      return true;
+    }
+  }
+  return false;
 }
 
 // A mount that something else uses is not the user's to end without a word.
@@ -212,7 +228,7 @@ Status UmountChecked(const UmountOptions& options, const Deadline& deadline) {
     return Status(by_path.status()).WithContext("cannot unmount " + options.mount_point);
   }
   const std::optional<OwnedMount>& found = *by_path;
-  if (!found) return NotOurs(options);
+  if (!found) return ForgetUnmounted(options) ? Status() : NotOurs(options);
   if (!options.instance.empty() && found->instance.name() != options.instance) {
     return Status(EINVAL, options.mount_point + " is a mount of instance " +
                               found->instance.name() + ": holdfast umount" +
@@ -225,7 +241,11 @@ Status UmountChecked(const UmountOptions& options, const Deadline& deadline) {
   ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
   const std::optional<OwnedMount> owned = FindOwned(options.root, path, table);
   if (!owned || owned->instance.name() != found->instance.name()) return NotOurs(options);
-  return RunUmountLocked(options, *owned, path);
+  const Status status = RunUmountLocked(options, *owned, path);
+  if (status.ok() && !options.keep_persistent) {
+    RemoveSavedMount(found->instance, owned->mount.record.mount_point);
+  }
+  return status;
 }
 
 void UmountOptions::AddTo(CLI::App* app) {
@@ -238,6 +258,8 @@ void UmountOptions::AddTo(CLI::App* app) {
                 "Detach it even when its daemons are dead or hang; its waiting reads get EIO")
       ->excludes("--keep")
       ->excludes("--lazy");
+  app->add_flag("--keep-persistent", keep_persistent,
+                "Let what was mounted with --persist come back all the same");
   app->add_option("--timeout", timeout,
                   "How long to wait for another command on this instance (default: 60s)")
       ->type_name("TIME");

@@ -25,6 +25,7 @@ struct UmountOptions {
   bool keep = false;
   bool lazy = false;
   bool force = false;
+  bool keep_persistent = false;
   bool json = false;
   std::string timeout = kLockTimeoutText;
 

@@ -28,26 +28,6 @@ using nlohmann::json;
 
 constexpr size_t kFileNameBytesMax = 200;
 
-// One file name for each mount point: '/' becomes '-', what isn't plain %XX.
-std::string FileName(const std::string& mount_point) {
-  std::string name;
-  for (const char c : mount_point.substr(std::min<size_t>(1, mount_point.size()))) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '/') {
-      name += '-';
-    } else if (std::isalnum(byte) || c == '_' || c == '.') {
-      name += c;
-    } else {
-      name += '%' + cachecore::UpperHexText({&c, 1});
-    }
-  }
-  if (name.size() <= kFileNameBytesMax) return name;
-  char hash[18];
-  std::snprintf(hash, sizeof hash, "-%016llx",
-                static_cast<unsigned long long>(XXH64(mount_point.data(), mount_point.size(), 0)));
-  return name.substr(0, kFileNameBytesMax) + hash;
-}
-
 }  // namespace
 
 json MountRecord::ToJson() const {
@@ -87,8 +67,28 @@ MountRecord MountRecord::FromJson(const json& value) {
   return record;
 }
 
+// '/' becomes '-', what isn't plain %XX.
+std::string MountFileName(const std::string& mount_point) {
+  std::string name;
+  for (const char c : mount_point.substr(std::min<size_t>(1, mount_point.size()))) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '/') {
+      name += '-';
+    } else if (std::isalnum(byte) || c == '_' || c == '.') {
+      name += c;
+    } else {
+      name += '%' + cachecore::UpperHexText({&c, 1});
+    }
+  }
+  if (name.size() <= kFileNameBytesMax) return name;
+  char hash[18];
+  std::snprintf(hash, sizeof hash, "-%016llx",
+                static_cast<unsigned long long>(XXH64(mount_point.data(), mount_point.size(), 0)));
+  return name.substr(0, kFileNameBytesMax) + hash;
+}
+
 std::string MountRecordFile(const Instance& instance, const std::string& mount_point) {
-  return instance.MountsDir() + "/" + FileName(mount_point) + ".json";
+  return instance.MountsDir() + "/" + MountFileName(mount_point) + ".json";
 }
 
 Status ClaimMountPoint(const Instance& instance, const MountRecord& record) {

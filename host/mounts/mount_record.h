@@ -45,6 +45,8 @@ struct MountRecord {
   static MountRecord FromJson(const nlohmann::json& value);
 };
 
+// One file name for each mount point, without its ending.
+std::string MountFileName(const std::string& mount_point);
 std::string MountRecordFile(const Instance& instance, const std::string& mount_point);
 // REQUIRES, for each of the next three: LockInstance.
 //

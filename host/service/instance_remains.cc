@@ -86,7 +86,8 @@ void CleanStart(const Instance& instance) {
                                    instance.SuperviseStatus(), instance.SettingsFile()}) {
     unlink(stale.c_str());
   }
-  for (const std::string& directory : {instance.MountsDir(), instance.SourcesDir()}) {
+  for (const std::string& directory :
+       {instance.MountsDir(), instance.SourcesDir(), instance.SavedMountsDir()}) {
     RemoveAbandonedWrites(directory);
   }
 }

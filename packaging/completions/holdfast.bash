@@ -4,13 +4,14 @@
 _holdfast_options() {
   case $1 in
     mount) echo "--help --origin --as --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
-                 --json --quiet --ca-file
+                 --persist --json --quiet --ca-file
                  --client-cert --client-key --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
                  --request-timeout --detach-policy --on-full --cache-max --cache-min-free --fetch-size --readahead-max --fetch-exact
                  --watchdog --no-spare --fetcher-user --daemon-flag --fetcher-flag" ;;
     mount-erofs) echo "--help --options --timeout --json --instance --root" ;;
-    umount) echo "--help --keep --lazy --force --timeout --instance --root --json" ;;
+    umount) echo "--help --keep --lazy --force --keep-persistent --timeout --instance --root --json" ;;
+    mounts) echo "--help --restore --until-mounted --unmount --json --timeout --instance --root" ;;
     status) echo "--help --json --check --instance --root" ;;
     'cache ls') echo "--help --json --instance --root" ;;
     'cache limit') echo "--help --max --min-free --json --instance --root" ;;
@@ -87,8 +88,8 @@ _holdfast() {
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount mount-erofs umount status cache metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
-  elif [[ $verb == umount || $verb == verify || $verb == cache\ pin || $verb == cache\ unpin || $verb == cache\ rm ]]; then
+    COMPREPLY=($(compgen -W 'mount mount-erofs umount mounts status cache metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
+  elif [[ $verb == umount || $verb == mounts || $verb == verify || $verb == cache\ pin || $verb == cache\ unpin || $verb == cache\ rm ]]; then
     local point
     while IFS= read -r point; do
       [[ -n $point && $point == "$cur"* ]] && COMPREPLY+=("$(printf '%q' "$point")")
