@@ -22,6 +22,7 @@
 #include "cachecore/base/parse_text.h"
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/environment/secret_environment.h"
+#include "cachecore/logging/journal_log.h"
 #include "cachecore/system/process_limits.h"
 #include "cachecore/system/program_help.h"
 #include "fetcher/engine/fetcher.h"
@@ -212,6 +213,7 @@ fetcher::FetcherHooks ManagerHooks() {
 
 int main(int argc, char** argv) {
   google::InitGoogleLogging(argv[0]);
+  const cachecore::JournalLog journal("holdfast-fetcherd");
   FLAGS_logtostderr = true;
   gflags::SetUsageMessage(
       "holdfast-fetcherd --device=PATH --sources-dir=DIR\n"

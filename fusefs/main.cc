@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "cachecore/base/fault_point.h"
+#include "cachecore/logging/journal_log.h"
 #include "cachecore/store/rocksdb_metadata_store.h"
 #include "cachecore/system/process_limits.h"
 #include "cachecore/system/program_help.h"
@@ -35,6 +36,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   google::InitGoogleLogging(argv[0]);
+  const cachecore::JournalLog journal("holdfastd");
   if (argc > 1) {
     std::fprintf(stderr, "holdfastd: unexpected argument \"%s\"; see --help\n", argv[1]);
     return 2;

@@ -15,6 +15,7 @@
 #include <string>
 #include <system_error>
 
+#include "cachecore/logging/journal_log.h"
 #include "cachecore/system/process_limits.h"
 #include "cachecore/system/program_help.h"
 #include "snapshotter/flags.h"
@@ -86,6 +87,7 @@ int main(int argc, char** argv) {
   gflags::ParseCommandLineNonHelpFlags(&argc, &argv, true);
   if (cachecore::PrintHelpIfAsked("snapshotter/")) return 0;
   google::InitGoogleLogging(argv[0]);
+  const cachecore::JournalLog journal("holdfast-snapshotter");
   if (argc > 1) {
     return Fail(Status(EINVAL, std::string("unexpected argument \"") + argv[1] + "\"; see --help"),
                 2);

@@ -8,12 +8,13 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # What all of cachecore/ that has neither engine nor disk in it is, for every program.
-BASE = ("cachecore/base", "cachecore/environment", "cachecore/system")
+BASE = ("cachecore/base", "cachecore/environment", "cachecore/logging", "cachecore/system")
 DOMAIN = BASE + ("cachecore/values", "cachecore/protocol", "cachecore/verity")
 # A folder, and the folders that its files may include beside their own.  A folder that is not here may not have files.
 MAY_INCLUDE = {
     "cachecore/base": (),
     "cachecore/environment": ("cachecore/base",),
+    "cachecore/logging": ("cachecore/base",),
     "cachecore/system": ("cachecore/base", "cachecore/environment"),
     # Links libcurl, which holdfastd does without.
     "cachecore/url": ("cachecore/base",),
@@ -43,7 +44,7 @@ MAY_INCLUDE = {
     "fetcher/auth": DOMAIN + ("cachecore/url", "fetcher/source", "fetcher/transfer", "fetcher/http"),
     "fetcher/origins": DOMAIN + ("cachecore/url", "fetcher/source", "fetcher/transfer", "fetcher/http", "fetcher/auth"),
     "fetcher/room": DOMAIN + ("fetcher/transfer",),
-    "fetcher/engine": DOMAIN + ("fetcher/client", "fetcher/source", "fetcher/transfer", "fetcher/origins", "fetcher/room"),
+    "fetcher/engine": DOMAIN + ("cachecore/url", "fetcher/client", "fetcher/source", "fetcher/transfer", "fetcher/origins", "fetcher/room"),
     "fetcher": DOMAIN + ("fetcher/source", "fetcher/engine"),
     "host/notify": ("cachecore/base",),
     "host/supervisor": BASE + ("host/notify",),

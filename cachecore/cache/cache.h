@@ -31,7 +31,6 @@
 #include <vector>
 
 #include "cachecore/base/clock.h"
-#include "cachecore/base/log_limiter.h"
 #include "cachecore/base/mutex.h"
 #include "cachecore/base/status.h"
 #include "cachecore/cache/acquisitions.h"
@@ -45,6 +44,7 @@
 #include "cachecore/cache/reads.h"
 #include "cachecore/cache/verification.h"
 #include "cachecore/engine/engine.h"
+#include "cachecore/logging/log_limiter.h"
 #include "cachecore/policy/choices.h"
 #include "cachecore/store/data_store.h"
 #include "cachecore/store/metadata_store.h"

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cachecore/base/fault_point.h"
+#include "cachecore/logging/log_fields.h"
 #include "cachecore/values/names.h"
 
 namespace cachecore {
@@ -94,7 +95,9 @@ Result<ObjectNumber> Catalogue::AddVolume(const std::string& key) {
 
 Status Catalogue::Quarantine(ObjectNumber number, ObjectNumber volume, const std::string& cookie,
                              const Status& damage) {
-  LOG(ERROR) << "object " << number.value << (cookie.empty() ? "" : " (" + cookie + ")")
+  LOG(ERROR) << LogAbout{LogKind::kDamagedRecord,
+                         cookie.empty() ? std::to_string(number.value) : cookie}
+             << "object " << number.value << (cookie.empty() ? "" : " (" + cookie + ")")
              << ": damaged record put in quarantine, the object will be fetched again: "
              << damage.message();
   return store_->QuarantineObject(number, volume, cookie,
@@ -206,8 +209,8 @@ Status Catalogue::LoadLocked(ObjectNumber number) {
   }
   if (!file.ok()) {
     if (file.status().error() != ENOENT && file.status().error() != EBADMSG) return file.status();
-    LOG(ERROR) << "object " << number.value << " (" << known.cookie
-               << "): will be fetched again: " << file.status().message();
+    LOG(ERROR) << LogAbout{LogKind::kLostBytes, known.cookie} << "object " << number.value << " ("
+               << known.cookie << "): will be fetched again: " << file.status().message();
     file = MakeEmptyFile(number, known.size_bytes);
     // Its OPEN makes the file, and waits for the disk as any other.
     if (!file.ok() && !TakesNothing(file.status().error())) return file.status();
@@ -334,7 +337,8 @@ Status Catalogue::DropObject(ObjectNumber number, const std::string& why) {
     record.number = number;
     record.volume = object->volume;
     record.cookie = object->cookie_key;
-    LOG(WARNING) << object->volume_key << "/" << object->cookie_key
+    const std::string name = object->volume_key + "/" + object->cookie_key;
+    LOG(WARNING) << LogAbout{LogKind::kLostBytes, name} << name
                  << ": the cached copy is dropped: " << why;
     trees_->Forget(number.value);
     core_->engine.Drop(object, transaction.effects());

@@ -21,7 +21,6 @@
 #include <vector>
 
 #include "cachecore/base/byte_range.h"
-#include "cachecore/base/log_limiter.h"
 #include "cachecore/base/mutex.h"
 #include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
@@ -31,6 +30,7 @@
 #include "cachecore/cache/guarded_engine.h"
 #include "cachecore/cache/id_reserve.h"
 #include "cachecore/cache/verification.h"
+#include "cachecore/logging/log_limiter.h"
 #include "cachecore/protocol/wire.h"
 #include "cachecore/store/data_store.h"
 #include "cachecore/store/metadata_store.h"

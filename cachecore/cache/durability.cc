@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cachecore/base/fault_point.h"
+#include "cachecore/logging/log_fields.h"
 
 namespace cachecore {
 namespace {
@@ -145,8 +146,9 @@ void Durability::LoseUnsynced(const SyncItem& item, const Status& why) {
   const ByteRange hull{batch.remove_presence.front().range.begin,
                        batch.remove_presence.back().range.end};
   log_->Error("object " + name + ": " + std::to_string(bytes) + " bytes in " + hull.ToString() +
-              " of " + data_.PathOf(item.number) +
-              " may not have reached the disk and are fetched again: " + why.message());
+                  " of " + data_.PathOf(item.number) +
+                  " may not have reached the disk and are fetched again: " + why.message(),
+              {LogKind::kLostBytes, name, hull});
   Status recorded;
   {
     MutexLock durable_lock(&durable_mu_);
@@ -171,8 +173,9 @@ void Durability::RemoveWrongPresence(const ObjectVerity& object,
                                      const std::vector<WrongRange>& wrong) {
   MetadataBatch batch;
   for (const WrongRange& one : wrong) {
-    LOG(ERROR) << "object " << object.name << ": bytes " << one.range.ToString()
-               << " in the cache: " << one.why << "; they are fetched again";
+    LOG(ERROR) << LogAbout{LogKind::kWrongBytes, object.name, one.range} << "object " << object.name
+               << ": bytes " << one.range.ToString() << " in the cache: " << one.why
+               << "; they are fetched again";
     batch.remove_presence.push_back({object.number, one.range, Presence::kDurable});
   }
   // The record first: while memory says present, the fetcher does not fetch and declare them again.

@@ -21,7 +21,6 @@
 
 #include "cachecore/base/byte_range.h"
 #include "cachecore/base/clock.h"
-#include "cachecore/base/log_limiter.h"
 #include "cachecore/base/mutex.h"
 #include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
@@ -29,6 +28,7 @@
 #include "cachecore/cache/guarded_engine.h"
 #include "cachecore/cache/id_reserve.h"
 #include "cachecore/engine/verified_reader.h"
+#include "cachecore/logging/log_limiter.h"
 #include "cachecore/store/data_store.h"
 #include "cachecore/store/metadata_store.h"
 #include "cachecore/store/metadata_writer.h"

@@ -19,11 +19,11 @@
 #include <vector>
 
 #include "cachecore/base/clock.h"
-#include "cachecore/base/log_limiter.h"
 #include "cachecore/base/mutex.h"
 #include "cachecore/cache/id_reserve.h"
 #include "cachecore/cache/object_names.h"
 #include "cachecore/engine/engine.h"
+#include "cachecore/logging/log_limiter.h"
 #include "cachecore/store/metadata_store.h"
 #include "cachecore/store/metadata_writer.h"
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cachecore/cache/object_info.h"
+#include "cachecore/logging/log_fields.h"
 
 namespace cachecore {
 namespace {
@@ -131,7 +132,8 @@ void Reads::NoteUnreadable(ObjectNumber number, const FileSlice& slice) {
   Object* object = core_->engine.Find(number);
   if (object == nullptr || std::exchange(object->unreadable, true)) return;
   object->last_error = "bytes " + lost.ToString() + " of " + data_.PathOf(number) + ": " + why;
-  LOG(ERROR) << "object " << object->volume_key << "/" << object->cookie_key
+  const std::string name = object->volume_key + "/" + object->cookie_key;
+  LOG(ERROR) << LogAbout{LogKind::kLostBytes, name, lost} << "object " << name
              << ": EIO to reads of what its disk has lost: " << object->last_error;
 }
 

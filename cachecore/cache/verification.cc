@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cachecore/engine/verified_reader.h"
+#include "cachecore/logging/log_fields.h"
 
 namespace cachecore {
 namespace {
@@ -90,7 +91,8 @@ bool Verification::IsRight(const ObjectVerity& object, const UniqueFd& file, Byt
   const auto wrong = ReadVerified(file.get(), object, range, buffer, trees_);
   if (wrong.empty()) return true;
   log_->Error("object " + object.name + ": bytes " + wrong.front().range.ToString() +
-              " from the fetcher: " + wrong.front().why + "; refused");
+                  " from the fetcher: " + wrong.front().why + "; refused",
+              {LogKind::kWrongBytes, object.name, wrong.front().range});
   return false;
 }
 

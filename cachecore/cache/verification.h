@@ -20,7 +20,6 @@
 
 #include "cachecore/base/byte_range.h"
 #include "cachecore/base/clock.h"
-#include "cachecore/base/log_limiter.h"
 #include "cachecore/base/mutex.h"
 #include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
@@ -28,6 +27,7 @@
 #include "cachecore/cache/durability.h"
 #include "cachecore/cache/guarded_engine.h"
 #include "cachecore/cache/reads.h"
+#include "cachecore/logging/log_limiter.h"
 #include "cachecore/verity/tree_cache.h"
 
 namespace cachecore {

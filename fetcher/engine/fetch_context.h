@@ -17,6 +17,7 @@
 #include "cachecore/base/clock.h"
 #include "cachecore/verity/tree_cache.h"
 #include "fetcher/client/client.h"
+#include "fetcher/engine/origin_spells.h"
 
 namespace fetcher {
 
@@ -44,6 +45,7 @@ struct FetchContext {
   const cachecore::Clock& clock;
   std::mt19937* random;
   cachecore::TreeCache* trees;
+  OriginSpells* spells;
   // Asks for OnTimer of this object at that time.
   std::function<void(ObjectId, Duration)> wake_at;
   // Whether the volume's source is another one than the one of this stamp.

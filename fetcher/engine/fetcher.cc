@@ -115,7 +115,7 @@ Status Fetcher::Run(int stop_fd, UniqueFd kept) {
 
 Status Fetcher::Serve(int stop_fd) {
   context_ = std::make_unique<FetchContext>(
-      FetchContext{options_.fetch, client_.get(), clock_, &random_, &trees_,
+      FetchContext{options_.fetch, client_.get(), clock_, &random_, &trees_, &spells_,
                    [this](ObjectId id, Duration at) { timers_.WakeAt(id, at); },
                    [this](const std::string& volume, const std::string& stamp) {
                      return sources_.IsOther(volume, stamp);

@@ -106,6 +106,7 @@ class Fetcher : private DeviceHandler {
   SourceTable sources_;
   std::unique_ptr<DeviceClient> client_;
   cachecore::TreeCache trees_{kCheckedTreeBlocks};
+  OriginSpells spells_;
   std::unique_ptr<FetchContext> context_;  // Of the current attachment.
   std::unordered_map<ObjectId, std::unique_ptr<ObjectFetcher>> objects_;
   std::set<ObjectId> busy_;  // Those that are not idle.

@@ -181,13 +181,18 @@ FetchStep ObjectFetcher::NextStep() const {
 
 // ---- Origins
 
-void ObjectFetcher::OnOriginServes(size_t index) {
+void ObjectFetcher::NoteServed(size_t index) {
   origins_.Served(index);
+  context_->spells->Served(NameOf(index), context_->clock.Now());
+}
+
+void ObjectFetcher::OnOriginServes(size_t index) {
+  NoteServed(index);
   if (!open_) Opened();
 }
 
 void ObjectFetcher::OnVerified(size_t index, ObjectTree tree) {
-  origins_.Served(index);
+  NoteServed(index);
   Verify(std::move(tree));
   Opened();
 }
@@ -240,7 +245,7 @@ void ObjectFetcher::OnPieceEnd(Piece* piece, std::optional<Failure> failure) {
   if (ended->has_wrong()) {
     origins_.Demote(ended->index());
   } else if (!failure || ended->has_progress()) {
-    origins_.Served(ended->index());
+    NoteServed(ended->index());
   }
   if (ended->is_through()) return OnThroughEnd(*ended, std::move(failure));
   if (!failure) return;
@@ -264,6 +269,7 @@ void ObjectFetcher::OnOriginFails(size_t index, Failure failure) {
                                    context_->clock.Now());
   }
   VLOG(1) << "object " << key_ << ": " << failure.cause;
+  context_->spells->Failed(NameOf(index), failure.cause, context_->clock.Now());
   origins_.Failed(index, failure, context_->clock.Now());
   if (failure.kind == Kind::kRetry) {
     context_->wake_at(id_, origins_.RetryAt(index));

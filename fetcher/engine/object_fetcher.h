@@ -92,6 +92,7 @@ class ObjectFetcher final : public PieceOwner, public TreeOwner, public OpeningO
   // Closes the instance, so that the READs come again after an OPEN.
   void CloseInstance();
   const std::string& NameOf(size_t index) const { return origins_.at(index)->name; }
+  void NoteServed(size_t index);
   // A request has met a failure.
   void MeetTrouble(ReadTroubles* troubles, MsgId id, const Failure& failure);
   void FailRead(MsgId id, const Failure& failure);

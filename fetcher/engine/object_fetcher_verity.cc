@@ -37,7 +37,7 @@ void ObjectFetcher::OnTreeEnd(std::optional<Failure> failure) {
   const bool is_right = verified_->TakeTree(index, ended->range().begin, ended->bytes());
   if (failure) return OnOriginFails(index, *failure);
   if (is_right) {
-    origins_.Served(index);
+    NoteServed(index);
   } else {
     origins_.Demote(index);
   }

@@ -6,13 +6,15 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "cachecore/logging/log_fields.h"
 #include "fetcher/transfer/data_file.h"
 
 namespace fetcher {
 
 void DataRoom::Lacks(const Failure& failure, uint64_t begin, bool goes_through, Duration now) {
   if (!failure_ && (*without_room_)++ == 0) {
-    LOG(WARNING) << failure.cause << "; what has to be fetched "
+    LOG(WARNING) << cachecore::LogAbout{cachecore::LogKind::kNoRoom} << failure.cause
+                 << "; what has to be fetched "
                  << (goes_through ? "is served without being kept" : "waits for room");
   }
   failure_ = failure;

@@ -14,6 +14,7 @@
 
 #include "cachecore/base/fault_point.h"
 #include "cachecore/base/unique_fd.h"
+#include "cachecore/logging/journal_log.h"
 #include "cachecore/system/program_help.h"
 #include "fusefs/inject/injection.h"
 
@@ -51,6 +52,7 @@ int main(int argc, char** argv) {
   gflags::ParseCommandLineNonHelpFlags(&argc, &argv, true);
   if (cachecore::PrintHelpIfAsked("fusefs/inject/")) return 0;
   google::InitGoogleLogging(argv[0]);
+  const cachecore::JournalLog journal("holdfast-injectd");
   int type = 0;
   socklen_t size = sizeof(type);
   if (argc > 1 || getsockopt(fusefs::kInjectionSocket, SOL_SOCKET, SO_TYPE, &type, &size) != 0 ||

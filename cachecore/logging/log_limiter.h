@@ -5,8 +5,8 @@
 // Threads  thread-safe; a leaf lock, not held while a line is written.
 // Cost     memory and a lock.
 
-#ifndef CACHECORE_BASE_LOG_LIMITER_H_
-#define CACHECORE_BASE_LOG_LIMITER_H_
+#ifndef CACHECORE_LOGGING_LOG_LIMITER_H_
+#define CACHECORE_LOGGING_LOG_LIMITER_H_
 
 #include <glog/logging.h>
 
@@ -17,6 +17,7 @@
 #include "cachecore/base/clock.h"
 #include "cachecore/base/hex.h"
 #include "cachecore/base/mutex.h"
+#include "cachecore/logging/log_fields.h"
 
 namespace cachecore {
 
@@ -27,13 +28,13 @@ class LogLimiter {
 
   explicit LogLimiter(const Clock& clock) : clock_(clock) {}
 
-  void Warn(const std::string& line) EXCLUDES(mu_) {
+  void Warn(const std::string& line, const LogAbout& about = {}) EXCLUDES(mu_) {
     uint64_t missing = 0;
-    if (Admit(&missing)) LOG(WARNING) << WithoutControls(line) << Told(missing);
+    if (Admit(&missing)) LOG(WARNING) << about << WithoutControls(line) << Told(missing);
   }
-  void Error(const std::string& line) EXCLUDES(mu_) {
+  void Error(const std::string& line, const LogAbout& about = {}) EXCLUDES(mu_) {
     uint64_t missing = 0;
-    if (Admit(&missing)) LOG(ERROR) << WithoutControls(line) << Told(missing);
+    if (Admit(&missing)) LOG(ERROR) << about << WithoutControls(line) << Told(missing);
   }
   // All lines that were left out.
   uint64_t left_out() const EXCLUDES(mu_) {
@@ -72,4 +73,4 @@ class LogLimiter {
 
 }  // namespace cachecore
 
-#endif  // CACHECORE_BASE_LOG_LIMITER_H_
+#endif  // CACHECORE_LOGGING_LOG_LIMITER_H_
