@@ -114,7 +114,8 @@ int RunLimit(const CacheOptions& options) {
     const auto parsed = cachecore::ParseLimitChange(*text);
     if (!parsed.ok()) return Fail(Status(parsed.status()).WithContext(flag), kExitUsage);
   }
-  if (const Status root = RequireRoot("the limits of a cache"); !root.ok()) return Fail(root);
+  if (const Status root = RequireRoot("showing or changing the limits of a cache"); !root.ok())
+    return Fail(root);
   const Result<json> limits =
       ChangeLimits(*instance, options.max, options.min_free, Deadline(kAnswerTime));
   if (!limits.ok()) return Fail(limits.status());

@@ -29,6 +29,7 @@ constexpr uint64_t kMarginParts = 20;
 // One cull: its readers wait for so much at most.
 constexpr uint64_t kLargestCull = 32 << 20;
 constexpr std::chrono::seconds kHold(1);
+constexpr char kFullDisk[] = "full";
 constexpr char kUnreachable[] = "unreachable";  // A kind of what is said.
 // Where culling cannot make the room that is wanted, what was used since stays.
 constexpr std::chrono::seconds kKeptInVain(60);
@@ -39,6 +40,8 @@ constexpr uint64_t kFull = 4 << 20;
 constexpr uint64_t kRoom = 16 << 20;
 // What was mounted before has time to be mounted again.
 constexpr std::chrono::seconds kMountsComeBack(60);
+// Where no object without a mount is left to make the room that is left by default.
+constexpr std::chrono::seconds kNextTry(60);
 // With more room than this it is not looked how much is being fetched.
 constexpr uint64_t kFarFromFull = 1 << 30;
 
@@ -55,6 +58,8 @@ CacheLimitOptions CacheLimits::Now() const {
   CacheLimitOptions now = flags_;
   now.max = chosen.max.value_or(flags_.max);
   now.min_free = chosen.min_free.value_or(flags_.min_free);
+  now.max_by_default = flags_.max_by_default && !chosen.max;
+  now.min_free_by_default = flags_.min_free_by_default && !chosen.min_free;
   return now;
 }
 
@@ -63,14 +68,15 @@ nlohmann::json CacheLimits::Describe() {
   const CacheLimitOptions now = Now();
   const Result<DiskSpace> disk = cache_->disk_space();
   const Result<uint64_t> allocated = cache_->AllocatedBytes();
-  const auto source = [](const std::optional<SizeOrPercent>& choice, const SizeOrPercent& flag) {
-    return choice ? "limit" : flag == SizeOrPercent() ? "default" : "flag";
+  const auto source = [](const std::optional<SizeOrPercent>& choice, bool by_default) {
+    return choice ? "limit" : by_default ? "default" : "flag";
   };
-  nlohmann::json limits = {{field::kMax, cachecore::LimitText(now.max)},
-                           {field::kMaxSource, source(chosen.max, flags_.max)},
-                           {field::kMinFree, cachecore::LimitText(now.min_free)},
-                           {field::kMinFreeSource, source(chosen.min_free, flags_.min_free)},
-                           {field::kApplies, now.applies}};
+  nlohmann::json limits = {
+      {field::kMax, cachecore::LimitText(now.max)},
+      {field::kMaxSource, source(chosen.max, now.max_by_default)},
+      {field::kMinFree, cachecore::LimitText(now.min_free)},
+      {field::kMinFreeSource, source(chosen.min_free, now.min_free_by_default)},
+      {field::kApplies, now.applies}};
   if (allocated.ok()) limits[field::kAllocated] = *allocated;
   if (disk.ok()) {
     limits[field::kFree] = disk->free;
@@ -99,32 +105,46 @@ uint64_t CacheLimits::Coming() {
   return coming;
 }
 
-uint64_t CacheLimits::Used() {
+uint64_t CacheLimits::Used(const DiskSpace& disk) {
+  const uint64_t coming = Coming();
+  if (!allocated_) return disk.total - disk.free + coming;
   const cachecore::EngineCounters counters = cache_->counters();
   const uint64_t filled = counters.bytes_filled - counters.bytes_culled;
-  return *allocated_ + (filled - filled_then_) + Coming();
+  return *allocated_ + (filled - filled_then_) + coming;
+}
+
+uint64_t CacheLimits::Max(const DiskSpace& disk) const {
+  const bool counts = !options_.max_by_default || clock_.Now() >= default_from_;
+  return counts ? options_.max.Of(disk.total) : 0;
+}
+
+uint64_t CacheLimits::MinFree(const DiskSpace& disk) const {
+  const bool counts =
+      !options_.min_free_by_default || clock_.Now() >= std::max(default_from_, min_free_from_);
+  return counts ? options_.min_free.Of(disk.total) : 0;
 }
 
 bool CacheLimits::IsKept(uint64_t used, const DiskSpace& disk) const {
-  const uint64_t max = options_.max.Of(disk.total);
-  return (max == 0 || used <= max) && disk.free >= options_.min_free.Of(disk.total);
+  const uint64_t max = Max(disk);
+  return (max == 0 || used <= max) && disk.free >= MinFree(disk);
 }
 
 uint64_t CacheLimits::AboveMax(uint64_t used, const DiskSpace& disk) const {
-  const uint64_t max = options_.max.Of(disk.total);
+  const uint64_t max = Max(disk);
   const uint64_t kept = max - max / kMarginParts;
   return max > 0 && used > kept ? used - kept : 0;
 }
 
 uint64_t CacheLimits::MissingFree(const DiskSpace& disk) const {
-  const uint64_t min_free = options_.min_free.Of(disk.total);
+  const uint64_t min_free = MinFree(disk);
   const uint64_t wanted = min_free + min_free / kMarginParts;
   return min_free > 0 && disk.free < wanted ? wanted - disk.free : 0;
 }
 
 void CacheLimits::SayOnce(const std::string& kind, const std::string& text) {
   if (!said_.insert(kind).second) return;
-  cache_->log().Warn(text);
+  cache_->log().Warn(
+      text, {kind == kFullDisk ? cachecore::LogKind::kNoRoom : cachecore::LogKind::kAboveLimit});
   cachecore::MutexLock lock(&mu_);
   trouble_ = text;
 }
@@ -153,34 +173,40 @@ Result<CacheLimits::Found> CacheLimits::Find() {
   return found;
 }
 
-void CacheLimits::AwaitMounts() { full_from_ = clock_.Now() + kMountsComeBack; }
+void CacheLimits::AwaitMounts() { default_from_ = full_from_ = clock_.Now() + kMountsComeBack; }
 
 void CacheLimits::Keep() {
   TakeLimits();
   if (!options_.applies || clock_.Now() < held_until_) return;
   const Result<DiskSpace> disk = cache_->disk_space();
   if (!disk.ok() || MakeRoomOnFullDisk(*disk)) return;
-  if (!options_.IsSet() || (allocated_ && IsKept(Used(), *disk))) return EndSpell();
+  if (!options_.IsSet() || IsKept(Used(*disk), *disk)) return EndSpell();
   Result<Found> found = Find();
   if (!found.ok()) return;
-  const uint64_t used = Used();
+  const uint64_t used = Used(*disk);
   if (IsKept(used, *disk)) return EndSpell();
-  Wanted wanted{AboveMax(used, *disk), MissingFree(*disk)};
-  // Then another program needs the room, and has it whatever is culled here.
-  if (wanted.free > *allocated_) KeepWhatIsUsed(*disk, wanted, &*found);
+  const Wanted wanted{AboveMax(used, *disk), MissingFree(*disk)};
+  KeepWhatIsUsed(*disk, wanted, &*found);
   const uint64_t culled = CullParts(found->parts, wanted);
-  if (const uint64_t all = std::max(wanted.below_max, wanted.free);
-      culled < all && !IsEnough(culled, wanted)) {
-    held_until_ = clock_.Now() + kHold;
-    if (!said_.contains(kUnreachable)) {
-      SayOnce("above", "the cache is above its limit by " + Bytes(all - culled) +
-                           (found->pinned > 0 ? ": " + Bytes(found->pinned) +
-                                                    " are pinned (holdfast cache unpin), the "
-                                                    "others are in use"
-                                              : ", which are in use"));
-    }
+  if (culled < std::max(wanted.below_max, wanted.free) && !IsEnough(culled, wanted)) {
+    GiveUp(culled, wanted, *found);
   }
   allocated_.reset();
+}
+
+void CacheLimits::GiveUp(uint64_t culled, const Wanted& wanted, const Found& found) {
+  if (culled >= wanted.below_max && options_.min_free_by_default) {
+    min_free_from_ = clock_.Now() + kNextTry;
+    return;  // As it is where other files take the room: nobody has asked for more.
+  }
+  held_until_ = clock_.Now() + kHold;
+  if (said_.contains(kUnreachable)) return;
+  const uint64_t above = std::max(wanted.below_max, wanted.free) - culled;
+  SayOnce("above", "the cache is above its limit by " + Bytes(above) +
+                       (found.pinned > 0 ? ": " + Bytes(found.pinned) +
+                                               " are pinned (holdfast cache unpin), the "
+                                               "others are in use"
+                                         : ", which are in use"));
 }
 
 bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
@@ -191,7 +217,7 @@ bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
   if (!found.ok()) return true;
   // What is being used is worth as much as what is being fetched, unless a limit says that the
   // least recently used goes.
-  if (!options_.IsSet()) {
+  if (!options_.IsAskedFor()) {
     std::erase_if(found->parts,
                   [](const CullPart& part) { return part.is_mounted && part.age < kKeptInVain; });
   }
@@ -200,26 +226,33 @@ bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
   allocated_.reset();
   if (culled >= wanted) return true;
   held_until_ = clock_.Now() + kHold;
-  SayOnce("full", "the file system of the cache is full, with " + Bytes(disk.free) + " free; " +
-                      Bytes(found->pinned) + " of the cache are pinned, and the rest " +
-                      (options_.IsSet()
-                           ? "is in use"
-                           : "was used in the last " + std::to_string(kKeptInVain.count()) + " s") +
-                      ": what is to be fetched waits for room");
+  SayOnce(kFullDisk, "the file system of the cache is full, with " + Bytes(disk.free) + " free; " +
+                         Bytes(found->pinned) + " of the cache are pinned, and the rest " +
+                         (options_.IsAskedFor() ? "is in use"
+                                                : "was used in the last " +
+                                                      std::to_string(kKeptInVain.count()) + " s") +
+                         ": what is to be fetched waits for room");
   return true;
 }
 
 void CacheLimits::KeepWhatIsUsed(const DiskSpace& disk, const Wanted& wanted, Found* found) {
-  SayOnce(kUnreachable,
-          Bytes(options_.min_free.Of(disk.total)) + " of the file system cannot be left free: " +
-              std::to_string(disk.free) + " are, and the cache has " + std::to_string(*allocated_) +
-              (found->pinned > 0 ? ", " + std::to_string(found->pinned) + " of them pinned" : "") +
-              "; it keeps what was used in the last " + std::to_string(kKeptInVain.count()) + " s");
+  const bool spares_mounts = options_.min_free_by_default && wanted.free > 0;
+  // Then another program needs the room, and has it whatever is culled here.
+  const bool in_vain = wanted.free > *allocated_;
+  if (!spares_mounts && !in_vain) return;
+  if (!spares_mounts) {
+    SayOnce(
+        kUnreachable,
+        Bytes(MinFree(disk)) + " of the file system cannot be left free: " +
+            std::to_string(disk.free) + " are, and the cache has " + std::to_string(*allocated_) +
+            (found->pinned > 0 ? ", " + std::to_string(found->pinned) + " of them pinned" : "") +
+            "; it keeps what was used in the last " + std::to_string(kKeptInVain.count()) + " s");
+  }
   uint64_t needed = wanted.below_max;
-  std::erase_if(found->parts, [&needed](const CullPart& part) {
+  std::erase_if(found->parts, [&](const CullPart& part) {
     const bool is_needed = needed > 0;  // For the other limit.
     needed -= std::min(needed, part.bytes);
-    return !is_needed && part.age < kKeptInVain;
+    return !is_needed && (spares_mounts ? part.is_mounted : part.age < kKeptInVain);
   });
 }
 

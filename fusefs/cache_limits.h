@@ -3,8 +3,10 @@
 // Model    Keep looks at what is allocated, at what was filled since, and at what is on its way.
 //          When a limit is passed it culls until both are kept with a margin, so that it does not
 //          cull for each fill.  A limit that an operator has chosen (Choices) counts in place of
-//          the flag.  Whatever the limits, it culls on a full disk for what is being fetched:
-//          objects that no mount shows, and what was not used lately.
+//          the flag.  A limit by default waits until mounts had time to come, and room is left free
+//          by default at the cost of objects alone that no mount shows.  Whatever the limits, it
+//          culls on a full disk for what is being fetched: objects that no mount shows, and what
+//          was not used lately.
 // Units    bytes that are allocated on the disk.
 // Errors   logged, once a spell: what cannot be culled stays, and is tried again after a second.
 //          An object that cannot be culled does not stop the others.  Where the store takes no
@@ -36,9 +38,15 @@ namespace fusefs {
 struct CacheLimitOptions {
   cachecore::SizeOrPercent max;
   cachecore::SizeOrPercent min_free;
+  bool max_by_default = false;  // Nobody has asked for it.
+  bool min_free_by_default = false;
   bool applies = true;  // False: nothing is culled.
 
   bool IsSet() const { return max.Of(UINT64_MAX) > 0 || min_free.Of(UINT64_MAX) > 0; }
+  bool IsAskedFor() const {
+    return (max.Of(UINT64_MAX) > 0 && !max_by_default) ||
+           (min_free.Of(UINT64_MAX) > 0 && !min_free_by_default);
+  }
   bool operator==(const CacheLimitOptions&) const = default;
 };
 
@@ -48,7 +56,7 @@ class CacheLimits {
               cachecore::Culler::IsMounted is_mounted);
 
   // No mount is there yet, and those that come need what is present: for a while nothing is culled
-  // for what is being fetched.  Before Keep.
+  // for what is being fetched, nor for a limit by default.  Before Keep.
   void AwaitMounts();
   void Keep() EXCLUDES(mu_);
   // What counts now: the flags, and what was chosen in their place.
@@ -72,6 +80,9 @@ class CacheLimits {
   cachecore::Result<Found> Find();
   // Culls for what is being fetched, where the disk has no room for it.  True: it has none.
   bool MakeRoomOnFullDisk(const cachecore::DiskSpace& disk);
+  // What the limits are now, in bytes; 0 is none.
+  uint64_t Max(const cachecore::DiskSpace& disk) const;
+  uint64_t MinFree(const cachecore::DiskSpace& disk) const;
   bool IsKept(uint64_t used, const cachecore::DiskSpace& disk) const;
   uint64_t AboveMax(uint64_t used, const cachecore::DiskSpace& disk) const;
   uint64_t MissingFree(const cachecore::DiskSpace& disk) const;
@@ -80,11 +91,14 @@ class CacheLimits {
   void EndSpell() EXCLUDES(mu_);
   // For a file system that is full of what others have: takes what was used lately out of `parts`.
   void KeepWhatIsUsed(const cachecore::DiskSpace& disk, const Wanted& wanted, Found* found);
+  // Says that a limit is not kept, and looks again later.
+  void GiveUp(uint64_t culled, const Wanted& wanted, const Found& found);
   bool IsEnough(uint64_t culled, const Wanted& wanted) const;
   // Bytes that are being fetched.
   uint64_t Coming();
-  // Estimates what is allocated, or will be when all that was asked for has come.
-  uint64_t Used();
+  // Estimates what is allocated, or will be when all that was asked for has come; at most what all
+  // files of the disk take.
+  uint64_t Used(const cachecore::DiskSpace& disk);
   // Parts of one object that lie beside each other; where that is EBUSY, each by itself.
   cachecore::Status CullTogether(std::span<const cachecore::CullPart> parts, const Wanted& wanted,
                                  uint64_t* culled);
@@ -94,12 +108,14 @@ class CacheLimits {
   const cachecore::Clock& clock_;
   cachecore::Cache* const cache_;
   const cachecore::Culler::IsMounted is_mounted_;
-  CacheLimitOptions options_;          // What counts, as of the last Keep.
-  std::optional<uint64_t> allocated_;  // When it was last looked at.
-  uint64_t filled_then_ = 0;           // The bytes filled, less those culled, at that time.
-  std::set<std::string> said_;         // In this spell above a limit.
-  cachecore::Duration full_from_{0};   // It is not looked before whether the disk is full.
-  cachecore::Duration held_until_{0};  // No look before: what is above the limit was in use.
+  CacheLimitOptions options_;             // What counts, as of the last Keep.
+  std::optional<uint64_t> allocated_;     // When it was last looked at.
+  uint64_t filled_then_ = 0;              // The bytes filled, less those culled, at that time.
+  std::set<std::string> said_;            // In this spell above a limit.
+  cachecore::Duration full_from_{0};      // It is not looked before whether the disk is full.
+  cachecore::Duration held_until_{0};     // No look before: what is above the limit was in use.
+  cachecore::Duration default_from_{0};   // No limit by default counts before,
+  cachecore::Duration min_free_from_{0};  // nor this one of them.
   cachecore::Mutex mu_;
   std::string trouble_ GUARDED_BY(mu_);  // Why the limits are not kept; "" when they are.
 };

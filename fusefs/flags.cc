@@ -32,10 +32,12 @@ DEFINE_bool(fetch_exact, false,
 DEFINE_string(cachefiles_device, "",
               "file on which the kernel's on-demand device is mounted, for programs that use "
               "/dev/cachefiles; it takes the place of the fetcher");
-DEFINE_string(cache_max, "0",
-              "how large the cache may become, as 20G or 80% of its file system; 0 is no limit");
-DEFINE_string(cache_min_free, "0",
-              "how much of its file system the cache leaves to others, as 1G or 5%; 0 is nothing");
+DEFINE_string(cache_max, "",
+              "how large the cache may become, as 20G or 80% of its file system, the default; 0 is "
+              "no limit");
+DEFINE_string(cache_min_free, "",
+              "how much of its file system the cache leaves to others, as 1G or 5%, the default at "
+              "the cost of what no mount shows; 0 is nothing");
 DEFINE_string(sync_interval, "5s", "how often what was fetched is made durable");
 DEFINE_string(sync_bytes, "256M", "make it durable earlier when this much waits");
 DEFINE_int32(fuse_threads, 4, "threads that read requests from the kernel");
@@ -93,6 +95,23 @@ Status SetCachefilesDevice(DaemonConfig* config) {
   return Status();
 }
 
+// Of a limit that is not given, the default.
+Result<cachecore::SizeOrPercent> Limit(const char* flag, const std::string& text,
+                                       const char* by_default) {
+  Result<cachecore::SizeOrPercent> limit =
+      cachecore::ParseSizeOrPercent(text.empty() ? by_default : text);
+  if (!limit.ok()) return Status(limit.status()).WithContext(flag);
+  return limit;
+}
+
+Status SetLimits(CacheLimitOptions* limits) {
+  limits->max_by_default = FLAGS_cache_max.empty();
+  limits->min_free_by_default = FLAGS_cache_min_free.empty();
+  ASSIGN_OR_RETURN(limits->max, Limit("--cache-max", FLAGS_cache_max, "80%"));
+  ASSIGN_OR_RETURN(limits->min_free, Limit("--cache-min-free", FLAGS_cache_min_free, "5%"));
+  return Status();
+}
+
 }  // namespace
 
 bool IsStateCheckAsked() { return FLAGS_check_state; }
@@ -134,12 +153,7 @@ Result<DaemonConfig> ConfigFromFlags() {
   const Result<uint64_t> sync_bytes = cachecore::ParseSize(FLAGS_sync_bytes);
   if (!sync_bytes.ok()) return named("sync-bytes", sync_bytes.status());
   config.housekeeper.sync_bytes = *sync_bytes;
-  const auto max = cachecore::ParseSizeOrPercent(FLAGS_cache_max);
-  if (!max.ok()) return named("cache-max", max.status());
-  config.limits.max = *max;
-  const auto min_free = cachecore::ParseSizeOrPercent(FLAGS_cache_min_free);
-  if (!min_free.ok()) return named("cache-min-free", min_free.status());
-  config.limits.min_free = *min_free;
+  RETURN_IF_ERROR(SetLimits(&config.limits));
   config.cache.engine.notes_uses = true;  // A limit may be chosen, or the disk be full, later.
   const Result<uint64_t> fetch = cachecore::ParseSize(FLAGS_fetch_size);
   if (!fetch.ok()) return named("fetch-size", fetch.status());

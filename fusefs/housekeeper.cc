@@ -13,7 +13,7 @@ constexpr std::chrono::milliseconds kTick(50);
 constexpr std::chrono::seconds kHealInterval(1);
 
 // How often it is kept on disk what was used.
-constexpr std::chrono::minutes kKeepUses(1);
+constexpr std::chrono::seconds kKeepUses(5);
 
 // The delay until an object without a mount is noticed.
 constexpr std::chrono::seconds kSlowTick(1);

@@ -184,11 +184,13 @@ void AddSettings(CLI::App* app, MountOptions* options) {
       ->type_name("wait|through")
       ->check(OneOf({"wait", "through"}))
       ->group(group);
-  app->add_option("--cache-max", options->cache_max, "How large the cache may become (0: no limit)")
+  app->add_option("--cache-max", options->cache_max,
+                  "How large the cache may become (by default 80%; 0: no limit)")
       ->type_name("SIZE|PERCENT%")
       ->group(group);
   app->add_option("--cache-min-free", options->cache_min_free,
-                  "How much of its file system the cache leaves to others (0: nothing)")
+                  "How much of its file system the cache leaves to others (by default 5%, "
+                  "of what no mount shows; 0: nothing)")
       ->type_name("SIZE|PERCENT%")
       ->group(group);
   app->add_option("--fetch-size", options->fetch_size, "The smallest fetch")

@@ -35,14 +35,16 @@ class Faults {
 void CheckRequests(const json& daemon, const std::string& name, Faults* faults) {
   const json& requests = JsonField(daemon, field::kRequests);
   const int64_t oldest_ms = JsonInt(requests, field::kOldestMs);
-  if (JsonInt(requests, field::kWaiting) == 0 || oldest_ms < kLongWaitMs) return;
+  const int64_t waiting = JsonInt(requests, field::kWaiting);
+  if (waiting == 0 || oldest_ms < kLongWaitMs) return;
   std::string cause;
   for (const json& request : JsonField(requests, field::kList)) {
     if (cause.empty()) cause = JsonString(request, field::kCause);
   }
   faults->Add(Health::kDegraded,
-              name + ": " + std::to_string(JsonInt(requests, field::kWaiting)) +
-                  " requests wait, the oldest for " + std::to_string(oldest_ms / 1000) + " s" +
+              name + ": " + std::to_string(waiting) +
+                  (waiting == 1 ? " request waits, for " : " requests wait, the oldest for ") +
+                  std::to_string(oldest_ms / 1000) + " s" +
                   (cause.empty() ? "" : " (" + cachecore::WithoutControls(cause) + ")"));
 }
 

@@ -64,6 +64,9 @@ class CacheLimitsTest : public testing::Test {
     CacheLimitOptions options;
     options.max.bytes = max;
     options.min_free.bytes = min_free;
+    return Limits(options);
+  }
+  CacheLimits Limits(const CacheLimitOptions& options) {
     return CacheLimits(options, clock_, rig_.cache.get(),
                        [this](const std::string&, const std::string& cookie) {
                          return mounted_.contains(cookie);
@@ -124,7 +127,7 @@ TEST_F(CacheLimitsTest, ALimitThatIsChosenCountsFromTheNextLookOn) {
   CacheLimits limits = Limits(0);
   limits.Keep();
   EXPECT_GE(Allocated(), 3 * kSize);
-  EXPECT_EQ(limits.Describe()["max_source"], "default");
+  EXPECT_EQ(limits.Describe()["max_source"], "flag");
   cachecore::LimitChange max{true, cachecore::SizeOrPercent{2 * kSize}};
   ASSERT_TRUE(rig_.cache->choices().ChangeLimits(max, {}).ok());
   limits.Keep();
@@ -241,6 +244,50 @@ TEST_F(CacheLimitsTest, RoomThatCannotBeMadeIsSaidOnceAndWhatWasUsedLatelyStays)
     clock_.now += std::chrono::seconds(2);
   }
   EXPECT_EQ(log.Count("cannot be left free"), 1);
+}
+
+TEST_F(CacheLimitsTest, ByDefaultRoomIsMadeOfWhatNoMountShows) {
+  Add(2);
+  mounted_ = {"object0"};
+  cachecore::CapturedLog log;
+  CacheLimitOptions options;
+  options.min_free = {.bytes = uint64_t{1} << 60};
+  options.min_free_by_default = true;
+  CacheLimits limits = Limits(options);
+  limits.Keep();
+  EXPECT_TRUE(rig_.IsPresent(numbers_[0], {0, kSize}));
+  EXPECT_LT(Allocated(numbers_[1]), kMiB);
+  EXPECT_EQ(limits.Describe()["min_free_source"], "default");
+  EXPECT_EQ(limits.Describe()["trouble"], "");
+  mounted_.clear();
+  limits.Keep();
+  EXPECT_TRUE(rig_.IsPresent(numbers_[0], {0, kSize}));  // It does not look each time.
+  clock_.now += std::chrono::minutes(2);
+  limits.Keep();
+  EXPECT_LT(Allocated(numbers_[0]), kMiB);
+  // Who asks for it, gets it.
+  Add(1);
+  mounted_ = {"object2"};
+  ASSERT_TRUE(rig_.cache->choices().ChangeLimits({}, {true, options.min_free}).ok());
+  limits.Keep();
+  EXPECT_EQ(log.Count("cannot be left free"), 1);
+}
+
+TEST_F(CacheLimitsTest, ByDefaultNothingGoesBeforeMountsHadTimeToCome) {
+  Add(2);
+  CacheLimitOptions options;
+  options.max = {.bytes = kSize};
+  options.min_free = {.bytes = uint64_t{1} << 60};
+  options.max_by_default = options.min_free_by_default = true;
+  CacheLimits limits = Limits(options);
+  limits.AwaitMounts();
+  limits.Keep();
+  EXPECT_GE(Allocated(), 2 * kSize);
+  mounted_ = {"object0", "object1"};
+  clock_.now += std::chrono::minutes(2);
+  limits.Keep();
+  EXPECT_LE(Allocated(), kSize);  // For the size; of the rest a mount shows what is left.
+  EXPECT_GT(Allocated(), 0u);
 }
 
 }  // namespace

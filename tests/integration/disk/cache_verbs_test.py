@@ -387,6 +387,7 @@ class CacheVerbsTest(Case):
             self.instance.umount(os.path.dirname(paths[number]))
         self.kill_daemon()  # The next one knows the mounts: it need not wait for them to come back.
         fill_up(disk.path)
+        self.read(paths[2], 2)
         self.read(paths[3], 3)
         rows = self.rows()
         self.assertEqual(rows["image0"]["present"], SIZE)  # It is pinned.
