@@ -8,7 +8,7 @@
 #   release configures what is installed: the dev build without the tests, by the same flags
 #   clang   the programs with clang's thread-safety analysis; the fuzz targets, 10 s each
 #
-# Of the long crash tests a run takes a quarter, chosen by the seed, which it prints; --full takes all of them.  Of the
+# Of the long crash tests a run takes an eighth, chosen by the seed, which it prints; --full takes all of them.  Of the
 # source files a run compiles a fiftieth, each by itself, and looks at them with clang-tidy (tidy.sh); --full takes all.
 # --full also builds in a chroot of Debian 13 (test-debian.sh).
 #
@@ -94,10 +94,10 @@ tests_beside_others() {
   mv "$logs/$1-$2.first" "$logs/$1-$2.unstable"
 }
 
-# The long tests of this run, one a line: all, or a quarter of them by the seed.
+# The long tests of this run, one a line: all, or an eighth of them by the seed.
 long_tests() {
   ctest --test-dir build/dev -N -L '^long$' | sed -nE 's/^ +Test +#[0-9]+: (.*)/\1/p' | sort |
-    awk -v full="$full" -v seed="$seed" 'full || NR % 4 == seed % 4'
+    awk -v full="$full" -v seed="$seed" 'full || NR % 8 == seed % 8'
 }
 
 # any NAME...: a regular expression for the tests of these binaries.
