@@ -3,7 +3,7 @@
 // Model    LOG(ERROR) << LogAbout{...} << "text": writes nothing into the line.  A sink that is
 //          told of the line takes the fields of it (TakeLogFields), in the same thread.
 // Threads  each has its own.
-// See      JournalLog, which sends the fields to systemd's journal; docs/operations.md "Logs".
+// See      JournalLog, which sends the fields to systemd's journal; docs/operations.md "Watch".
 
 #ifndef CACHECORE_LOGGING_LOG_FIELDS_H_
 #define CACHECORE_LOGGING_LOG_FIELDS_H_
