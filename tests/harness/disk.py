@@ -31,12 +31,15 @@ def fill_up(directory):
     """Returns what makes room again."""
     ballast = os.path.join(directory, "ballast")
     with open(ballast, "wb", buffering=0) as f:
-        for piece in (1 << 20, 4096, 1):
-            try:
-                while f.write(bytes(piece)):
+        written = most = 8192
+        while written >= most:  # Else a cache that makes room would be filled up byte by byte.
+            written = 0
+            for piece in (1 << 20, 4096, 1):
+                try:
+                    while piece > 1 or written < most:
+                        written += f.write(bytes(piece))
+                except OSError:
                     pass
-            except OSError:
-                pass
     return lambda: os.unlink(ballast)
 
 
