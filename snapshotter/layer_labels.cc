@@ -40,6 +40,11 @@ Status SplitReference(const std::string& reference, ImageLayer* image) {
   return {};
 }
 
+constexpr char kCure[] =
+    "set disable_snapshot_annotations = false in the CRI plugin of containerd 1.x and 2.0, or "
+    "enable_remote_snapshot_annotations = \"true\" in the exports of the proxy plugin of 2.1 and "
+    "later; a client that pulls by itself sets it with AppendInfoHandlerWrapper";
+
 }  // namespace
 
 std::string ChainId(const std::string& parent_chain, const std::string& diff_id) {
@@ -56,11 +61,13 @@ const std::string& LabelOf(const Labels& labels, const char* name) {
 Result<std::optional<ImageLayer>> ImageLayerOf(const Labels& labels) {
   if (!labels.contains(kVerityLabel)) return std::optional<ImageLayer>();
   if (!labels.contains(kReferenceLabel)) {
-    return Missing(kReferenceLabel, "pull through the CRI plugin; `ctr images pull` cannot");
+    return Missing(
+        kReferenceLabel,
+        "pull through the CRI plugin, or by `ctr images pull` of containerd 2.1 and later");
   }
   for (const char* label : {kImageLabel, kDigestLabel}) {
     if (!labels.contains(label)) {
-      return Missing(label, "set disable_snapshot_annotations = false in containerd's CRI plugin");
+      return Missing(label, kCure);
     }
   }
   for (const char* label : {kReferenceLabel, kVerityLabel, kMerkleLabel, kDigestLabel}) {

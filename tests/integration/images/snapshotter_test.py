@@ -148,7 +148,7 @@ class ReferenceTest(SnapshotterTest):
         reference, _, _ = self.push()
         done = self.containerd.try_cri("pull", reference)
         self.assertNotEqual(done.returncode, 0)
-        self.assertIn("set disable_snapshot_annotations = false in containerd's CRI plugin", done.stderr)
+        self.assertIn("set disable_snapshot_annotations = false in the CRI plugin of containerd 1.x and 2.0", done.stderr)
         self.assertEqual(self.snapshotter.records(), {})
 
     def test_a_client_that_does_not_say_which_layer_it_prepares_gets_no_image(self):
