@@ -53,6 +53,7 @@ using host::MakeTrustedDirectory;
 using host::MountRecord;
 using host::RequireMountRights;
 using host::RunSupervisor;
+using host::ServicePid;
 using host::ServiceSpec;
 using host::Settings;
 using host::SupervisorOptions;
@@ -184,7 +185,9 @@ Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
   options.on_stop = [&instance](int signal) { SayWhatStops(instance, signal); };
   options.standby = {.on_wait = [&pid_file] { pid_file.HoldAsStandby(); },
                      .on_take_over = [&pid_file] { pid_file.TakeOver(); }};
-  DetachLostMounts(instance);  // Their daemon is gone, or is about to be ended by its pid file.
+  options.on_start = [&instance] {
+    if (ServicePid(instance, kDaemon) == 0) DetachLostMounts(instance);
+  };
   const Result<int> code = RunSupervisor(options);
   // Nothing has its descriptors any more.
   DetachLostDevice(instance, given.cachefiles_device);

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -17,10 +18,12 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "cachecore/base/fault_point.h"
 #include "cachecore/base/parse_text.h"
 #include "cachecore/base/unique_fd.h"
+#include "cachecore/environment/descriptor_table.h"
 #include "cachecore/environment/secret_environment.h"
 #include "cachecore/logging/journal_log.h"
 #include "cachecore/system/process_limits.h"
@@ -59,6 +62,7 @@ DEFINE_bool(keep_connection, true,
 
 namespace {
 
+using cachecore::DescriptorTable;
 using cachecore::ParseDuration;
 using cachecore::ParseSize;
 using cachecore::SecretEnvironment;
@@ -125,8 +129,10 @@ struct Inheritance {
   UniqueFd environment;
 };
 
-Inheritance TakeInheritance() {
+// The table lists what the service manager has of us; null without one.
+Inheritance TakeInheritance(std::unique_ptr<DescriptorTable>* table) {
   Inheritance kept;
+  std::vector<DescriptorTable::Stored> stored;
   char** names = nullptr;
   const int count = sd_listen_fds_with_names(/*unset_environment=*/1, &names);
   for (int i = 0; i < count; ++i) {
@@ -136,11 +142,17 @@ Inheritance TakeInheritance() {
     pollfd peer = {fd.get(), 0, 0};
     if (name == kKeptName && poll(&peer, 1, 0) == 0) {
       kept.connection = std::move(fd);
+      stored.push_back({.name = name, .fd = kept.connection.get(), .is_polled = true});
     } else if (name == SecretEnvironment::kStoredName) {
       kept.environment = std::move(fd);
+      stored.push_back({.name = name, .fd = kept.environment.get()});
     }
   }
   std::free(names);
+  if (std::getenv("NOTIFY_SOCKET") == nullptr) return kept;
+  auto made = DescriptorTable::Create(stored);
+  LOG_IF(ERROR, !made.ok()) << made.status().message();
+  if (made.ok()) *table = std::move(made).value();
   return kept;
 }
 
@@ -156,7 +168,12 @@ Status TakeSecrets(const UniqueFd& stored, fetcher::FetcherOptions* options) {
 }
 
 // The supervisor polls a kept connection, and closes it when the daemon has closed its end.
-void KeepConnection(int connection) {
+void KeepConnection(int connection, DescriptorTable* table) {
+  if (table != nullptr) {
+    table->Remove(kKeptName);
+    const Status put = table->Put({.name = kKeptName, .fd = connection, .is_polled = true});
+    LOG_IF(ERROR, !put.ok()) << put.message();
+  }
   sd_notify(0, (std::string("FDSTOREREMOVE=1\nFDNAME=") + kKeptName).c_str());
   sd_pid_notify_with_fds(0, 0, (std::string("FDSTORE=1\nFDNAME=") + kKeptName).c_str(), &connection,
                          1);
@@ -164,11 +181,22 @@ void KeepConnection(int connection) {
 }
 
 // The service manager's socket may be where only root gets: it is reached by a descriptor from now
-// on.
+// on.  By that of its directory where others may look names up there: the next manager binds another
+// socket of that name.
 void KeepNotifySocket() {
-  const char* path = std::getenv("NOTIFY_SOCKET");
-  if (path == nullptr || path[0] != '/') return;
-  const int socket = open(path, O_PATH | O_CLOEXEC);
+  const char* const variable = std::getenv("NOTIFY_SOCKET");
+  if (variable == nullptr || variable[0] != '/') return;
+  const std::string path = variable;
+  const size_t slash = path.rfind('/');
+  const int directory = open(path.substr(0, slash + 1).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  struct stat info;
+  if (directory >= 0 && fstat(directory, &info) == 0 && (info.st_mode & S_IXOTH) != 0) {
+    const std::string kept = "/proc/self/fd/" + std::to_string(directory) + path.substr(slash);
+    setenv("NOTIFY_SOCKET", kept.c_str(), /*overwrite=*/1);
+    return;
+  }
+  if (directory >= 0) close(directory);
+  const int socket = open(path.c_str(), O_PATH | O_CLOEXEC);
   if (socket >= 0) {
     setenv("NOTIFY_SOCKET", ("/proc/self/fd/" + std::to_string(socket)).c_str(), /*overwrite=*/1);
   }
@@ -194,10 +222,10 @@ Status ChangeUser(fetcher::FetcherOptions* options) {
   return Status();
 }
 
-fetcher::FetcherHooks ManagerHooks() {
+fetcher::FetcherHooks ManagerHooks(DescriptorTable* table) {
   fetcher::FetcherHooks hooks;
-  hooks.attached = [](int connection, bool is_new) {
-    if (is_new && FLAGS_keep_connection) KeepConnection(connection);
+  hooks.attached = [table](int connection, bool is_new) {
+    if (is_new && FLAGS_keep_connection) KeepConnection(connection, table);
     sd_notify(/*unset_environment=*/0, "READY=1");
   };
   uint64_t usec = 0;
@@ -244,13 +272,14 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   const UniqueFd stop(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
 
-  Inheritance kept = TakeInheritance();
+  std::unique_ptr<DescriptorTable> table;
+  Inheritance kept = TakeInheritance(&table);
   if (!FLAGS_keep_connection) kept.connection.Reset();
   if (const Status taken = TakeSecrets(kept.environment, &options); !taken.ok()) {
     LOG(ERROR) << taken.message();
     return 1;
   }
-  fetcher::Fetcher fetcher(options, cachecore::Clock::Monotonic(), ManagerHooks());
+  fetcher::Fetcher fetcher(options, cachecore::Clock::Monotonic(), ManagerHooks(table.get()));
   const Status ended = fetcher.Run(stop.get(), std::move(kept.connection));
   sd_notify(0, "STOPPING=1");
   if (ended.ok()) return 0;

@@ -299,7 +299,7 @@ int Daemon::Unmount() {
 
 int Daemon::Run() {
   LOG(INFO) << "serving " << config_.fuse_dir << " from " << config_.cache_dir;
-  sd_notify(0, "READY=1");
+  fd_store_.SayReady();
   std::unique_ptr<Watchdog> watchdog = StartWatchdog();
   pollfd fds[2] = {{signals_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
   while (poll(fds, 2, -1) < 0) PCHECK(errno == EINTR);

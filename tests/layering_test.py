@@ -46,7 +46,7 @@ MAY_INCLUDE = {
     "fetcher/room": DOMAIN + ("fetcher/transfer",),
     "fetcher/engine": DOMAIN + ("cachecore/url", "fetcher/client", "fetcher/source", "fetcher/transfer", "fetcher/origins", "fetcher/room"),
     "fetcher": DOMAIN + ("fetcher/source", "fetcher/engine"),
-    "host/notify": ("cachecore/base",),
+    "host/notify": BASE,
     "host/supervisor": BASE + ("host/notify",),
     "host/instance": BASE + ("cachecore/protocol", "host/supervisor"),
     "host/mounts": BASE + ("cachecore/protocol", "host/instance",),

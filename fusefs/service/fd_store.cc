@@ -15,6 +15,7 @@
 
 namespace fusefs {
 
+using cachecore::DescriptorTable;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
@@ -40,6 +41,21 @@ FdStore::FdStore() : available_(std::getenv("NOTIFY_SOCKET") != nullptr) {
   }
   for (int i = 0; i < count && names != nullptr; ++i) std::free(names[i]);
   std::free(names);
+  if (!is_spare()) ListReturned();
+}
+
+// Before anything else is done: from now on a keeper can be replaced.
+void FdStore::ListReturned() {
+  if (!available_) return;
+  std::vector<DescriptorTable::Stored> stored;
+  for (const auto& [name, fd] : returned_) stored.push_back({.name = name, .fd = fd.get()});
+  auto table = DescriptorTable::Create(stored);
+  if (table.ok()) {
+    table_ = std::move(table).value();
+  } else {
+    LOG(ERROR) << table.status().message() << "; a supervisor that is killed together with its "
+               << "standby takes the mounts along";
+  }
 }
 
 Status FdStore::AwaitTurn() {
@@ -62,6 +78,7 @@ Status FdStore::AwaitTurn() {
   for (std::string name; std::getline(text, name, ':') && next < fds.size(); ++next) {
     returned_.try_emplace(name, std::move(fds[next]));
   }
+  ListReturned();
   if (whole && next == fds.size()) return Status();
   return Status(EPROTO, "the supervisor's descriptors did not arrive whole");
 }
@@ -81,6 +98,8 @@ int FdStore::Find(const std::string& name) const {
 
 Status FdStore::Store(const std::string& name, int fd) {
   if (!available_) return Status(ENOTCONN, "no supervisor keeps descriptors ($NOTIFY_SOCKET)");
+  // Listed first, and without a keeper too: the next one may look before it has bound its socket.
+  if (table_ != nullptr) RETURN_IF_ERROR(table_->Put({.name = name, .fd = fd}));
   const std::string text = "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name;
   const int sent = sd_pid_notify_with_fds(0, 0, text.c_str(), &fd, 1);
   if (sent < 0) return Status::FromErrno(-sent, "storing the descriptor \"" + name + "\"");
@@ -93,9 +112,15 @@ Status FdStore::Store(const std::string& name, int fd) {
 
 void FdStore::Remove(const std::string& name) {
   if (!available_) return;
+  if (table_ != nullptr) table_->Remove(name);
   const int sent = sd_notify(0, ("FDSTOREREMOVE=1\nFDNAME=" + name).c_str());
   if (sent < 0)
     LOG(WARNING) << "removing the stored descriptor " << name << ": " << strerror(-sent);
+}
+
+void FdStore::SayReady() {
+  if (table_ != nullptr) table_->SetReady();
+  sd_notify(0, "READY=1");
 }
 
 }  // namespace fusefs

@@ -5,6 +5,8 @@
 //          would be woken at each request).  Without $NOTIFY_SOCKET there is no store and Store
 //          says so. A process started as a spare finds only a socket there, and the rest with
 //          AwaitTurn.
+//          The process keeps a copy of each stored descriptor and lists it, so that a keeper that
+//          has lost its own can have it again (cachecore/environment/descriptor_table.h).
 // Errors   the keeper itself never answers; Store waits for its barrier, so that success means that
 //          the message was handled.
 // Threads  thread-compatible; Store and Remove from any thread.
@@ -15,10 +17,12 @@
 #define FUSEFS_SERVICE_FD_STORE_H_
 
 #include <map>
+#include <memory>
 #include <string>
 
 #include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
+#include "cachecore/environment/descriptor_table.h"
 
 namespace fusefs {
 
@@ -39,10 +43,15 @@ class FdStore {
   // Stores a duplicate.  ENOTCONN without a service manager that keeps descriptors.
   cachecore::Status Store(const std::string& name, int fd);
   void Remove(const std::string& name);
+  // Says READY=1.
+  void SayReady();
 
  private:
+  void ListReturned();
+
   const bool available_;
   std::map<std::string, cachecore::UniqueFd> returned_;
+  std::unique_ptr<cachecore::DescriptorTable> table_;  // Null: nobody would look for it.
 };
 
 }  // namespace fusefs

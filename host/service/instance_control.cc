@@ -28,6 +28,7 @@
 #include "host/mounts/fuse_abort.h"
 #include "host/mounts/fuse_release.h"
 #include "host/mounts/own_mounts.h"
+#include "host/service/adoption.h"
 #include "host/supervisor/supervise_fields.h"
 
 namespace host {
@@ -253,30 +254,6 @@ Status EndOrphans(const Instance& instance) {
   return {};
 }
 
-// An instance whose supervisor was killed: nothing would start its daemons again.  One without
-// mounts is ended, to be started again.
-Status ReplaceAbandoned(const Instance& instance) {
-  ASSIGN_OR_RETURN(const std::vector<MountRecord> mounts, LiveMounts(instance));
-  std::string list;
-  for (const MountRecord& mount : mounts) {
-    if (mount.mounted) list += (list.empty() ? "" : ", ") + mount.mount_point;
-  }
-  if (!list.empty()) {
-    return Status(EBUSY, "instance " + instance.name() +
-                             " has lost its supervisor, so nothing would start its daemons again; "
-                             "unmount what it has (" +
-                             list + "), and the next mount starts it again");
-  }
-  std::cerr << "holdfast: instance " << instance.name()
-            << " had lost its supervisor; it is started again\n";
-  return EndOrphans(instance);
-}
-
-bool IsAbandoned(const Instance& instance) {
-  return SupervisorPid(instance) == 0 && ServicePid(instance, kDaemon) > 0 &&
-         AnswersPing(instance);  // One that hangs is of no use to its mounts: Start ends it.
-}
-
 bool IsStartedWith(const Instance& instance, const Settings& settings) {
   const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
   return file.ok() && Settings::FromJson(*file) == settings;
@@ -346,7 +323,7 @@ void DetachDeadMounts(const Instance& instance) {
 
 Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
                            const Deadline& deadline) {
-  if (IsAbandoned(instance)) RETURN_IF_ERROR(ReplaceAbandoned(instance));
+  if (IsAbandoned(instance)) RETURN_IF_ERROR(AdoptAbandoned(instance, deadline));
   // A supervised daemon that doesn't answer is being restarted, or about to be.  It is asked no more
   // once it has answered: were it killed then, its instance would look like a stopped one.
   bool runs = false;
@@ -388,6 +365,8 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
                              instance.Flags() + ", or choose another --instance)");
   }
   RETURN_IF_ERROR(CheckNotCutOff(instance));
+  // A fetcher that is left goes on, but not with other settings.
+  if (!IsStartedWith(instance, settings)) RETURN_IF_ERROR(EndOrphans(instance));
   const bool is_new = access(instance.StateDir().c_str(), F_OK) != 0 && errno == ENOENT;
   const Status started = Start(instance, settings, deadline);
   if (started.ok()) return true;

@@ -43,8 +43,8 @@ pid_t ServicePid(const Instance& instance, const char* service);
 
 // REQUIRES: LockInstance for each of the following.
 //
-// Returns whether this call started it.  EBUSY when it runs and `settings` are neither the default
-// nor those that it was started with, or when it has mounts and no supervisor.
+// Returns whether this call started it.  One that has lost its supervisor gets another.  EBUSY when
+// it runs and `settings` are neither the default nor those that it was started with.
 cachecore::Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
                                       const cachecore::Deadline& deadline);
 // Whether another supervisor, systemd for example, runs it: neither `holdfast supervise` nor its

@@ -15,11 +15,11 @@
 #include "cachecore/system/made_file.h"
 #include "cachecore/system/mount_table.h"
 #include "host/instance/settings.h"
-#include "host/instance/supervisor_process.h"
 #include "host/mounts/fuse_abort.h"
 #include "host/mounts/fuse_release.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/instance_control.h"
+#include "host/supervisor/supervise_fields.h"
 
 namespace host {
 
@@ -55,15 +55,8 @@ std::vector<std::string> DetachMounts(const Instance& instance) {
 }
 
 void DetachLostMounts(const Instance& instance) {
-  // One whose supervisor is gone serves until it is ended.
-  const pid_t daemon = ServicePid(instance, kDaemon);
-  const bool serves = daemon > 0 && AnswersPing(instance);
   for (const std::string& mount_point : DetachMounts(instance)) {
-    std::cerr << "holdfast: " << mount_point
-              << (serves ? " was served without a supervisor by holdfastd (pid " +
-                               std::to_string(daemon) + "), which ends,"
-                         : " had lost its daemons")
-              << " and is no longer mounted\n";
+    std::cerr << "holdfast: " << mount_point << " had lost its daemons and is no longer mounted\n";
   }
 }
 
@@ -94,11 +87,15 @@ void CleanStart(const Instance& instance) {
 
 void ClearRunDirectory(const Instance& instance) {
   CleanStart(instance);
-  for (const std::string& name : ListDirectory(instance.RunDir())) {
-    unlink((instance.RunDir() + "/" + name).c_str());  // Fails on the directories, rightly.
+  const std::string sockets = instance.RunDir() + "/" + kNotifyDirectory;
+  for (const std::string& directory : {sockets, instance.RunDir()}) {
+    for (const std::string& name : ListDirectory(directory)) {
+      unlink((directory + "/" + name).c_str());  // Fails on the directories, rightly.
+    }
   }
   // A directory that still has something in it, such as another mount's claim, stays.
   rmdir(instance.FuseDir().c_str());
+  rmdir(sockets.c_str());
   const bool is_empty = rmdir(instance.MountsDir().c_str()) == 0 || errno == ENOENT;
   if (is_empty) rmdir(instance.RunDir().c_str());
 }

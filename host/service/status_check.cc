@@ -52,7 +52,9 @@ void CheckDaemon(const StatusReport& report, Faults* faults) {
   const std::string& name = report.instance;
   const json& daemon = report.daemon;
   if (report.supervisor_pid == 0 && report.systemd_unit.empty()) {
-    faults->Add(Health::kDegraded, name + ": nothing restarts its daemons");
+    faults->Add(Health::kDegraded,
+                name + ": nothing restarts its daemons" +
+                    (report.is_abandoned ? " (holdfast start" + report.flags + ")" : ""));
   }
   if (!report.stopped.empty()) faults->Add(Health::kDegraded, name + ": " + report.stopped);
   const bool has_device = !JsonField(daemon, field::kCachefiles).empty();

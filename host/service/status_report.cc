@@ -10,6 +10,7 @@
 #include "host/instance/supervisor_process.h"
 #include "host/instance/systemd_unit.h"
 #include "host/mounts/own_mounts.h"
+#include "host/service/adoption.h"
 #include "host/service/instance_control.h"
 #include "host/supervisor/supervise_fields.h"
 
@@ -76,6 +77,7 @@ StatusReport GatherStatus(const Instance& instance) {
       }
     }
   }
+  report.is_abandoned = IsAbandoned(instance);
   report.supervise = ReadSuperviseStatus(instance);
   report.daemon = json::object();
   Result<json> daemon = CallControl(

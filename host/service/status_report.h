@@ -39,7 +39,8 @@ struct StatusReport {
   bool is_known = true;      // False: the daemon may not be asked by this user.
   // Without a supervisor and a daemon that serves: what else of the instance runs.
   std::vector<std::pair<pid_t, std::string>> left_over;
-  std::string flags;  // Instance::Flags.
+  bool is_abandoned = false;  // IsAbandoned of host/service/adoption.h.
+  std::string flags;          // Instance::Flags.
   std::string root_flag;
   std::vector<MountStatus> mounts;
 

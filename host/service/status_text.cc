@@ -224,6 +224,10 @@ std::string NotRunning(const StatusReport& report) {
   for (const auto& [pid, program] : report.left_over) {
     list += (list.empty() ? "" : ", ") + program + " (pid " + std::to_string(pid) + ")";
   }
+  if (report.is_abandoned) {
+    return text + list + "; to have another supervisor go on with it: holdfast start" +
+           report.flags;
+  }
   return text + list + "; unmount its mounts with --force, then: holdfast stop" + report.flags;
 }
 
@@ -237,6 +241,10 @@ std::string InstanceText(const StatusReport& report, int64_t now_unix_s) {
               ? "running, supervisor pid " + std::to_string(report.supervisor_pid) + "\n"
           : !report.systemd_unit.empty()
               ? "running, kept by systemd as " + report.systemd_unit + "\n"
+          : report.is_abandoned
+              ? "running, but its supervisor is gone, so nothing restarts its daemons; to have "
+                "another one go on with them: holdfast start" +
+                    report.flags + "\n"
               : "running without holdfast supervise: a daemon that dies may not come back\n";
   if (!report.stopped.empty()) text += "  trouble     " + report.stopped + "\n";
   return text + StandbyLine(report) + DaemonLine(report, now_unix_s) +

@@ -22,6 +22,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include "host/instance/control_client.h"
 #include "host/instance/supervisor_process.h"
 #include "host/instance/systemd_unit.h"
+#include "host/service/adoption.h"
 #include "host/service/instance_control.h"
 #include "host/supervisor/supervise_fields.h"
 
@@ -183,10 +184,6 @@ Status CheckSupervised(const Instance& instance, const Result<json>& ping) {
   if (SystemdRuns(instance)) {
     cure = " but by systemd; restart its units: systemctl restart holdfastd@" + instance.name() +
            " holdfast-fetcherd@" + instance.name();
-  } else if (ServicePid(instance, kDaemon) > 0) {
-    cure =
-        " any more, so nothing would start the new programs; unmount what it has mounted "
-        "(holdfast status), and the next mount starts them";
   }
   return Status(EOPNOTSUPP,
                 "instance " + instance.name() + " is not run by holdfast supervise" + cure);
@@ -195,6 +192,7 @@ Status CheckSupervised(const Instance& instance, const Result<json>& ping) {
 }  // namespace
 
 Result<UpgradeReport> Upgrade(const Instance& instance, const Deadline& deadline) {
+  if (IsAbandoned(instance)) RETURN_IF_ERROR(AdoptAbandoned(instance, deadline));
   const Result<json> ping = Ask(instance, Operation::kPing, deadline);
   RETURN_IF_ERROR(CheckSupervised(instance, ping));
   if (!ping.ok()) {

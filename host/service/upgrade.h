@@ -3,7 +3,7 @@
 // Model    The new holdfastd is asked first whether it could take over (--check-state); only then
 //          is the running one told to end, keeping its mounts, and the supervisor starts the new
 //          one, which serves what waited.  Then the fetcher, whose connection waits in the store.
-// Errors   ESRCH: it does not run; EOPNOTSUPP: another supervisor runs it, or none; EBUSY: its
+// Errors   ESRCH: it does not run; EOPNOTSUPP: another supervisor runs it; EBUSY: its
 //          supervisor is stopped, and nothing was touched; EPROTO: the new program
 //          cannot take over, the old one serves on; ECHILD, ETIMEDOUT: the new one does not serve,
 //          and what to do.

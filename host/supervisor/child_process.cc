@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,10 +26,7 @@
 namespace host {
 namespace {
 
-using cachecore::IsThere;
 using cachecore::kPidStampBytesMax;
-using cachecore::ParsePidStamp;
-using cachecore::PidStamp;
 using cachecore::PutPidStamp;
 using cachecore::Result;
 using cachecore::Status;
@@ -41,7 +37,6 @@ constexpr int kExitCannotExec = 127;
 constexpr std::string_view kListenNamesPrefix = "LISTEN_FDNAMES=";
 constexpr size_t kListenEntries = 3;
 constexpr const char* kOomScoreAdjPath = "/proc/self/oom_score_adj";
-constexpr std::chrono::milliseconds kKillGrace{5000};
 
 // What the supervisor sets itself, and what its own service manager has set for it.
 constexpr std::string_view kOwnVariables[] = {"NOTIFY_SOCKET=",  "LISTEN_PID=",    "LISTEN_FDS=",
@@ -110,38 +105,6 @@ size_t PutNumber(char* out, size_t room, std::string_view prefix, long number) {
   char* end = std::to_chars(digits, out + room - 1, number).ptr;
   *end = '\0';
   return static_cast<size_t>(end - out);
-}
-
-// A process that can be signalled without the risk that its pid has passed to another one.
-bool EndsWithin(int pidfd, std::chrono::milliseconds limit) {
-  pollfd wait{.fd = pidfd, .events = POLLIN, .revents = 0};
-  return poll(&wait, 1, static_cast<int>(limit.count())) == 1;
-}
-
-bool SendSignal(int pidfd, int number) {
-  return syscall(SYS_pidfd_send_signal, pidfd, number, nullptr, 0) == 0;
-}
-
-// argv as the kernel shows it, and the program's file name, which an upgrade under the running
-// process leaves with " (deleted)" behind it.
-bool IsProcess(pid_t pid, const std::string& program, const std::vector<std::string>& argv) {
-  const std::string proc = "/proc/" + std::to_string(pid);
-  std::string expected;
-  for (const std::string& argument : argv) expected += argument + '\0';
-  if (ReadWholeFile(proc + "/cmdline") != expected) return false;
-
-  std::error_code error;
-  std::string exe = std::filesystem::read_symlink(proc + "/exe", error).filename();
-  if (error) return false;
-  constexpr std::string_view kDeleted = " (deleted)";
-  if (exe.ends_with(kDeleted)) exe.resize(exe.size() - kDeleted.size());
-  auto real = std::filesystem::canonical(program, error);
-  return !error && exe == real.filename();
-}
-
-Status RemovePidFile(const std::string& path) {
-  if (unlink(path.c_str()) == 0 || errno == ENOENT) return Status();
-  return Status::FromErrno(errno, "remove the stale pid file " + path);
 }
 
 }  // namespace
@@ -258,33 +221,6 @@ void ChildLauncher::RetirePidFile(bool keep_room) const {
   }
   unlink(spec_.pid_path.c_str());
   unlink(pid_path_tmp_.c_str());
-}
-
-Result<pid_t> EndStaleProcess(const std::string& pid_path, const std::string& program,
-                              const std::vector<std::string>& argv,
-                              std::chrono::milliseconds term_grace) {
-  const std::string text = ReadWholeFile(pid_path);
-  const PidStamp stamp = ParsePidStamp(text);
-  const pid_t pid = stamp.pid;
-  UniqueFd pidfd(pid > 0 ? static_cast<int>(syscall(SYS_pidfd_open, pid, 0)) : -1);
-  // The order matters: the pid is pinned first, then looked at.
-  if (!pidfd.valid() || !IsThere(stamp) || !IsProcess(pid, program, argv)) {
-    RETURN_IF_ERROR(RemovePidFile(pid_path));
-    return 0;
-  }
-  SendSignal(pidfd.get(), SIGTERM);
-  SendSignal(pidfd.get(), SIGCONT);  // A stopped process would keep the SIGTERM for later.
-  if (!EndsWithin(pidfd.get(), term_grace)) {
-    SendSignal(pidfd.get(), SIGKILL);
-    if (!EndsWithin(pidfd.get(), kKillGrace)) {
-      return Status(EBUSY,
-                    "process " + std::to_string(pid) + " (" + program +
-                        ") of an earlier supervisor does not end even on SIGKILL; it hangs in "
-                        "the kernel: abort its FUSE connection or restart the machine");
-    }
-  }
-  RETURN_IF_ERROR(RemovePidFile(pid_path));
-  return pid;
 }
 
 }  // namespace host

@@ -81,14 +81,6 @@ class ChildLauncher {
   std::unique_ptr<int, UnmapInt> exec_error_;
 };
 
-// Ends the process an earlier supervisor left behind and removes its pid file.  Only a process
-// whose arguments are `argv` and whose program has the file name of `program` is touched; a pid
-// file naming anything else is stale and just removed.  Returns the pid ended, or 0. Errors: EBUSY
-// when the process outlives SIGKILL; EIO and the like for a pid file that can't be removed.
-cachecore::Result<pid_t> EndStaleProcess(const std::string& pid_path, const std::string& program,
-                                         const std::vector<std::string>& argv,
-                                         std::chrono::milliseconds term_grace);
-
 }  // namespace host
 
 #endif  // HOST_SUPERVISOR_CHILD_PROCESS_H_

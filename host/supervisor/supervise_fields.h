@@ -10,6 +10,7 @@ namespace host {
 
 // In the run directory; see LockRunDir.
 inline constexpr char kRunDirLock[] = "supervise.lock";
+inline constexpr char kNotifyDirectory[] = "notify";
 
 }  // namespace host
 

@@ -14,7 +14,9 @@
 #include <string_view>
 #include <utility>
 
+#include "host/notify/orphan.h"
 #include "host/supervisor/supervise_time.h"
+#include "host/supervisor/supervisor_setup.h"
 
 namespace host {
 
@@ -37,7 +39,7 @@ Result<std::unique_ptr<SupervisedService>> SupervisedService::Create(
     const SupervisorOptions& options, const ServiceSpec& spec, int first_stored_fd) {
   std::unique_ptr<SupervisedService> service(new SupervisedService(options, spec));
   ASSIGN_OR_RETURN(service->socket_,
-                   NotifySocket::Bind(options.run_dir + "/" + spec.name + ".notify", spec.uid));
+                   NotifySocket::Bind(NotifyPath(options.run_dir, spec.name), spec.uid));
   ASSIGN_OR_RETURN(service->store_, StoredDescriptors::Create(spec.fd_store_max, first_stored_fd));
   for (const auto& [name, fd] : spec.stored_fds) {
     UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, first_stored_fd));
@@ -60,6 +62,26 @@ Result<std::unique_ptr<SupervisedService>> SupervisedService::Create(
   UniqueFd log(open(spec.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   if (!log.valid()) return Status::FromErrno(errno, "open the log file " + spec.log_path);
   return service;
+}
+
+// The socket is bound: what the process stores or removes from now on is told there too.
+Result<bool> SupervisedService::AdoptOrphan() {
+  ASSIGN_OR_RETURN(std::optional<Orphan> orphan,
+                   FindOrphan(spec_.pid_path, program(), spec_.argv, options_.list_time));
+  if (!orphan) return false;
+  store_->Clear();  // What it had is what its next life has.
+  for (cachecore::DescriptorTable::Copy& copy : orphan->stored.copies) {
+    store_->Add(std::move(copy.fd), copy.name, copy.is_polled);
+  }
+  SetProcess(std::move(orphan->process), /*is_child=*/false);
+  started_at_ = MonotonicNow();
+  watchdog_ = spec_.watchdog;
+  was_ready_ = orphan->stored.is_ready || !spec_.required_ready;
+  EnterServing(was_ready_ ? State::kReady : State::kStarting);
+  Say("goes on with %s (pid %d) of an earlier supervisor, and with %zu descriptors that it had "
+      "stored",
+      spec_.name.c_str(), pid_, store_->size());
+  return true;
 }
 
 std::array<int, SupervisedService::kPollFds> SupervisedService::poll_fds() const {

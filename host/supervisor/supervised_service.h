@@ -46,6 +46,10 @@ class SupervisedService {
   static cachecore::Result<std::unique_ptr<SupervisedService>> Create(
       const SupervisorOptions& options, const ServiceSpec& spec, int first_stored_fd);
 
+  // Goes on with a process that has lost its supervisor, and with what it had stored.  False: there
+  // is none.  Before the first Start only.
+  cachecore::Result<bool> AdoptOrphan();
+  bool is_running() const { return pid_ != 0; }
   void Start();
   // The next message, which stays in the socket until DropMessage; false when there is none.  To do
   // what it says twice changes nothing more.

@@ -15,6 +15,7 @@
 
 #include "cachecore/base/unique_fd.h"
 #include "host/notify/notify_socket.h"
+#include "host/notify/orphan.h"
 #include "host/supervisor/child_process.h"
 #include "host/supervisor/log_file.h"
 #include "host/supervisor/standby.h"
@@ -90,6 +91,7 @@ size_t Supervisor::StoredFdsMax(const SupervisorOptions& options) {
 Status Supervisor::Prepare() {
   RETURN_IF_ERROR(CheckSupervisorOptions(options_));
   ASSIGN_OR_RETURN(lock_, LockRunDir(options_.run_dir));
+  RETURN_IF_ERROR(MakeNotifyDirectory(options_.run_dir));
   ASSIGN_OR_RETURN(signals_, BlockSignals());
 
   size_t store_max = 0;
@@ -104,6 +106,8 @@ Status Supervisor::Prepare() {
   }
   for (size_t i = services_.size(); i-- > 0;) {
     const ServiceSpec& spec = options_.services[i];
+    ASSIGN_OR_RETURN(const bool goes_on, services_[i]->AdoptOrphan());
+    if (goes_on) continue;
     ASSIGN_OR_RETURN(pid_t ended, EndStaleProcess(spec.pid_path, services_[i]->program(), spec.argv,
                                                   options_.stop_grace));
     if (ended > 0) Say("ended %s of an earlier supervisor (pid %d)", spec.name.c_str(), ended);
@@ -117,7 +121,10 @@ Status Supervisor::Prepare() {
 }
 
 int Supervisor::Run() {
-  for (auto& service : services_) service->Start();
+  if (options_.on_start) options_.on_start();
+  for (auto& service : services_) {
+    if (!service->is_running()) service->Start();
+  }
   for (;;) {
     if (NoteChanges() && RenewStandby()) continue;
     if (std::exchange(changed_, false) || status_retry_at_ <= MonotonicNow()) WriteStatus();

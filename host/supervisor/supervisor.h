@@ -11,13 +11,15 @@
 //          or a process of an earlier one can't be ended.  EINVAL: the options.  EMFILE: too few
 //          descriptors allowed. Otherwise the errno of the file that can't be used.
 // Threads  takes over its process: signal mask, SIGCHLD, child subreaper, OOM score, locked memory.
-// Owns     every child of its process; RUN_DIR/supervise.lock, RUN_DIR/NAME.notify, the pid files
-//          and the status file.  Only the lock file and the status file stay behind.
+// Owns     every child of its process; RUN_DIR/supervise.lock, RUN_DIR/notify/NAME, the pid files
+//          and the status file.  Only the lock file, the status file and an empty RUN_DIR/notify
+//          stay behind.
 // Cost     takes all memory before it starts the first service and none afterwards, but for a
 //          copy's when it takes over.
 // Crash    killed, its standby goes on with the stores and with the services, which do not notice.
 //          Without a standby, or killed together with it, it takes the stores along; the services
-//          live on and the next supervisor ends them by their pid files before it starts new ones.
+//          live on, and the next supervisor goes on with them and has the stores again
+//          (host/notify/orphan.h).  A service that died at that moment too finds an empty one.
 // See      host/notify/notify_message.h for the protocol, host/supervisor/supervise_status.h for
 //          the status file.
 
@@ -77,11 +79,15 @@ struct SupervisorOptions {
   std::chrono::milliseconds spare_delay{200};
   // From the handing over to the spare's first message; one that takes longer is ended.
   std::chrono::milliseconds spare_patience{1000};
+  // Within which a process that has lost its supervisor has listed what it stored.
+  std::chrono::milliseconds list_time{10000};
   // Whether a copy of the supervisor waits for its death.  What has it end with its parent
   // (PR_SET_PDEATHSIG) does not end the copy.
   bool keep_standby = false;
   const char* why_no_standby = "it was not asked for";  // Otherwise; for people, at most 80 bytes.
   StandbyHooks standby;
+  // Called once, before the first service is started: what is left of earlier lives goes on.
+  std::function<void()> on_start;
   // Called once, when `signal` has told the supervisor to stop, before anything is ended.
   std::function<void(int signal)> on_stop;
 };

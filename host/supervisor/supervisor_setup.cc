@@ -27,6 +27,7 @@ using cachecore::UniqueFd;
 namespace {
 
 constexpr size_t kServiceNameBytesMax = 64;
+constexpr mode_t kNotifyDirectoryMode = 0711;
 constexpr size_t kOwnFdsMax = 64;  // Sockets, epoll sets, files: what we open besides stores.
 constexpr std::string_view kNameCharacters =
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -96,6 +97,19 @@ Result<UniqueFd> LockRunDir(const std::string& run_dir) {
   if (fcntl(file.get(), F_OFD_SETLK, &shown) != 0) return Status::FromErrno(errno, "lock " + path);
   if (!WriteLockHolder(file.get())) return Status::FromErrno(errno, "write " + path);
   return file;
+}
+
+Status MakeNotifyDirectory(const std::string& run_dir) {
+  const std::string path = run_dir + "/" + kNotifyDirectory;
+  if ((mkdir(path.c_str(), kNotifyDirectoryMode) == 0 || errno == EEXIST) &&
+      chmod(path.c_str(), kNotifyDirectoryMode) == 0) {
+    return Status();
+  }
+  return Status::FromErrno(errno, "make the directory " + path);
+}
+
+std::string NotifyPath(const std::string& run_dir, const std::string& service) {
+  return run_dir + "/" + kNotifyDirectory + "/" + service;
 }
 
 bool WriteLockHolder(int file) {

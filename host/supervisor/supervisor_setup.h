@@ -18,6 +18,11 @@ cachecore::Status CheckSupervisorOptions(const SupervisorOptions& options);
 // Makes the run directory when its parent exists and takes its lock, held while the result is open.
 // A standby shares the open file, and so the lock.
 cachecore::Result<cachecore::UniqueFd> LockRunDir(const std::string& run_dir);
+// Makes the directory of the notify sockets.  A service that has become another user, and so cannot
+// get there by its path, looks the next supervisor's socket up by a descriptor of the directory.
+cachecore::Status MakeNotifyDirectory(const std::string& run_dir);
+// The socket of a service.
+std::string NotifyPath(const std::string& run_dir, const std::string& service);
 // Writes this process's pid to the lock file.  False, with errno, when it could not.
 bool WriteLockHolder(int file);
 

@@ -6,7 +6,7 @@ import signal
 
 import _path  # noqa: F401
 from harness.case import Case, main
-from harness.holdfast import BIN, NO_READ_AHEAD
+from harness.holdfast import NO_READ_AHEAD
 from harness.readers import Reader, drop_page_cache, pread, wait_all
 from harness.sandbox import mounts_below, wait_gone, wait_until
 
@@ -103,23 +103,6 @@ class StaleLifeTest(Case):
         self.assertIsNone(stranger.poll(), "a stranger was ended")
         stranger.kill()
 
-    def test_the_daemons_of_a_killed_supervisor_serve_on_until_the_next_one_ends_them_and_their_mounts(self):
-        daemon = self.instance.daemon_pid()
-        self.kill()
-        self.assert_right(self.point, "001")
-        with open(self.box.path("supervise.err"), "w") as err:
-            self.box.start([os.path.join(BIN, "holdfast"), "supervise", "--root", self.instance.root, "--instance",
-                            self.instance.name], stderr=err)
-        self.assertTrue(wait_gone(daemon, 20), "the old daemon was not ended")
-        wait_until(lambda: self.answers(), 20, "the next daemon serving")
-        self.assertNotEqual(self.instance.daemon_pid(), daemon)
-        self.assertNotIn(self.point, mounts_below(self.box.directory))
-        with open(self.box.path("supervise.err")) as err:
-            self.assertIn(f"{self.point} was served without a supervisor by holdfastd (pid {daemon}), which ends, and is "
-                          "no longer mounted", err.read())
-        self.instance.mount(self.url, "--as=erofs", mount_point=self.point)
-        self.assert_served_from_the_cache(self.point)
-
     def test_a_supervisor_that_is_told_to_stop_says_what_happens_to_its_mounts(self):
         os.kill(self.instance.supervisor_pid(), signal.SIGINT)
         wait_until(lambda: not self.answers(), 20, "the daemon's end")
@@ -131,14 +114,6 @@ class StaleLifeTest(Case):
             return self.instance.control({"op": "ping"})["ok"]
         except OSError:
             return False
-
-    def test_a_stopped_daemon_of_a_killed_supervisor_is_ended_by_the_next_mount(self):
-        daemon = self.instance.daemon_pid()
-        self.kill("fetcherd")
-        os.kill(daemon, signal.SIGSTOP)
-        other = self.instance.mount(self.url, "--as=erofs", NO_READ_AHEAD)
-        self.assertTrue(wait_gone(daemon, 0))
-        self.assert_served_from_the_cache(other)
 
 
 if __name__ == "__main__":

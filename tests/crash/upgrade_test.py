@@ -224,10 +224,6 @@ class UpgradeTest(UpgradeCase):
         done = other.run("upgrade", "--root", other.root, "--instance", "other")
         self.assert_one_line(done, "is not run by holdfast supervise; restart its daemons where they were started$")
 
-    def test_one_that_has_lost_its_supervisor_is_told_how_to_get_the_new_programs(self):
-        self.instance.kill_supervisor()
-        self.assert_one_line(self.upgrade(), "is not run by holdfast supervise any more, .*; unmount what it has mounted")
-
 
 if __name__ == "__main__":
     main(tools=("mkfs.erofs",), reasons=soak_image.missing())

@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "host/supervisor/child_process.h"
+#include "host/notify/orphan.h"
 #include "host/supervisor/supervisor.h"
 #include "tests/host/supervisor/supervisor_fixture.h"
 
@@ -44,7 +44,7 @@ TEST_F(SupervisorTest, TermEndsTheServicesLastFirstAndTidiesUp) {
   status = WaitStatus([](const auto& s) { return s["state"] == "stopped"; });
   EXPECT_EQ(ServiceOf(status, "one")["last_exit"], "killed by signal 15 (SIGTERM)");
   EXPECT_EQ(ServiceOf(status, "one")["fd_store"].size(), 0u);
-  for (const char* file : {"one.pid", "two.pid", "run/one.notify", "run/two.notify"}) {
+  for (const char* file : {"one.pid", "two.pid", "run/notify/one", "run/notify/two"}) {
     EXPECT_FALSE(std::filesystem::exists(Path(file))) << file;
   }
 }
@@ -101,7 +101,7 @@ TEST_F(SupervisorTest, OrphansOfAServiceAreAdoptedAndReaped) {
   EXPECT_FALSE(std::filesystem::exists(proc));
 }
 
-TEST_F(SupervisorTest, ServicesOutliveAKilledSupervisorAndTheNextOneEndsThem) {
+TEST_F(SupervisorTest, ServicesThatListNothingOutliveAKilledSupervisorAndTheNextOneEndsThem) {
   SupervisorOptions options = Options({"one", "two"});
   StartSupervisor(options);
   Life one = NextLife("one"), two = NextLife("two");

@@ -194,6 +194,7 @@ SupervisorOptions SupervisorHarness::Options(const std::vector<std::string>& nam
   options.status_path = Path("run/status.json");
   for (const std::string& name : names) options.services.push_back(Spec(name));
   options.restart.at_once_after = std::chrono::milliseconds(0);
+  options.list_time = std::chrono::milliseconds(0);  // test_service lists when it is told to.
   return options;
 }
 

@@ -119,7 +119,7 @@ TEST_F(SupervisorTest, VariablesOfTheSupervisorsOwnManagerAreNotPassedOn) {
   EXPECT_EQ(env.find("LISTEN_"), std::string::npos);
   EXPECT_EQ(env.find("WATCHDOG_"), std::string::npos);
   EXPECT_NE(env.find("HOLDFAST_TEST_VARIABLE=kept"), std::string::npos);
-  EXPECT_NE(env.find("NOTIFY_SOCKET=" + Path("run/one.notify")), std::string::npos);
+  EXPECT_NE(env.find("NOTIFY_SOCKET=" + Path("run/notify/one")), std::string::npos);
 }
 
 TEST_F(SupervisorTest, AServiceStartsWithOpenSignalsAndTheOomScoreOfOurCaller) {
@@ -231,9 +231,9 @@ TEST_F(SupervisorTest, AStrangersMessageIsNotBelieved) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can become a stranger";
   StartSupervisor(Options({"one"}));
   Life life = NextLife("one");
-  EXPECT_EQ(std::filesystem::status(Path("run/one.notify")).permissions(),
+  EXPECT_EQ(std::filesystem::status(Path("run/notify/one")).permissions(),
             std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
-  chmod(Path("run/one.notify").c_str(), 0777);  // Past the first fence.
+  chmod(Path("run/notify/one").c_str(), 0777);  // Past the first fence.
   UniqueFd file = MemFile("x");
   life.NotifyAndWait("FDSTORE=1\nFDNAME=kept", {file.get()});
   auto remove_as = [&](uid_t uid) {
@@ -241,7 +241,7 @@ TEST_F(SupervisorTest, AStrangersMessageIsNotBelieved) {
     if (pid == 0) {
       sockaddr_un address{};
       address.sun_family = AF_UNIX;
-      Path("run/one.notify").copy(address.sun_path, sizeof(address.sun_path) - 1);
+      Path("run/notify/one").copy(address.sun_path, sizeof(address.sun_path) - 1);
       int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
       const std::string text = "FDSTOREREMOVE=1\nFDNAME=kept";
       bool sent =

@@ -6,7 +6,9 @@
 //
 // Hello: NAME, pid, number of passed descriptors, their names (':'-joined), watchdog in
 // microseconds; a line each. Commands: "notify\nTEXT" (with descriptors), "barrier", "read NAME",
-// "exit CODE", "ignore SIGNAL", "orphan".  Each but exit is answered with one packet.
+// "exit CODE", "ignore SIGNAL", "orphan", "list NAME" (with a descriptor, which is listed with those
+// that were passed; without one: no more are, and it is ready).  Each but exit is answered with one
+// packet.
 
 #include <signal.h>
 #include <stdio.h>
@@ -18,8 +20,12 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "cachecore/environment/descriptor_table.h"
 
 namespace {
 
@@ -58,6 +64,20 @@ std::string MakeOrphan() {
   return read(pipe_fds[0], text, sizeof(text) - 1) > 0 ? text : "read failed";
 }
 
+std::string List(const std::string& name, const std::vector<int>& fds) {
+  static std::unique_ptr<cachecore::DescriptorTable> table;
+  if (table == nullptr) {
+    std::vector<cachecore::DescriptorTable::Stored> stored;
+    for (const Passed& passed : passed_fds) stored.push_back({passed.name, passed.fd});
+    for (int fd : fds) stored.push_back({name, fd, /*is_polled=*/true});
+    auto made = cachecore::DescriptorTable::Create(stored);
+    if (!made.ok()) return made.status().message();
+    table = std::move(made).value();
+  }
+  if (fds.empty()) table->SetReady();
+  return "ok";
+}
+
 std::string Obey(const std::string& command, const std::vector<int>& fds) {
   auto argument = [&](const char* verb) { return command.substr(strlen(verb)); };
   if (command.starts_with("notify\n")) {
@@ -73,6 +93,7 @@ std::string Obey(const std::string& command, const std::vector<int>& fds) {
     return "ok";
   }
   if (command == "orphan") return MakeOrphan();
+  if (command.starts_with("list ")) return List(argument("list "), fds);
   return "unknown command";
 }
 

@@ -136,20 +136,6 @@ class ProcessesTest(Case):
         self.assertTrue(other.status()["ok"])
         other.umount(kept)
 
-    def test_an_instance_without_its_supervisor_is_not_used_silently(self):
-        point = self.instance.mount(self.url)
-        self.kill()
-        other = self.box.make_directory("other")
-        done = self.instance.try_mount(self.url, other)
-        self.assert_one_line(done, rf"has lost its supervisor.*unmount.*{point}")
-        self.assertEqual(sorted(os.listdir(point)), sorted(os.listdir(self.tree)))
-        self.assertEqual(self.command("umount", "--keep", point).returncode, 0)
-        done = self.instance.try_mount(self.url, other)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("had lost its supervisor; it is started again", done.stderr)
-        os.kill(self.instance.supervisor_pid(), 0)
-        self.instance.umount(other)
-
     def test_supervise_leaves_an_instance_alone_that_others_run(self):
         for path in (self.instance.run_path(), self.instance.state_path("cache"), self.instance.state_path("sources")):
             os.makedirs(path)

@@ -217,7 +217,7 @@ class FetcherRightsTest(Case):
 
         for uid in (NOBODY, USER):
             for name, kind in (("device.sock", socket.SOCK_SEQPACKET), ("control.sock", socket.SOCK_STREAM),
-                               ("fetcherd.notify", socket.SOCK_DGRAM), ("holdfastd.notify", socket.SOCK_DGRAM)):
+                               ("notify/fetcherd", socket.SOCK_DGRAM), ("notify/holdfastd", socket.SOCK_DGRAM)):
                 with self.subTest(uid=uid, name=name):
                     self.assertEqual(as_user(uid, lambda: connect(name, kind)), errno.EACCES)
             for directory in (self.instance.run_path(), self.instance.state_path("sources")):

@@ -1,0 +1,166 @@
+#include <signal.h>
+#include <sys/socket.h>
+
+#include <chrono>
+#include <string>
+
+#include "tests/host/supervisor/supervisor_fixture.h"
+
+namespace host {
+namespace {
+
+using cachecore::UniqueFd;
+using std::chrono::milliseconds;
+
+class OrphanTest : public SupervisorTest {
+ protected:
+  void LoseSupervisor() {
+    SignalSupervisor(SIGKILL);
+    WaitSupervisor();
+  }
+  // Of a service: stored with the supervisor and listed.
+  static void Store(Life* life, const std::string& name, int fd) {
+    life->NotifyAndWait("FDSTORE=1\nFDNAME=" + name, {fd});
+    EXPECT_EQ(life->Do("list " + name, {fd}), "ok");
+  }
+  nlohmann::json WaitPid(const std::string& name, pid_t pid) {
+    return ServiceOf(WaitStatus([&](const nlohmann::json& status) {
+                       return status.value("pid", 0) == supervisor_pid() &&
+                              ServiceOf(status, name).value("pid", 0) == pid;
+                     }),
+                     name);
+  }
+};
+
+TEST_F(OrphanTest, TheNextSupervisorGoesOnWithWhatLivesAndWithWhatItHadStored) {
+  StartSupervisor(Options({"one", "two"}));
+  Life one = NextLife("one"), two = NextLife("two");
+  Store(&one, "mine", MemFile("of one").get());
+  Store(&two, "mine", MemFile("of two").get());
+  LoseSupervisor();
+  StartSupervisor(Options({"one", "two"}));
+  EXPECT_EQ(WaitPid("one", one.pid)["fd_store"], nlohmann::json({"mine"}));
+  EXPECT_EQ(WaitPid("two", two.pid)["state"], "ready");
+  one.NotifyAndWait("FDSTORE=1\nFDNAME=later", {MemFile("after it").get()});
+  Life next = Reborn(&one);
+  EXPECT_EQ(next.names, "mine:later");
+  EXPECT_EQ(next.Do("read mine"), "of one");
+  EXPECT_EQ(next.Do("read later"), "after it");
+  EXPECT_EQ(Reborn(&two).Do("read mine"), "of two");
+  TellSupervisorToStop();
+}
+
+TEST_F(OrphanTest, OneThatIsStoppedKeepsWhatItHadStored) {
+  StartSupervisor(Options({"one"}));
+  Life life = NextLife("one");
+  Store(&life, "mine", MemFile("of one").get());
+  LoseSupervisor();
+  kill(life.pid, SIGSTOP);
+  StartSupervisor(Options({"one"}));
+  WaitPid("one", life.pid);
+  life.Kill();
+  EXPECT_EQ(NextLife("one").Do("read mine"), "of one");
+}
+
+TEST_F(OrphanTest, WhatIsDeadIsStarted) {
+  StartSupervisor(Options({"one", "two"}));
+  Life one = NextLife("one"), two = NextLife("two");
+  EXPECT_EQ(one.Do("list "), "ok");
+  LoseSupervisor();
+  two.Kill();
+  StartSupervisor(Options({"one", "two"}));
+  NextLife("two");
+  EXPECT_EQ(one.Do("barrier"), "1") << "it has another socket, at the same path";
+  WaitPid("one", one.pid);
+}
+
+TEST_F(OrphanTest, OneThatIsNotReadyIsWaitedForAndHasItsTimeToBe) {
+  SupervisorOptions options = Options({"one"});
+  options.services[0].required_ready = true;
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  Store(&life, "mine", MemFile("of one").get());
+  LoseSupervisor();
+  StartSupervisor(options);
+  EXPECT_EQ(WaitPid("one", life.pid)["state"], "starting");
+  life.NotifyAndWait("READY=1");
+  WaitState("one", "ready");
+}
+
+TEST_F(OrphanTest, OneThatWasReadyIs) {
+  SupervisorOptions options = Options({"one"});
+  options.services[0].required_ready = true;
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  EXPECT_EQ(life.Do("list "), "ok");
+  life.NotifyAndWait("READY=1");
+  LoseSupervisor();
+  StartSupervisor(options);
+  EXPECT_EQ(WaitPid("one", life.pid)["state"], "ready");
+}
+
+TEST_F(OrphanTest, OneThatHasNotListedYetIsWaitedFor) {
+  SupervisorOptions options = Options({"one"});
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  LoseSupervisor();
+  options.list_time = milliseconds(60'000);
+  StartSupervisor(options);
+  EXPECT_FALSE(life.EndsWithin(50));
+  EXPECT_EQ(life.Do("list mine", {MemFile("of one").get()}), "ok");
+  WaitPid("one", life.pid);
+  EXPECT_EQ(Reborn(&life).Do("read mine"), "of one");
+}
+
+TEST_F(OrphanTest, OneThatRunsWithOtherOptionsIsLeftAlone) {
+  SupervisorOptions options = Options({"one"});
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  EXPECT_EQ(life.Do("list "), "ok");
+  LoseSupervisor();
+  options.services[0].argv.push_back("--other");
+  const SupervisorExit end = Refused(options);
+  EXPECT_EQ(end.error, EBUSY);
+  EXPECT_NE(end.message.find("runs with other options"), std::string::npos) << end.message;
+  EXPECT_FALSE(life.EndsWithin(50));
+}
+
+TEST_F(OrphanTest, AHungUpConnectionGoesAsItWouldHaveGone) {
+  StartSupervisor(Options({"one"}));
+  Life life = NextLife("one");
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  UniqueFd ours(ends[0]), theirs(ends[1]);
+  Store(&life, "line", theirs.get());
+  theirs.Reset();
+  LoseSupervisor();
+  ours.Reset();
+  StartSupervisor(Options({"one"}));
+  WaitStatus([&](const nlohmann::json& status) {
+    return status.value("pid", 0) == supervisor_pid() &&
+           ServiceOf(status, "one")["fd_store"] == nlohmann::json::array();
+  });
+}
+
+TEST_F(OrphanTest, AStandbyHasWhatWasAdopted) {
+  SupervisorOptions options = Options({"one"});
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  Store(&life, "mine", MemFile("of one").get());
+  LoseSupervisor();
+  options.keep_standby = true;
+  StartSupervisor(options);
+  const pid_t first = supervisor_pid();
+  const auto status = WaitStatus([&](const nlohmann::json& now) {
+    return now.value("pid", 0) == first && now.value("standby", 0) != 0;
+  });
+  SignalSupervisor(SIGKILL);
+  const auto next = WaitStatus([&](const nlohmann::json& now) {
+    return now.value("pid", 0) != first && now.value("standby", 0) != 0;
+  });
+  FollowSupervisor(next["pid"]);
+  EXPECT_EQ(Reborn(&life).Do("read mine"), "of one");
+}
+
+}  // namespace
+}  // namespace host
