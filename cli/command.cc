@@ -85,6 +85,10 @@ bool IsCheck(const CLI::App& verb, int argc, const char* const* argv) {
   return verb.get_name() == "status" && std::any_of(argv, argv + argc, is_check);
 }
 
+void AddVersion(CLI::App* app, int*) {
+  app->callback([] { std::cout << "holdfast " HOLDFAST_VERSION "\n"; });
+}
+
 }  // namespace
 
 const std::vector<Verb>& Verbs() {
@@ -95,6 +99,7 @@ const std::vector<Verb>& Verbs() {
       {"mounts", "Show what comes back after a reboot, or bring it back", AddMounts},
       {"status", "Show instances, mounts, objects and waiting requests", AddStatus},
       {"cache", "Show, limit, pin and remove what is cached", AddCache},
+      {"config", "Check and show an instance's configuration files", AddConfig},
       {"metrics", "Print counters for a monitoring system", AddMetrics},
       {"start", "Start an instance without a mount", AddStart},
       {"stop", "Stop an instance that has no mounts", AddStop},

@@ -46,6 +46,7 @@ int RunCommand(int argc, const char* const* argv);
 
 void AddMount(CLI::App* app, int* exit_code);
 void AddMountErofs(CLI::App* app, int* exit_code);
+void AddConfig(CLI::App* app, int* exit_code);
 void AddMounts(CLI::App* app, int* exit_code);
 void AddUmount(CLI::App* app, int* exit_code);
 void AddStatus(CLI::App* app, int* exit_code);
@@ -61,7 +62,6 @@ void AddImage(CLI::App* app, int* exit_code);
 void AddRootfs(CLI::App* app, int* exit_code);
 void AddRun(CLI::App* app, int* exit_code);
 void AddCachefilesRun(CLI::App* app, int* exit_code);
-void AddVersion(CLI::App* app, int* exit_code);
 
 // mount.erofs.holdfast, which mount(8) runs (cli/mount_helper.h).
 int RunErofsMountHelper(int argc, const char* const* argv);

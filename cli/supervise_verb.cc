@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <iostream>
 #include <memory>
@@ -9,12 +10,14 @@
 #include <utility>
 #include <vector>
 
+#include "cachecore/base/deadline.h"
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/environment/secret_environment.h"
 #include "cachecore/system/files.h"
 #include "cachecore/system/process_limits.h"
 #include "cachecore/system/subprocess.h"
 #include "cli/command.h"
+#include "host/config/config_settings.h"
 #include "host/instance/fetcher_user.h"
 #include "host/instance/privileges.h"
 #include "host/instance/settings.h"
@@ -27,6 +30,7 @@
 namespace cli {
 namespace {
 
+using cachecore::Deadline;
 using cachecore::FindProgram;
 using cachecore::MakePrivateDirectory;
 using cachecore::ReadJsonFile;
@@ -58,11 +62,15 @@ using host::ServiceSpec;
 using host::Settings;
 using host::SupervisorOptions;
 using host::SupervisorPidFile;
+using host::WithConfig;
 
 // The FUSE connection, the device's listening socket and connection, and room for what comes.
 constexpr size_t kDaemonFdStoreMax = 64;
 // The fetcher's connection to the daemon, for a moment the next one beside it, and its environment.
 constexpr size_t kFetcherFdStoreMax = 5;
+
+// To ask the daemons' programs about their flags.
+constexpr std::chrono::seconds kConfigTime{30};
 
 struct SuperviseOptions {
   InstanceOptions instance;
@@ -76,7 +84,11 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& e
                                      const SuperviseOptions& given) {
   Settings settings;  // Without a settings file: the default ones.
   const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
-  if (file.ok()) settings = Settings::FromJson(*file);
+  if (file.ok()) {
+    settings = Settings::FromJson(*file);
+  } else {
+    ASSIGN_OR_RETURN(settings, WithConfig(instance, settings, Deadline(kConfigTime)));
+  }
   if (!given.cachefiles_device.empty()) {
     if (given.cachefiles_device[0] != '/') {
       return Status(EINVAL,

@@ -54,6 +54,7 @@ DEFINE_string(first_byte_timeout, "10s",
               "the same for an answer's first byte, from when the request was sent");
 DEFINE_int32(max_redirects, 5, "redirects followed per request");
 DEFINE_uint32(credits, 256, "messages that the daemon may send ahead, at most 4096");
+DEFINE_bool(check_flags, false, "say what is wrong with the flags, and end; touches nothing");
 DEFINE_string(fault_file, "",
               "file that arms a fault point once: NAME N exit|block|error (for tests)");
 DEFINE_bool(list_fault_points, false, "print the names of the fault points and exit (for tests)");
@@ -256,6 +257,7 @@ int main(int argc, char** argv) {
   if (argc > 1) return Usage(Status(EINVAL, std::string("unexpected argument ") + argv[1]));
   fetcher::FetcherOptions options;
   if (const Status status = ReadFlags(&options); !status.ok()) return Usage(status);
+  if (FLAGS_check_flags) return 0;
   if (const Status armed = cachecore::ArmFaultPoint(FLAGS_fault_file); !armed.ok()) {
     return Usage(armed);
   }

@@ -47,6 +47,7 @@ DEFINE_bool(fuse_resend, true,
 DEFINE_int32(kernel_readahead_kb, 2048, "read-ahead of the kernel on our mount");
 DEFINE_string(fetcher_uid, "0",
               "user, number or name, that may attach as fetcher, beside root and our own");
+DEFINE_bool(check_flags, false, "say what is wrong with the flags, and end; touches nothing");
 DEFINE_bool(check_state, false,
             "say whether this program could take over what a running one has in --cache-dir and "
             "--run-dir, and end; touches nothing");
@@ -113,6 +114,8 @@ Status SetLimits(CacheLimitOptions* limits) {
 }
 
 }  // namespace
+
+bool IsFlagCheckAsked() { return FLAGS_check_flags; }
 
 bool IsStateCheckAsked() { return FLAGS_check_state; }
 

@@ -14,6 +14,8 @@ namespace fusefs {
 
 // REQUIRES: gflags has parsed the command line.
 cachecore::Result<DaemonConfig> ConfigFromFlags();
+// --check-flags: not to serve; ConfigFromFlags says what is wrong.
+bool IsFlagCheckAsked();
 // --check-state: not to serve, but to say whether we could.
 bool IsStateCheckAsked();
 // --check-pid; 0: none.

@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "holdfastd: %s\n", config.status().message().c_str());
     return 2;
   }
+  if (fusefs::IsFlagCheckAsked()) return 0;
   if (fusefs::IsStateCheckAsked()) {
     const auto checked = fusefs::CheckState(*config, fusefs::RunningDaemon());
     std::FILE* const out = checked.ok() ? stdout : stderr;

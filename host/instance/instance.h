@@ -58,6 +58,9 @@ class Instance {
     return RunDir() + "/" + program + ".pid";
   }
 
+  // And ConfigFile() + ".d".
+  std::string ConfigFile() const { return Below("/etc/holdfast/") + ".conf"; }
+
   std::string LogDir() const { return Below("/var/log/holdfast/"); }
   std::string LogFile(const std::string& program) const {
     return LogDir() + "/" + program + ".log";

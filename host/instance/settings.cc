@@ -66,6 +66,11 @@ Settings Settings::FromJson(const nlohmann::json& value) {
           JsonString(value, "fetcher_user")};
 }
 
+Settings GivenSettings(const nlohmann::json& file) {
+  const nlohmann::json& given = JsonField(file, kGivenSettings);
+  return Settings::FromJson(given.empty() ? file : given);
+}
+
 std::string CachefilesDevice(const Instance& instance) {
   const cachecore::Result<nlohmann::json> file = cachecore::ReadJsonFile(instance.SettingsFile());
   return file.ok() ? Settings::FromJson(*file).CachefilesDevice() : "";

@@ -47,6 +47,10 @@ struct Settings {
   static Settings FromJson(const nlohmann::json& value);
 };
 
+// Of a settings.json: the part that a command line gave, without what configuration files said.
+inline constexpr char kGivenSettings[] = "given";
+Settings GivenSettings(const nlohmann::json& file);
+
 // Of the settings that the instance was started with.
 std::string CachefilesDevice(const Instance& instance);
 // Of the instance's settings, or of the daemon that serves it now.  An error where neither tells

@@ -12,6 +12,7 @@
 #include "cachecore/environment/secret_environment.h"
 #include "cachecore/protocol/control_messages.h"
 #include "cachecore/system/files.h"
+#include "host/config/config_settings.h"
 #include "host/images/image_kind.h"
 #include "host/images/source_files.h"
 #include "host/instance/control_client.h"
@@ -146,7 +147,7 @@ Status MountOperation::ClaimAndStart() {
   }
   request_.source.files = std::move(files).value();
   absent_before_ = AbsentOf({instance().LogDir(), instance().StateDir(), instance().SourcesDir(),
-                             request_.settings.CacheDirFor(instance())});
+                             ConfiguredCacheDir(instance(), request_.settings)});
   DetachDeadMounts(instance());  // One of them may be on our mount point.
   RETURN_IF_ERROR(Claim());
   ASSIGN_OR_RETURN(started_instance_, EnsureRunning(instance(), request_.settings, deadline_));
@@ -199,7 +200,7 @@ Status MountOperation::Claim() {
     ASSIGN_OR_RETURN(const std::vector<MountEntry> now, ReadMountTable());
     ASSIGN_OR_RETURN(point_, CheckMountPoint(instance().root(), request_.mount_point, now));
   }
-  RETURN_IF_ERROR(CheckHidesNothing(instance(), request_.settings.CacheDirFor(instance()),
+  RETURN_IF_ERROR(CheckHidesNothing(instance(), ConfiguredCacheDir(instance(), request_.settings),
                                     record_.url, request_.source.files, point_.directory.get(),
                                     point_.path));
   RETURN_IF_ERROR(ClaimMountPoint(instance(), record_));

@@ -184,7 +184,7 @@ Status SaveMount(const Instance& instance, const std::optional<SavedMount>& save
   std::erase_if(saved.options, [](const std::string& word) { return word.starts_with("--as="); });
   saved.options.push_back("--as=" + record.kind);
   const Result<json> settings = ReadJsonFile(instance.SettingsFile());
-  if (settings.ok()) saved.settings = *settings;
+  if (settings.ok()) saved.settings = GivenSettings(*settings).ToJson();
   WarnOfLostKeys(instance, saved);
   return WriteSavedMount(instance, saved)
       .WithContext("cannot mount " + record.url + " with --persist");

@@ -18,6 +18,7 @@
 #include "cachecore/system/files.h"
 #include "cachecore/system/process.h"
 #include "cachecore/system/subprocess.h"
+#include "host/config/config_settings.h"
 #include "host/instance/control_client.h"
 #include "host/instance/fetcher_user.h"
 #include "host/instance/instance_processes.h"
@@ -205,13 +206,21 @@ Status WaitForFetcher(const Instance& instance, const std::vector<LogMark>& mark
   return waited.error() == ETIMEDOUT ? Status() : waited;
 }
 
-Status Start(const Instance& instance, const Settings& settings, const Deadline& deadline) {
+// What the configuration files say is a part of it; what was given, to be compared with, beside it.
+std::string SettingsText(const Settings& settings, const Settings& given) {
+  json value = settings.ToJson();
+  value[kGivenSettings] = given.ToJson();
+  return RecordText(value) + "\n";
+}
+
+Status Start(const Instance& instance, const Settings& given, const Deadline& deadline) {
   ASSIGN_OR_RETURN(const std::string program, FindProgram("holdfast"));
+  ASSIGN_OR_RETURN(const Settings settings, WithConfig(instance, given, deadline));
   RETURN_IF_ERROR(FindFetcherUser(settings.fetcher_user).status());  // Before anything is made.
   CleanStart(instance);
   RETURN_IF_ERROR(MakeInstanceDirectories(instance, settings));
   RETURN_IF_ERROR(
-      WriteFileAtomically(instance.SettingsFile(), RecordText(settings.ToJson()) + "\n", 0600));
+      WriteFileAtomically(instance.SettingsFile(), SettingsText(settings, given), 0600));
   const std::vector<LogMark> marks = MarkLogs(instance);
   const std::string root = instance.root().empty() ? "/" : instance.root();
   ASSIGN_OR_RETURN(const pid_t supervisor, SpawnDetached({program, "supervise", "--root", root,
@@ -256,7 +265,7 @@ Status EndOrphans(const Instance& instance) {
 
 bool IsStartedWith(const Instance& instance, const Settings& settings) {
   const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
-  return file.ok() && Settings::FromJson(*file) == settings;
+  return file.ok() && GivenSettings(*file) == settings;
 }
 
 }  // namespace
@@ -356,8 +365,8 @@ Result<bool> EnsureRunning(const Instance& instance, const Settings& settings,
     if (IsRunElsewhere(instance)) {
       return Status(EBUSY, "instance " + instance.name() +
                                " was not started by holdfast mount; give it its settings where it "
-                               "is started (for systemd: /etc/holdfast/" +
-                               instance.name() + ".env)");
+                               "is started (for systemd: " +
+                               instance.ConfigFile() + ")");
     }
     return Status(EBUSY, "instance " + instance.name() +
                              " is running with other settings; they can only be given when it "

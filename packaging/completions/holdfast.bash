@@ -19,6 +19,9 @@ _holdfast_options() {
     'cache unpin') echo "--help --instance --root" ;;
     'cache rm') echo "--help --bytes --json --timeout --instance --root" ;;
     'cache prune') echo "--help --older-than --dry-run --json --timeout --instance --root" ;;
+    'config check') echo "--help --instance --root" ;;
+    'config show') echo "--help --json --instance --root" ;;
+    'config write') echo "--help --instance --root" ;;
     metrics) echo "--help --output --instance --root" ;;
     start) echo "--help --cachefiles-device --cache-dir --timeout --instance --root" ;;
     stop) echo "--help --timeout --instance --root" ;;
@@ -40,7 +43,7 @@ _holdfast_options() {
     upgrade) echo "--help --timeout --instance --root" ;;
     supervise) echo "--help --fetcher-user --cachefiles-device --no-standby --instance --root" ;;
     version) echo "--help" ;;
-    cache | image | rootfs) echo "--help" ;;
+    cache | config | image | rootfs) echo "--help" ;;
     *) echo "--help --version" ;;
   esac
 }
@@ -67,7 +70,7 @@ _holdfast() {
       break
     elif [[ -z $verb ]]; then
       verb=$word
-      [[ $verb == cache || $verb == image || $verb == rootfs ]] || break
+      [[ $verb == cache || $verb == config || $verb == image || $verb == rootfs ]] || break
     else
       verb="$verb $word"
       break
@@ -88,7 +91,7 @@ _holdfast() {
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount mount-erofs umount mounts status cache metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
+    COMPREPLY=($(compgen -W 'mount mount-erofs umount mounts status cache config metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
   elif [[ $verb == umount || $verb == mounts || $verb == verify || $verb == cache\ pin || $verb == cache\ unpin || $verb == cache\ rm ]]; then
     local point
     while IFS= read -r point; do
@@ -98,6 +101,8 @@ _holdfast() {
     COMPREPLY=($(compgen -W "$(holdfast rootfs list 2>/dev/null | awk '{ print $1 }')" -- "$cur"))
   elif [[ $verb == cache ]]; then
     COMPREPLY=($(compgen -W 'ls limit pin unpin rm prune' -- "$cur"))
+  elif [[ $verb == config ]]; then
+    COMPREPLY=($(compgen -W 'check show write' -- "$cur"))
   elif [[ $verb == image ]]; then
     COMPREPLY=($(compgen -W 'build push inspect' -- "$cur"))
   elif [[ $verb == rootfs ]]; then

@@ -196,7 +196,8 @@ TEST_F(CommandTest, HelpIsNoError) {
 
 TEST_F(CommandTest, WrongUsageSaysWhatAndWhereToLook) {
   const std::string verbs =
-      "mount, mount-erofs, umount, status, cache, metrics, start, stop, dump, verify, image, "
+      "mount, mount-erofs, umount, mounts, status, cache, config, metrics, start, stop, dump, "
+      "verify, image, "
       "rootfs, run, "
       "cachefiles-run, upgrade, "
       "supervise, version";

@@ -171,7 +171,7 @@ class SystemdTest(Case):
         self.machine.run("mkdir", "/run/mnt2")
         done = self.machine.run("holdfast", "mount", "--instance", "t", "--fetch-size=1M", "--as=file",
                                 self.origin.url(self.name), "/run/mnt2", check=False)
-        self.assert_one_line(done, "was not started by holdfast mount.*/etc/holdfast/t.env")
+        self.assert_one_line(done, "was not started by holdfast mount.*/etc/holdfast/t.conf")
         self.machine.run("holdfast", "umount", "/run/mnt")
         self.assert_one_line(self.machine.run("holdfast", "stop", "--instance", "t", check=False),
                              f"systemctl stop {DAEMON}")
@@ -185,6 +185,22 @@ class SystemdTest(Case):
                              f"systemctl stop {DAEMON}")
         self.machine.systemctl("restart", DAEMON)
         self.assert_reads_right(self.mount_file("/run/mnt"), self.truth, 1 << 20, 1 << 20)
+
+    def test_a_configuration_file_applies_and_a_fault_in_it_ends_nothing(self):
+        write = "mkdir -p /etc/holdfast && printf '[holdfastd]\\nfetch-size = \"%s\"\\n' >/etc/holdfast/t.conf"
+        self.machine.run("sh", "-c", write % "8K")
+        self.machine.systemctl("start", DAEMON)
+        path = self.mount_file("/run/mnt")
+        self.assertIn("t.conf:2", self.machine.run("holdfast", "config", "show", "--instance", "t").stdout)
+        self.machine.run("sh", "-c", write % "3K")
+        for unit in (DAEMON, FETCHER):
+            pid = self.machine.main_pid(unit)
+            os.kill(pid, signal.SIGKILL)
+            self.wait_other_pid(unit, pid)
+        self.assert_reads_right(path, self.truth, 1 << 20, 1 << 20)
+        self.assertIn("/etc/holdfast/t.conf:2: holdfastd.fetch-size: ", self.machine.log())
+        with open(self.machine.path("/run/holdfast/t/holdfastd.flags")) as f:
+            self.assertEqual(f.read(), "--fetch-size=8K\n")
 
     def test_the_fetcher_has_no_rights_and_all_users_see_the_mount(self):
         self.mount()
