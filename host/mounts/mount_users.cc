@@ -277,13 +277,16 @@ std::string DescribeOtherUsers(const Instance& instance, const OwnMount& mount) 
       }
     }
   }
-  // A mount of the same file with a record of its own is no user of this one.
+  // A mount of the same file with a record of its own is no user of this one.  While it is being
+  // made the record has its place and no id.
   const std::vector<MountRecord> records =
       same.empty() ? std::vector<MountRecord>() : ListMountRecords(instance);
   for (const auto& [entry, suffix] : same) {
     const bool is_recorded =
-        std::any_of(records.begin(), records.end(),
-                    [id = entry.id](const MountRecord& record) { return record.mount_id == id; });
+        std::any_of(records.begin(), records.end(), [&made = entry](const MountRecord& record) {
+          return record.mount_id == made.id ||
+                 (record.mount_id == 0 && record.mount_point == made.mount_point);
+        });
     if (!is_recorded) list.Add("also mounted on " + entry.mount_point + suffix);
   }
   return list.text();

@@ -2,10 +2,12 @@
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import _path  # noqa: F401
@@ -324,6 +326,41 @@ class MountedTest(Case):
             "umount", *self.instance.root_flags(), point)], env=self.box.environment, capture_output=True)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assert_nothing_runs()
+
+    def is_recorded(self, point):
+        for name in os.listdir(self.instance.run_path("mounts")):
+            with open(self.instance.run_path("mounts", name)) as f:
+                record = json.load(f)
+            if record["mount_point"] == point:
+                return bool(record.get("mount_id"))
+        return False
+
+    def is_locked(self):
+        with open(self.instance.run_path("../.locks/t.lock")) as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def test_another_mount_of_the_image_that_is_being_made_is_no_user(self):
+        for attempt in range(200):
+            first, second = self.mount(f"first{attempt}", "--as=file"), self.box.make_directory(f"second{attempt}")
+            making = self.box.start(self.instance.command_line(
+                *self.instance.mount_arguments(self.origin.url("image"), second, "--as=file")))
+            while not os.path.ismount(second) and making.poll() is None:
+                pass
+            os.kill(making.pid, signal.SIGSTOP)
+            is_hit = os.path.ismount(second) and not self.is_recorded(second) and not self.is_locked()
+            if is_hit:
+                self.instance.umount(first)
+            os.kill(making.pid, signal.SIGCONT)
+            self.assertEqual(making.wait(60), 0)
+            self.instance.umount(second)
+            if is_hit:
+                return
+            self.instance.umount(first)
+        self.fail("no mount was seen without its record")
 
     def test_what_no_mount_table_shows(self):
         point = self.mount("m", "--as=file")
