@@ -17,7 +17,7 @@ build='build-essential ccache cmake libarchive-dev libcli11-dev libcurl4-openssl
   perl pkg-config fuse3'
 # Debian has it for this architecture alone; the build goes without it too.
 [ "$(dpkg --print-architecture)" != amd64 ] || build="$build libipsec-mb-dev"
-snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-dev protobuf-compiler
+snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-dev libre2-dev protobuf-compiler
   protobuf-compiler-grpc'
 deb='debhelper fakeroot git'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'

@@ -1,5 +1,7 @@
 #include "snapshotter/filter.h"
 
+#include <re2/re2.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
@@ -38,6 +40,7 @@ class Filter::Parser {
     do {
       ASSIGN_OR_RETURN(Selector selector, One());
       selectors.push_back(std::move(selector));
+      SkipBlanks();
     } while (Take(","));
     if (at_ != text_.size()) return Fault("a comma or the end is expected");
     return selectors;
@@ -50,28 +53,51 @@ class Filter::Parser {
       ASSIGN_OR_RETURN(std::string part, FieldPart());
       selector.field.push_back(std::move(part));
     } while (Take("."));
-    if (!IsKnown(selector.field)) {
-      return Fault("only name, parent, kind and labels.NAME can be asked for");
-    }
+    SkipBlanks();
     if (Take("==")) {
       selector.test = Test::kEqual;
     } else if (Take("!=")) {
       selector.test = Test::kUnequal;
+    } else if (Take("~=")) {
+      selector.test = Test::kMatches;
     } else if (at_ == text_.size() || text_[at_] == ',') {
       return selector;
     } else {
-      return Fault("only == and != can be asked for");
+      return Fault("only ==, != and ~= can be asked for");
     }
-    ASSIGN_OR_RETURN(selector.value, Value());
+    SkipBlanks();
+    const bool is_expression = selector.test == Test::kMatches;
+    ASSIGN_OR_RETURN(selector.value, is_expression ? Expression() : Value());
+    if (!is_expression) return selector;
+    auto expression = std::make_shared<re2::RE2>(selector.value, re2::RE2::Quiet);
+    if (!expression->ok()) return Fault("no regular expression: " + expression->error());
+    selector.expression = std::move(expression);
     return selector;
   }
 
-  static bool IsKnown(const std::vector<std::string>& field) {
-    if (field[0] == "labels") return field.size() > 1;
-    return field.size() == 1 && (field[0] == "name" || field[0] == "parent" || field[0] == "kind");
+  void SkipBlanks() { at_ = std::min(text_.find_first_not_of(" \t\n", at_), text_.size()); }
+
+  // Between slashes or bars only the mark itself is escaped.
+  Result<std::string> Expression() {
+    const char mark = at_ < text_.size() ? text_[at_] : '\0';
+    if (mark != '/' && mark != '|') return Value();
+    std::string value;
+    for (++at_; at_ < text_.size(); ++at_) {
+      if (text_[at_] == mark) {
+        ++at_;
+        return value;
+      }
+      if (text_[at_] == '\\' && at_ + 1 < text_.size()) {
+        if (text_[at_ + 1] != mark) value += '\\';
+        ++at_;
+      }
+      value += text_[at_];
+    }
+    return Fault("a closing " + std::string(1, mark) + " is expected");
   }
 
   Result<std::string> FieldPart() {
+    SkipBlanks();
     if (at_ < text_.size() && text_[at_] == '"') return Quoted();
     const size_t begin = at_;
     while (at_ < text_.size() &&
@@ -172,9 +198,10 @@ Result<Filter> Filter::Parse(const std::vector<std::string>& texts) {
 
 std::optional<std::string> Filter::FieldOf(const SnapshotRecord& record,
                                            const std::vector<std::string>& field) {
-  if (field[0] == "name") return record.name;
-  if (field[0] == "parent") return record.parent;
-  if (field[0] == "kind") return KindName(record.kind);
+  if (field.size() == 1 && field[0] == "name") return record.name;
+  if (field.size() == 1 && field[0] == "parent") return record.parent;
+  if (field.size() == 1 && field[0] == "kind") return KindName(record.kind);
+  if (field.size() == 1 || field[0] != "labels") return std::nullopt;
   // A label's name has dots of its own.
   std::string name = field[1];
   for (size_t i = 2; i < field.size(); ++i) name += "." + field[i];
@@ -192,6 +219,8 @@ bool Filter::Holds(const Selector& selector, const SnapshotRecord& record) {
       return value == selector.value;
     case Test::kUnequal:
       return value != selector.value;
+    case Test::kMatches:
+      return re2::RE2::PartialMatch(value.value_or(""), *selector.expression);
   }
   return false;
 }

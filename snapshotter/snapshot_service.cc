@@ -1,6 +1,7 @@
 #include "snapshotter/snapshot_service.h"
 
 #include <glog/logging.h>
+#include <google/protobuf/unknown_field_set.h>
 
 #include <cerrno>
 #include <string>
@@ -50,6 +51,22 @@ grpc::Status ToGrpc(const Status& status, const char* call, const std::string& k
 
 Labels LabelsOf(const google::protobuf::Map<std::string, std::string>& labels) {
   return {labels.begin(), labels.end()};
+}
+
+// A field of containerd 2.2, newer than the interface's description that this is built with.
+std::string CommitParentOf(const api::CommitSnapshotRequest& request) {
+  constexpr int kParent = 5;
+  const google::protobuf::UnknownFieldSet& fields =
+      request.GetReflection()->GetUnknownFields(request);
+  std::string parent;
+  for (int i = 0; i < fields.field_count(); ++i) {
+    const google::protobuf::UnknownField& field = fields.field(i);
+    if (field.number() == kParent &&
+        field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
+      parent = field.length_delimited();
+    }
+  }
+  return parent;
 }
 
 api::Kind ToApi(Kind kind) {
@@ -115,7 +132,8 @@ grpc::Status SnapshotService::Mounts(grpc::ServerContext*, const api::MountsRequ
 grpc::Status SnapshotService::Commit(grpc::ServerContext*,
                                      const api::CommitSnapshotRequest* request,
                                      google::protobuf::Empty*) {
-  return ToGrpc(store_->Commit(request->name(), request->key(), LabelsOf(request->labels())),
+  return ToGrpc(store_->Commit(request->name(), request->key(), LabelsOf(request->labels()),
+                               CommitParentOf(*request)),
                 "Commit", request->key());
 }
 

@@ -109,13 +109,19 @@ const SnapshotRecord* SnapshotStore::FindRemote(const std::string& reference,
   return nullptr;
 }
 
+// containerd keeps no label without a value.
+Labels SnapshotStore::WithoutEmpty(Labels labels) {
+  std::erase_if(labels, [](const auto& label) { return label.second.empty(); });
+  return labels;
+}
+
 SnapshotRecord SnapshotStore::NewRecord(const std::string& key, const std::string& parent,
                                         const Labels& labels) {
   SnapshotRecord record;
   record.id = next_id_++;
   record.name = key;
   record.parent = parent;
-  record.labels = labels;
+  record.labels = WithoutEmpty(labels);
   record.created_ns = record.updated_ns = Now();
   return record;
 }
@@ -306,8 +312,8 @@ Result<std::vector<MountSpec>> SnapshotStore::Mounts(const std::string& key) {
   return MountsOf(record, lineage);
 }
 
-Status SnapshotStore::Commit(const std::string& name, const std::string& key,
-                             const Labels& labels) {
+Status SnapshotStore::Commit(const std::string& name, const std::string& key, const Labels& labels,
+                             const std::string& parent) {
   ASSIGN_OR_RETURN(const SnapshotRecord before, Stat(key));
   if (before.kind != Kind::kActive) return Status(EBUSY, "snapshot " + key + " is not active");
   ASSIGN_OR_RETURN(const DiskUsage usage, directory_->Measure(before.id));
@@ -315,11 +321,17 @@ Status SnapshotStore::Commit(const std::string& name, const std::string& key,
   const MutexLock lock(&mu_);
   ASSIGN_OR_RETURN(const SnapshotRecord* const found, Find(key));
   if (found->id != before.id) return NotThere(key);
-  RETURN_IF_ERROR(CheckNew(name, found->parent));
+  // containerd unpacks layers beside each other without a parent, and says it here.
+  if (!parent.empty() && !found->parent.empty() && parent != found->parent) {
+    return Status(EINVAL,
+                  "snapshot " + key + " has the parent " + found->parent + ", not " + parent);
+  }
   SnapshotRecord record = *found;
+  if (!parent.empty()) record.parent = parent;
+  RETURN_IF_ERROR(CheckNew(name, record.parent));
   record.name = name;
   record.kind = Kind::kCommitted;
-  record.labels = labels;
+  record.labels = WithoutEmpty(labels);
   record.usage = usage;
   record.created_ns = record.updated_ns = Now();
   RETURN_IF_ERROR(Add(record));
@@ -332,7 +344,8 @@ Status SnapshotStore::Remove(const std::string& key) {
   {
     const MutexLock lock(&mu_);
     ASSIGN_OR_RETURN(const SnapshotRecord* const found, Find(key));
-    if (HasChildren(key)) return Status(EBUSY, "snapshot " + key + " has children");
+    if (HasChildren(key))
+      return Status(EBUSY, "cannot remove snapshot " + key + ": it has children");
     record = *found;
     RETURN_IF_ERROR(directory_->EraseRecord(record.id));
     records_.erase(key);
@@ -363,12 +376,13 @@ Result<SnapshotRecord> SnapshotStore::Update(const std::string& key, const Label
       record.labels = labels;
     } else if (path.starts_with(kOne)) {
       const std::string name = path.substr(kOne.size());
+      if (name.empty()) return Status(EINVAL, "a label without a name can't be changed");
       record.labels[name] = LabelOf(labels, name.c_str());
     } else {
       return Status(EINVAL, "\"" + path + "\" of a snapshot can't be changed; labels can");
     }
   }
-  std::erase_if(record.labels, [](const auto& label) { return label.second.empty(); });
+  record.labels = WithoutEmpty(std::move(record.labels));
   record.updated_ns = Now();
   RETURN_IF_ERROR(directory_->WriteRecord(record));
   records_[key] = record;
@@ -379,6 +393,7 @@ Result<DiskUsage> SnapshotStore::Usage(const std::string& key) {
   ASSIGN_OR_RETURN(const SnapshotRecord record, Stat(key));
   // What of an image is on the disk lies in the cache of the Holdfast instance.
   if (record.kind == Kind::kCommitted) return record.usage;
+  if (record.kind == Kind::kView) return DiskUsage{};
   return directory_->Measure(record.id);
 }
 

@@ -53,7 +53,9 @@ class SnapshotStore {
   cachecore::Result<std::vector<MountSpec>> View(const std::string& key, const std::string& parent,
                                                  const Labels& labels);
   cachecore::Result<std::vector<MountSpec>> Mounts(const std::string& key);
-  cachecore::Status Commit(const std::string& name, const std::string& key, const Labels& labels);
+  // `parent`: of a snapshot that was prepared without one; "" leaves it as it is.
+  cachecore::Status Commit(const std::string& name, const std::string& key, const Labels& labels,
+                           const std::string& parent = "");
   cachecore::Status Remove(const std::string& key);
   cachecore::Result<SnapshotRecord> Stat(const std::string& key);
   // `paths`: "labels", "labels.NAME"; none is "labels".  An empty value removes the label.
@@ -88,6 +90,7 @@ class SnapshotStore {
   const SnapshotRecord* FindRemote(const std::string& reference, const std::string& parent) const
       REQUIRES(mu_);
   cachecore::Status Add(SnapshotRecord record) REQUIRES(mu_);
+  static Labels WithoutEmpty(Labels labels);
   SnapshotRecord NewRecord(const std::string& key, const std::string& parent, const Labels& labels)
       REQUIRES(mu_);
 

@@ -72,6 +72,7 @@ ONLY_IN = (
     (re.compile(r"fuse\w*\.h$|fuse3?/|linux/fuse\.h"), re.compile(r"fusefs/|tests/(fusefs|crash)/")),
     (re.compile(r"grpc|google/protobuf/|github\.com/containerd/"), re.compile(
         r"snapshotter/snapshot(_service|ter_main)\.(h|cc)$|tests/snapshotter/cri_image\.cc$")),
+    (re.compile(r"re2/"), re.compile(r"snapshotter/filter\.cc$")),
     (re.compile(r"intel-ipsec-mb\.h"), re.compile(r"cachecore/verity/multi_hasher\.cc$")),
     (re.compile(r"seccomp\.h$"), re.compile(r"host/cachefiles/")),
     (re.compile(r"toml\+\+/"), re.compile(r"host/(config|registries)/")),

@@ -4,12 +4,13 @@ set_property(CACHE HOLDFAST_BUILD_SNAPSHOTTER PROPERTY STRINGS AUTO ON OFF)
 
 if(HOLDFAST_BUILD_SNAPSHOTTER)
   pkg_check_modules(GRPC QUIET IMPORTED_TARGET grpc++ protobuf)
+  pkg_check_modules(RE2 QUIET IMPORTED_TARGET re2)
   find_program(PROTOC protoc)
   find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin)
   find_path(CONTAINERD_PROTO_DIR github.com/containerd/containerd/api/services/snapshots/v1/snapshots.proto
     PATHS /usr/share/gocode/src)
   set(lacking)
-  foreach(part GRPC_FOUND:libgrpc++-dev PROTOC:protobuf-compiler
+  foreach(part GRPC_FOUND:libgrpc++-dev RE2_FOUND:libre2-dev PROTOC:protobuf-compiler
           GRPC_CPP_PLUGIN:protobuf-compiler-grpc CONTAINERD_PROTO_DIR:golang-github-containerd-containerd-dev)
     string(REPLACE ":" ";" part ${part})
     list(GET part 0 variable)

@@ -109,6 +109,42 @@ TEST_F(SnapshotStoreTest, ANewSnapshotHasTheModeOfTheTopDirectoryBelowIt) {
   EXPECT_EQ(std::filesystem::status(Path("b", "fs")).permissions(), std::filesystem::perms(0711));
 }
 
+TEST_F(SnapshotStoreTest, ALayerGetsItsParentWhenItIsCommitted) {
+  CommitLayer("a", "one", "");
+  CommitLayer("b", "two", "one");
+  ASSERT_TRUE(store_->Prepare("c", "", {}).ok());
+  ASSERT_TRUE(store_->Prepare("d", "one", {}).ok());
+  EXPECT_EQ(store_->Commit("three", "c", {}, "none").error(), ENOENT);
+  EXPECT_EQ(store_->Commit("three", "c", {}, "d").error(), EINVAL);
+  EXPECT_EQ(store_->Commit("three", "d", {}, "two").error(), EINVAL);
+  ASSERT_TRUE(store_->Commit("three", "c", {}, "two").ok());
+  EXPECT_EQ(store_->Stat("three")->parent, "two");
+  EXPECT_EQ(store_->Remove("two").error(), EBUSY);
+  const auto mounts = store_->Prepare("e", "three", {});
+  ASSERT_TRUE(mounts.ok());
+  const std::vector<std::string>& options = mounts->front().options;
+  EXPECT_TRUE(std::any_of(options.begin(), options.end(), [this](const std::string& option) {
+    return option ==
+           "lowerdir=" + Path("three", "fs") + ":" + Path("two", "fs") + ":" + Path("one", "fs");
+  }));
+}
+
+TEST_F(SnapshotStoreTest, NoLabelIsKeptWithoutAValue) {
+  ASSERT_TRUE(store_->Prepare("a", "", {{"empty", ""}, {"x", "1"}}).ok());
+  EXPECT_EQ(store_->Stat("a")->labels, (Labels{{"x", "1"}}));
+  ASSERT_TRUE(store_->Commit("one", "a", {{"empty", ""}, {"y", "1"}}).ok());
+  EXPECT_EQ(store_->Stat("one")->labels, (Labels{{"y", "1"}}));
+  EXPECT_EQ(store_->Update("one", {{"", "1"}}, {"labels."}).status().error(), EINVAL);
+}
+
+TEST_F(SnapshotStoreTest, AViewUsesNothing) {
+  CommitLayer("a", "one", "");
+  ASSERT_TRUE(store_->View("v", "one", {}).ok());
+  EXPECT_EQ(store_->Usage("v")->bytes, 0);
+  EXPECT_EQ(store_->Usage("v")->inodes, 0);
+  EXPECT_GT(store_->Usage("one")->inodes, 0);
+}
+
 TEST_F(SnapshotStoreTest, RequestsThatCannotBeMeantAreRefused) {
   CommitLayer("a", "one", "");
   ASSERT_TRUE(store_->Prepare("b", "one", {}).ok());

@@ -62,6 +62,29 @@ TEST(FilterTest, WhatContainerdAsksForARemoteLayerIsUnderstood) {
   EXPECT_TRUE(Matches({"name==\"k8s.io/3/extract-12 sha256:ab\""}, Sample()));
 }
 
+TEST(FilterTest, ExpressionsAreThoseOfGo) {
+  SnapshotRecord record = Sample();
+  record.name = "k8s.io/3/extract-12 sha256:ab";
+  EXPECT_TRUE(Matches({"name~=extract-[0-9]+"}, record));
+  EXPECT_TRUE(Matches({"name~=\"extract-\\\\d+ \""}, record));
+  EXPECT_TRUE(Matches({"name~=/io\\/3\\/ex/"}, record));
+  EXPECT_TRUE(Matches({"name~=|^k8s\\.io/|"}, record));
+  EXPECT_FALSE(Matches({"name~=/^extract/"}, record));
+  EXPECT_FALSE(Matches({"labels.y~=1"}, record));
+}
+
+TEST(FilterTest, BlanksMayStandAroundOperators) {
+  EXPECT_TRUE(Matches({"kind == committed , labels.x  ==  1"}, Sample()));
+  EXPECT_FALSE(Matches({" kind != committed"}, Sample()));
+}
+
+TEST(FilterTest, NoSnapshotHasAnotherField) {
+  EXPECT_FALSE(Matches({"size==1"}, Sample()));
+  EXPECT_TRUE(Matches({"size!=1"}, Sample()));
+  EXPECT_FALSE(Matches({"name.x==1"}, Sample()));
+  EXPECT_FALSE(Matches({"labels"}, Sample()));
+}
+
 TEST(FilterTest, QuotesHaveTheEscapesOfGo) {
   SnapshotRecord record = Sample();
   record.name = "\t\xc3\xa9\xe2\x82\xac\xf0\x9f\x90\x8e\x01";
@@ -70,7 +93,7 @@ TEST(FilterTest, QuotesHaveTheEscapesOfGo) {
 
 TEST(FilterTest, OtherFiltersAreRefusedWithTheirColumn) {
   for (const char* text :
-       {"name~=x", "name=x", "name==", "name==x,", ",", "labels", "size==1", "name.x==1",
+       {"name~=", "name~=(", "name~=/x", "name=x", "name==", "name==x,", ",", "name ==", "name,",
         "name==\"x", "name==\"\\q\"", "name==\"\\x1\"", "name==\"\\UFFFFFFFF\"", "name==a b"}) {
     const auto filter = Filter::Parse({text});
     EXPECT_EQ(filter.status().error(), EINVAL) << text;

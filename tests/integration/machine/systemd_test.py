@@ -164,6 +164,29 @@ class SystemdTest(Case):
                 self.end(units, lambda pid: os.kill(pid, signal.SIGSTOP))
         self.assertEqual([self.machine.show(unit, "NRestarts") for unit in (DAEMON, FETCHER)], ["2", "2"])
 
+    def test_what_the_snapshotter_does_is_within_the_limits_of_its_unit(self):
+        tree = self.box.make_directory("tree")
+        shutil.copy(self.truth, os.path.join(tree, "f"))
+        web = self.box.make_directory("web")
+        images.make_erofs(tree, os.path.join(web, "erofs"))
+        url = self.serve(web).url("erofs")
+        self.mount()
+        with open(os.path.join(systemd.PACKAGING, "holdfast-snapshotter.service")) as f:
+            unit = f.read()
+        limits = unit[unit.index("NoNewPrivileges="):unit.index("[Install]")]
+        self.machine.run("mkdir", "/run/erofs")
+        for arguments in (f"mount --instance t {url} /run/erofs", "umount /run/erofs"):
+            self.machine.add_unit("probe.service", "[Service]\nType=oneshot\n"
+                                  "StandardOutput=append:/var/lib/holdfast/services.log\n"
+                                  f"ExecStart=/usr/local/sbin/holdfast {arguments}\n{limits}")
+            self.machine.systemctl("start", "probe.service")
+            if arguments.startswith("mount"):
+                self.assert_reads_right(self.machine.path("/run/erofs/f"), self.truth, 0, 1 << 20)
+        self.machine.add_unit("holdfast-snapshotter.service", unit)
+        self.machine.run("sh", "-c", "echo HOLDFAST_SNAPSHOTTER_FLAGS=--instance=t >/etc/holdfast/snapshotter.env")
+        self.machine.systemctl("start", "holdfast-snapshotter.service")
+        self.assertEqual(self.machine.show("holdfast-snapshotter.service", "SubState"), "running")
+
     def test_holdfast_mount_uses_the_units_and_leaves_them_to_systemd(self):
         path = self.mount()
         self.assert_reads_right(path, self.truth, 1 << 20, 1 << 20)
