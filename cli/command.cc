@@ -101,6 +101,7 @@ const std::vector<Verb>& Verbs() {
       {"cache", "Show, limit, pin and remove what is cached", AddCache},
       {"config", "Check and show an instance's configuration files", AddConfig},
       {"metrics", "Print counters for a monitoring system", AddMetrics},
+      {"trace", "Show slow reads as they happen, and why", AddTrace},
       {"start", "Start an instance without a mount", AddStart},
       {"stop", "Stop an instance that has no mounts", AddStop},
       {"dump", "Print a cache's records, offline", AddDump},

@@ -52,6 +52,7 @@ void AddUmount(CLI::App* app, int* exit_code);
 void AddStatus(CLI::App* app, int* exit_code);
 void AddCache(CLI::App* app, int* exit_code);
 void AddMetrics(CLI::App* app, int* exit_code);
+void AddTrace(CLI::App* app, int* exit_code);
 void AddStart(CLI::App* app, int* exit_code);
 void AddStop(CLI::App* app, int* exit_code);
 void AddDump(CLI::App* app, int* exit_code);

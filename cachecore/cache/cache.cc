@@ -157,6 +157,11 @@ EngineCounters Cache::counters() {
   return core_.engine.counters();
 }
 
+TraceAnswer Cache::Trace(const TraceQuestion& question) {
+  MutexLock lock(&core_.mu);
+  return core_.engine.Trace(question);
+}
+
 Generation Cache::generation() {
   MutexLock lock(&core_.mu);
   return core_.engine.generation();

@@ -122,8 +122,8 @@ class Cache {
   Result<std::optional<FileSlice>> TryRead(ObjectNumber number, ByteRange range) {
     return reads_.TryRead(number, range);
   }
-  ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done, pid_t caller = 0) {
-    return reads_.Read(number, range, std::move(done), caller);
+  ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done, Reader reader = {}) {
+    return reads_.Read(number, range, std::move(done), std::move(reader));
   }
   void NoteUnreadable(ObjectNumber number, const FileSlice& slice) {
     reads_.NoteUnreadable(number, slice);
@@ -174,6 +174,8 @@ class Cache {
   std::vector<ObjectInfo> DescribeObjects() EXCLUDES(core_.mu);
   std::vector<RequestInfo> DescribeRequests() EXCLUDES(core_.mu);
   EngineCounters counters() EXCLUDES(core_.mu);
+  // Reads that wait and have waited: see ReadHistory.
+  TraceAnswer Trace(const TraceQuestion& question) EXCLUDES(core_.mu);
   Generation generation() EXCLUDES(core_.mu);
   // For errors that others can cause.
   LogLimiter& log() { return log_; }

@@ -36,6 +36,11 @@ void DevicePort::Detach() {
   core_->engine.Detach(options_.fail_on_detach, transaction.effects());
 }
 
+void DevicePort::NoteDeath() {
+  MutexLock lock(&core_->mu);
+  core_->engine.NoteDeath();
+}
+
 Result<Generation> DevicePort::Resume() {
   ASSIGN_OR_RETURN(const uint64_t next, store_->Reserve(Counter::kGeneration, 1));
   {

@@ -83,6 +83,8 @@ class DevicePort {
   // device_port.cc
   Result<Generation> Attach() EXCLUDES(core_->mu);
   void Detach() EXCLUDES(core_->mu);
+  // The fetcher has died, and its connection may have a successor.
+  void NoteDeath() EXCLUDES(core_->mu);
   // Another fetcher goes on with the connection: a Detach that fails nothing, whatever the policy,
   // and an Attach.
   Result<Generation> Resume() EXCLUDES(core_->mu);

@@ -69,7 +69,7 @@ Status Reads::CheckMayWait(ObjectNumber number) const {
   return Status();
 }
 
-ReadTicket Reads::Read(ObjectNumber number, ByteRange range, SliceDone done, pid_t caller) {
+ReadTicket Reads::Read(ObjectNumber number, ByteRange range, SliceDone done, Reader reader) {
   Status status = ids_->EnsureIds();
   FileSlice slice;
   ReadTicket ticket;
@@ -93,7 +93,7 @@ ReadTicket Reads::Read(ObjectNumber number, ByteRange range, SliceDone done, pid
         [range = slice.range, done](const Status& ended, const ReadBytes& bytes) {
           done(ended, {bytes.file, range, bytes.verity, bytes.through});
         },
-        transaction.effects(), caller);
+        transaction.effects(), std::move(reader));
     const ByteRange ahead = core_->engine.AdvanceReadAhead(object, slice.range);
     core_->engine.Prefetch(object, ahead, transaction.effects());
     break;
@@ -173,7 +173,7 @@ void Reads::EndUnwanted(const std::function<bool(const std::string&, const std::
   }
   // Read-ahead for a process that was killed, which the kernel cannot take back.
   for (const ReadTicket& read : waiting) {
-    if (read->caller == 0 || !is_gone(read->caller)) continue;
+    if (read->reader.thread == 0 || !is_gone(read->reader.thread)) continue;
     (void)Withdraw(read, Status(EIO, "nobody has mounted it, and its reader is gone"));
   }
 }

@@ -55,8 +55,7 @@ class Reads {
   Result<std::optional<FileSlice>> TryRead(ObjectNumber number, ByteRange range)
       EXCLUDES(core_->mu, catalogue_->load_mu);
   // Calls `done` once, when the range is present or cannot be.  Null when it was called already.
-  // `caller`: the process that reads, for the log.
-  ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done, pid_t caller)
+  ReadTicket Read(ObjectNumber number, ByteRange range, SliceDone done, Reader reader)
       EXCLUDES(core_->mu, catalogue_->load_mu);
   // Ends a read with `why`; false when it has ended.
   bool Withdraw(const ReadTicket& read, const Status& why) EXCLUDES(core_->mu);

@@ -183,13 +183,13 @@ Status Verification::AwaitRange(ObjectNumber number, ByteRange range, Duration p
                                 const std::stop_token& stop) {
   const auto ended = std::make_shared<std::promise<Status>>();
   std::future<Status> future = ended->get_future();
-  const ReadTicket ticket = reads_->Read(
-      number, range,
-      [ended](const Status& status, const FileSlice& slice) {
-        const Status not_kept(ENOSPC, "the data file takes no writes");
-        ended->set_value(slice.through.empty() ? status : not_kept);
-      },
-      /*caller=*/0);
+  const ReadTicket ticket =
+      reads_->Read(number, range,
+                   [ended](const Status& status, const FileSlice& slice) {
+                     const Status not_kept(ENOSPC, "the data file takes no writes");
+                     ended->set_value(slice.through.empty() ? status : not_kept);
+                   },
+                   /*reader=*/{});
   const std::stop_callback withdraw(stop, [this, &ticket] {
     if (ticket != nullptr) (void)reads_->Withdraw(ticket, Stopping());
   });

@@ -32,6 +32,7 @@
 #include "cachecore/base/clock.h"
 #include "cachecore/base/status.h"
 #include "cachecore/engine/object.h"
+#include "cachecore/engine/read_history.h"
 #include "cachecore/engine/request_table.h"
 #include "cachecore/protocol/wire.h"
 
@@ -130,7 +131,7 @@ class Engine {
   // Waits for `range`, which lies inside the object and is not all present.  `deadline` zero is
   // never.
   ReadTicket Read(Object* object, ByteRange range, Duration deadline, ReadDone done,
-                  Effects* effects, pid_t caller = 0);
+                  Effects* effects, Reader reader = {});
   // Notes that `range` is being read, present or not.  Returns what to Prefetch for a sequential
   // reader, mostly nothing.
   ByteRange AdvanceReadAhead(Object* object, ByteRange range);
@@ -169,6 +170,8 @@ class Engine {
   // Every instance is closed.  With `fail`, everything pending ends with EIO, and the engine is
   // refusing until a fetcher attaches.
   void Detach(bool fail, Effects* effects);
+  // The fetcher has died; another one may go on with its instances.
+  void NoteDeath() { is_served_ = false; }
   bool is_attached() const { return is_attached_; }
   // The caller starts no read and no acquisition that would have to wait.
   bool is_refusing() const { return is_refusing_; }
@@ -252,6 +255,8 @@ class Engine {
     return objects_;
   }
   const EngineCounters& counters() const { return counters_; }
+  // Reads that wait and have waited.  O(waiting reads).
+  TraceAnswer Trace(const TraceQuestion& question) const;
   Generation generation() const { return generation_; }
 
   // The device of an earlier life goes on (EngineOptions::kernel_instances): its program has `live`
@@ -273,7 +278,13 @@ class Engine {
   void Remove(Object* object, Effects* effects);
   void TellClosed(Object* object, ObjectId instance, Effects* effects);
   void ReportSlow(const std::string& circumstances, Effects* effects);
-  std::string CauseOf(const PendingRead& read, const std::string& circumstances);
+  std::string KnownCause(const PendingRead& read) const;
+  std::string CauseOf(const PendingRead& read, const std::string& circumstances) const;
+  bool IsDelivered(const PendingRead& read) const;
+  std::string WhyItWaits(const PendingRead& read) const;
+  std::string WhyItWaited(const PendingRead& read, const Status& status) const;
+  WaitedRead DescribeWait(const PendingRead& read) const;
+  void NoteEnded(const PendingRead& read, const Status& status);
   Request* NewRequest(Object* object, wire::Opcode opcode, ByteRange range, Effects* effects);
   void Await(const ReadTicket& read, Effects* effects);
   void AwaitAgain(Object* object, ByteRange range, Effects* effects);
@@ -308,13 +319,16 @@ class Engine {
   std::multimap<Duration, std::weak_ptr<PendingRead>> deadlines_;
   Duration wake_at_ = Duration::max();  // When an OPEN may be tried again.
   Generation generation_;
+  Duration attached_at_{0};  // When a fetcher came last.
   bool is_attached_ = false;
+  bool is_served_ = false;  // A process is known to be at the other end.
   bool is_refusing_ = false;
   Duration tick_ = clock_.Now();
   Duration slow_looked_{0};
   uint64_t acquires_ = 0;  // The last serial given.
   std::vector<MsgId> ended_;
   EngineCounters counters_;
+  ReadHistory history_;
 };
 
 }  // namespace cachecore

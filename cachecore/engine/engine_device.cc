@@ -362,12 +362,15 @@ int Engine::Restore(Effects* effects) {
 
 void Engine::Attach(Generation generation) {
   generation_ = generation;
+  attached_at_ = clock_.Now();
   is_attached_ = true;
+  is_served_ = true;
   is_refusing_ = false;
 }
 
 void Engine::Detach(bool fail, Effects* effects) {
   is_attached_ = false;
+  is_served_ = false;
   is_refusing_ = fail;
   for (const auto& [id, request] : requests_.all()) {
     if (request->opcode == wire::Opcode::kRead && request->delivered == generation_) {

@@ -28,14 +28,15 @@ uint64_t AlignUp(uint64_t value, uint64_t alignment) {
 }  // namespace
 
 ReadTicket Engine::Read(Object* object, ByteRange range, Duration deadline, ReadDone done,
-                        Effects* effects, pid_t caller) {
+                        Effects* effects, Reader reader) {
   CHECK(object->size_known && range.end <= object->size_bytes && !range.empty());
   auto read = std::make_shared<PendingRead>();
   read->object = object;
   read->range = range;
   read->position = range.begin;
   read->started = clock_.Now();
-  read->caller = caller;
+  read->why = std::move(reader.again);
+  read->reader = std::move(reader);
   read->done = std::move(done);
   ++counters_.reads_waited;
   if (const ExpiredRead* expired = FindExpired(object, range)) {
@@ -186,6 +187,7 @@ void Engine::Finish(const ReadTicket& read, const Status& status, Effects* effec
   CHECK(!read->ended);
   read->ended = true;
   if (read->deadline) deadlines_.erase(*std::exchange(read->deadline, std::nullopt));
+  NoteEnded(*read, status);
   for (const MsgId id : read->requests) {
     Request* request = requests_.Find(id);
     if (request == nullptr) continue;
@@ -213,16 +215,6 @@ bool Engine::Withdraw(const ReadTicket& read, const Status& why, Effects* effect
   return true;
 }
 
-// The fetcher's own word where there is one.
-std::string Engine::CauseOf(const PendingRead& read, const std::string& circumstances) {
-  std::string cause = circumstances;
-  for (const MsgId id : read.requests) {
-    const Request* request = requests_.Find(id);
-    if (request != nullptr && !request->cause.empty()) cause = request->cause;
-  }
-  return cause;
-}
-
 // One line an object, of the read that has waited longest.
 void Engine::ReportSlow(const std::string& circumstances, Effects* effects) {
   const Duration now = clock_.Now();
@@ -242,7 +234,7 @@ void Engine::ReportSlow(const std::string& circumstances, Effects* effects) {
     object->slow_report = std::max(2 * age, 2 * kSlowAfter);
     effects->log.push_back(
         "object " + object->volume_key + "/" + object->cookie_key + " range " +
-        oldest->range.ToString() + ": a read by process " + std::to_string(oldest->caller) +
+        oldest->range.ToString() + ": a read by process " + std::to_string(oldest->reader.thread) +
         " has waited " +
         std::to_string(std::chrono::duration_cast<std::chrono::seconds>(age).count()) + " s (" +
         std::to_string(object->waiting.size()) +
@@ -354,6 +346,8 @@ void Engine::FinishOrAwait(const ReadTicket& read, Effects* effects) {
   if (MissingOf(*read).empty()) {
     Finish(read, Status(), effects);
   } else {
+    // Its causes go with the requests that have ended by the time it ends.
+    read->why = KnownCause(*read);
     // What it misses further on was requested when it came, or has failed since.
     Await(read, effects);
   }

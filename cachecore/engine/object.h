@@ -30,6 +30,7 @@
 #include "cachecore/engine/object_state.h"
 #include "cachecore/engine/part_uses.h"
 #include "cachecore/engine/read_ahead.h"
+#include "cachecore/engine/read_history.h"
 #include "cachecore/values/ids.h"
 #include "cachecore/values/object_facts.h"
 #include "cachecore/values/presence_map.h"
@@ -69,7 +70,8 @@ struct PendingRead {
   ByteRange range;
   uint64_t position = 0;  // First missing byte: its key in object->waiting.
   Duration started{0};
-  pid_t caller = 0;                  // Of whose read it is; for people.
+  Reader reader;
+  std::string why;                   // The last cause of a request that has ended.
   std::vector<MsgId> requests;       // READs it holds a share in; some may have ended.
   std::vector<ThroughPart> through;  // What has come for it alone.
   ReadDone done;

@@ -13,7 +13,6 @@ using nlohmann::json;
 
 namespace {
 
-constexpr char kErrno[] = "errno";
 constexpr char kTimeoutMs[] = "timeout_ms";
 constexpr char kLendMs[] = "lend_ms";
 constexpr char kReplaceStale[] = "replace_stale";
@@ -26,9 +25,11 @@ constexpr char kChecked[] = "checked";
 constexpr char kWrong[] = "wrong";
 constexpr char kHealed[] = "healed";
 constexpr char kNext[] = "next";
-constexpr char kWhy[] = "why";
 constexpr char kBytesOnly[] = "bytes_only";
 constexpr char kUnlessPinned[] = "unless_pinned";
+constexpr char kAfter[] = "after";
+constexpr char kOverUs[] = "over_us";
+constexpr char kSinceUs[] = "since_us";
 constexpr char kRemoved[] = "removed";
 constexpr char kLeft[] = "left";
 
@@ -79,6 +80,9 @@ json EncodeRequest(const Request& request) {
   if (!request.min_free.empty()) object[field::kMinFree] = request.min_free;
   if (request.bytes_only) object[kBytesOnly] = true;
   if (request.unless_pinned) object[kUnlessPinned] = true;
+  if (request.after) object[kAfter] = *request.after;
+  if (request.over_us != 0) object[kOverUs] = request.over_us;
+  if (request.since_us != 0) object[kSinceUs] = request.since_us;
   return object;
 }
 
@@ -116,13 +120,16 @@ Result<Request> DecodeRequest(std::string_view line) {
   request.min_free = TextOf(object, field::kMinFree);
   request.bytes_only = JsonBool(object, kBytesOnly);
   request.unless_pinned = JsonBool(object, kUnlessPinned);
+  request.after = UnsignedOf(object, kAfter);
+  request.over_us = UnsignedOf(object, kOverUs).value_or(0);
+  request.since_us = UnsignedOf(object, kSinceUs).value_or(0);
   return request;
 }
 
 json EncodeDone() { return {{field::kOk, true}}; }
 
 json EncodeRefusal(const Status& why) {
-  return {{field::kOk, false}, {kErrno, why.error()}, {field::kError, why.message()}};
+  return {{field::kOk, false}, {field::kErrno, why.error()}, {field::kError, why.message()}};
 }
 
 json EncodePing(const PingAnswer& answer) {
@@ -143,7 +150,7 @@ json EncodeAcquire(const AcquireAnswer& answer) {
 json EncodeVerify(const VerifyAnswer& answer) {
   return {{field::kOk, true},           {kChecked, answer.checked_bytes},
           {kWrong, answer.wrong_bytes}, {kHealed, answer.healed_bytes},
-          {kNext, answer.next},         {kWhy, answer.why}};
+          {kNext, answer.next},         {field::kWhy, answer.why}};
 }
 
 json EncodeRemove(const RemoveAnswer& answer) {
@@ -156,7 +163,7 @@ Result<json> DecodeAnswer(std::string_view line, bool* answered) {
   if (!answer.is_object()) return Status(EPROTO, "the answer is not JSON");
   if (answered != nullptr) *answered = true;
   if (!JsonBool(answer, field::kOk)) {
-    const int64_t error = JsonInt(answer, kErrno, EIO);
+    const int64_t error = JsonInt(answer, field::kErrno, EIO);
     const bool is_errno = error > 0 && error <= std::numeric_limits<int>::max();
     return Status(is_errno ? static_cast<int>(error) : EIO,
                   JsonString(answer, field::kError, "refused without a reason"));
@@ -189,7 +196,7 @@ VerifyAnswer DecodeVerify(const json& answer) {
   decoded.wrong_bytes = static_cast<uint64_t>(JsonInt(answer, kWrong));
   decoded.healed_bytes = static_cast<uint64_t>(JsonInt(answer, kHealed));
   decoded.next = static_cast<uint64_t>(JsonInt(answer, kNext));
-  decoded.why = JsonString(answer, kWhy);
+  decoded.why = JsonString(answer, field::kWhy);
   return decoded;
 }
 

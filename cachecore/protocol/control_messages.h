@@ -2,11 +2,11 @@
 //
 // Model    a connection carries one request and one answer, each a line of JSON.  Operations: ping,
 //          status, acquire, keep, mounted, release, shut, verify, limit, pin, unpin, list, remove,
-//          stop; kOperations is the whole list.  An answer has "ok"; a refusal has "errno" and
-//          "error" too.  What the other end does not know of a message it ignores, and a field that
-//          is absent or of another type has its default, so that versions may differ.  The answers
-//          to `status`, `list` and `limit` are documents of many parts: only the names of their
-//          fields are here.
+//          trace, stop; kOperations is the whole list.  An answer has "ok"; a refusal has "errno"
+//          and "error" too.  What the other end does not know of a message it ignores, and a field
+//          that is absent or of another type has its default, so that versions may differ.  The
+//          answers to `status`, `list`, `limit` and `trace` are documents of many parts: only the
+//          names of their fields are here.
 // Units    times in milliseconds, sizes and offsets in bytes.
 // Errors   EINVAL not a request, EOPNOTSUPP an unknown operation; EPROTO not an answer.
 // Threads  thread-safe: no state.
@@ -40,6 +40,7 @@ enum class Operation {
   kUnpin,
   kList,
   kRemove,
+  kTrace,
   kStop
 };
 
@@ -54,7 +55,8 @@ inline constexpr OperationName kOperations[] = {
     {Operation::kShut, "shut"},       {Operation::kVerify, "verify"},
     {Operation::kLimit, "limit"},     {Operation::kPin, "pin"},
     {Operation::kUnpin, "unpin"},     {Operation::kList, "list"},
-    {Operation::kRemove, "remove"},   {Operation::kStop, "stop"},
+    {Operation::kRemove, "remove"},   {Operation::kTrace, "trace"},
+    {Operation::kStop, "stop"},
 };
 
 inline constexpr int64_t kDefaultTimeoutMs = 30'000;
@@ -86,6 +88,10 @@ struct Request {
   // Of remove: the cached bytes alone; only what is not pinned.
   bool bytes_only = false;
   bool unless_pinned = false;
+  // Of trace: the last serial that was seen; absent: only what `after` is now is asked for.
+  std::optional<uint64_t> after = std::nullopt;
+  uint64_t over_us = 0;
+  uint64_t since_us = 0;
 
   bool operator==(const Request&) const = default;
 };
@@ -179,6 +185,21 @@ inline constexpr char kWaiters[] = "waiters";
 inline constexpr char kDelivered[] = "delivered";
 inline constexpr char kPublished[] = "published";
 inline constexpr char kCause[] = "cause";
+// What has waited, and waits; it has kPid, too.
+inline constexpr char kNowUs[] = "now_us";
+inline constexpr char kNowUnixUs[] = "now_unix_us";
+inline constexpr char kLast[] = "last";
+inline constexpr char kIsAll[] = "is_all";
+inline constexpr char kLost[] = "lost";
+inline constexpr char kEnded[] = "ended";
+inline constexpr char kReadsWaiting[] = "reads_waiting";
+inline constexpr char kLeftOut[] = "left_out";
+inline constexpr char kStartedUs[] = "started_us";
+inline constexpr char kWaitedUs[] = "waited_us";
+inline constexpr char kThread[] = "thread";
+inline constexpr char kCommand[] = "command";
+inline constexpr char kErrno[] = "errno";
+inline constexpr char kWhy[] = "why";
 }  // namespace field
 
 // What an acquire's `mount` may be.

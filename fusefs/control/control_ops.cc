@@ -16,6 +16,7 @@
 #include "cachecore/base/json_fields.h"
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/system/unix_listener.h"
+#include "fusefs/control/trace_ops.h"
 
 namespace fusefs {
 
@@ -155,6 +156,8 @@ json ControlOps::Answer(const Request& request, const Caller& caller) {
       return cache_ops_.List();
     case Operation::kRemove:
       return cache_ops_.Remove(request);
+    case Operation::kTrace:
+      return TraceReads(parts_.cache, request);
     case Operation::kStop:
       parts_.stop();
       return control::EncodeDone();

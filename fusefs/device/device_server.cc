@@ -161,6 +161,7 @@ void DeviceServer::Introduce(pid_t pid, cachecore::Generation generation) {
 // Its connection, if a service manager keeps it, continues with all requests on it.
 void DeviceServer::NoteDeath() {
   fetcher_process_.Reset();
+  cache_->device().NoteDeath();
   MutexLock lock(&mu_);
   if (!fetcher_) return;
   LOG(INFO) << "fetcher " << fetcher_->pid << " has died";

@@ -16,6 +16,7 @@
 
 #include "cachecore/base/fault_point.h"
 #include "fusefs/server/fuse_connection.h"
+#include "fusefs/server/reader_names.h"
 #include "fusefs/server/thread_slot.h"
 
 namespace fusefs {
@@ -336,7 +337,9 @@ void FuseOps::ReadMissing(const ReadCall& call) {
       ReplyUnchecked(call, slice);
     }
   };
-  cachecore::ReadTicket ticket = cache_->Read(call.number, call.range, done, call.request.caller);
+  cachecore::Reader reader = ReaderOf(call.request.caller);
+  if (call.tries > 0) reader.again = "bytes of it in the cache were wrong, and are fetched again";
+  cachecore::ReadTicket ticket = cache_->Read(call.number, call.range, done, std::move(reader));
   if (ticket != nullptr) interrupts_.SetTicket(watched->second, std::move(ticket));
 }
 

@@ -23,6 +23,7 @@ _holdfast_options() {
     'config show') echo "--help --json --instance --root" ;;
     'config write') echo "--help --instance --root" ;;
     metrics) echo "--help --output --instance --root" ;;
+    'trace slow') echo "--help --over --json --instance --root" ;;
     start) echo "--help --cachefiles-device --cache-dir --timeout --instance --root" ;;
     stop) echo "--help --timeout --instance --root" ;;
     dump) echo "--help --cache-dir --instance --root" ;;
@@ -43,7 +44,7 @@ _holdfast_options() {
     upgrade) echo "--help --timeout --instance --root" ;;
     supervise) echo "--help --fetcher-user --cachefiles-device --no-standby --instance --root" ;;
     version) echo "--help" ;;
-    cache | config | image | rootfs) echo "--help" ;;
+    cache | config | image | rootfs | trace) echo "--help" ;;
     *) echo "--help --version" ;;
   esac
 }
@@ -70,7 +71,7 @@ _holdfast() {
       break
     elif [[ -z $verb ]]; then
       verb=$word
-      [[ $verb == cache || $verb == config || $verb == image || $verb == rootfs ]] || break
+      [[ $verb == cache || $verb == config || $verb == image || $verb == rootfs || $verb == trace ]] || break
     else
       verb="$verb $word"
       break
@@ -85,13 +86,13 @@ _holdfast() {
     --identity) COMPREPLY=($(compgen -W 'query path' -- "$cur")); return ;;
     --net) COMPREPLY=($(compgen -W 'host none' -- "$cur")); return ;;
     --root | --upper | --cache-dir | --tmp-dir) _filedir -d; return ;;
-    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --max | --min-free | --older-than | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --max | --min-free | --older-than | --over | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag | --s3-endpoint | --s3-region | --s3-profile) return ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount mount-erofs umount mounts status cache config metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
+    COMPREPLY=($(compgen -W 'mount mount-erofs umount mounts status cache config metrics trace start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
   elif [[ $verb == umount || $verb == mounts || $verb == verify || $verb == cache\ pin || $verb == cache\ unpin || $verb == cache\ rm ]]; then
     local point
     while IFS= read -r point; do
@@ -105,6 +106,8 @@ _holdfast() {
     COMPREPLY=($(compgen -W 'check show write' -- "$cur"))
   elif [[ $verb == image ]]; then
     COMPREPLY=($(compgen -W 'build push inspect' -- "$cur"))
+  elif [[ $verb == trace ]]; then
+    COMPREPLY=($(compgen -W 'slow' -- "$cur"))
   elif [[ $verb == rootfs ]]; then
     COMPREPLY=($(compgen -W 'create mount rm list' -- "$cur"))
   elif [[ $verb == mount || $verb == mount-erofs || $verb == image\ push || $verb == image\ inspect ]]; then

@@ -196,7 +196,8 @@ TEST_F(CommandTest, HelpIsNoError) {
 
 TEST_F(CommandTest, WrongUsageSaysWhatAndWhereToLook) {
   const std::string verbs =
-      "mount, mount-erofs, umount, mounts, status, cache, config, metrics, start, stop, dump, "
+      "mount, mount-erofs, umount, mounts, status, cache, config, metrics, trace, start, stop, "
+      "dump, "
       "verify, image, "
       "rootfs, run, "
       "cachefiles-run, upgrade, "

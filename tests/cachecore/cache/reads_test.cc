@@ -24,9 +24,9 @@ class ReadsTest : public testing::Test {
   // Null when the read has ended already; its status is in ended_ then.
   ReadTicket Read(ByteRange range, pid_t caller = 0) {
     ended_.reset();
-    return rig_.reads.Read(
-        number_, range, [this](const Status& status, const FileSlice&) { ended_ = status; },
-        caller);
+    return rig_.reads.Read(number_, range,
+                           [this](const Status& status, const FileSlice&) { ended_ = status; },
+                           {.thread = caller});
   }
   void Detach(bool fail) {
     Transaction transaction(&rig_.core);

@@ -48,8 +48,8 @@ TEST(EngineTest, AReadThatWaitsForLongIsLoggedEverMoreRarely) {
   EngineRig rig(Plain());
   Object* object = rig.AddKnown(16, kMiB);
   Effects effects;
-  rig.engine.Read(
-      object, {4096, 8192}, Duration::zero(), [](const Status&, const auto&) {}, &effects, 4711);
+  rig.engine.Read(object, {4096, 8192}, Duration::zero(), [](const Status&, const auto&) {},
+                  &effects, {.thread = 4711});
   rig.Run(std::move(effects));
   rig.Read(object, {8192, 12288});
   for (int second = 0; second < 29; ++second) rig.Advance(std::chrono::seconds(1));

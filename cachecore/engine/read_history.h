@@ -1,0 +1,91 @@
+// ReadHistory: the last reads that had to wait, and why they did.
+//
+// Model    reads by serial, from 1 and without gaps, in the order in which they ended.  The oldest
+//          go when there are more than kMaxReads: a follower that is too slow can count what it has
+//          lost by their serials.  Reads of present bytes are not in it.
+// Threads  thread-compatible; guarded by GuardedEngine::mu.
+// Cost     a read that had to wait: O(1).  Memory: kMaxReads entries, of the names of an object and
+//          kMaxWhy bytes of text at most.
+// Crash    memory only: the next daemon begins an empty one.
+
+#ifndef CACHECORE_ENGINE_READ_HISTORY_H_
+#define CACHECORE_ENGINE_READ_HISTORY_H_
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cachecore/base/byte_range.h"
+#include "cachecore/base/clock.h"
+#include "cachecore/values/ids.h"
+
+namespace cachecore {
+
+// Whose read it is, for people.
+struct Reader {
+  pid_t thread = 0;   // 0: not known.
+  pid_t process = 0;  // 0: it was gone already.
+  std::string command = "";
+  std::string again = "";  // Why it reads a second time.
+};
+
+// A read that waits, or has waited.
+struct WaitedRead {
+  uint64_t serial = 0;  // Of one that has ended.
+  ObjectNumber object;
+  std::string volume_key;
+  std::string cookie_key;
+  ByteRange range;
+  Duration started{0};
+  Duration waited{0};
+  Reader reader;
+  int error = 0;    // With which it has ended.
+  std::string why;  // It waits, or had to.
+};
+
+class ReadHistory {
+ public:
+  static constexpr size_t kMaxReads = 4096;
+  static constexpr size_t kMaxWhy = 400;
+
+  void Add(WaitedRead read) {
+    read.serial = ++last_;
+    if (read.why.size() > kMaxWhy) read.why.resize(kMaxWhy);
+    if (reads_.size() == kMaxReads) reads_.pop_front();
+    reads_.push_back(std::move(read));
+  }
+  // Of the last read that has ended; 0 is none.
+  uint64_t last() const { return last_; }
+  const std::deque<WaitedRead>& reads() const { return reads_; }
+
+ private:
+  std::deque<WaitedRead> reads_;
+  uint64_t last_ = 0;
+};
+
+// What a follower asks for.
+struct TraceQuestion {
+  uint64_t after = 0;  // The last serial that it has seen.
+  Duration over{0};    // Reads that have waited for less are passed over.
+  Duration since{0};   // Of the reads that wait: those that have reached `over` after this.
+  size_t max = 1000;   // Of each list.
+};
+
+struct TraceAnswer {
+  Duration now{0};
+  uint64_t last = 0;   // What the next question's `after` is.
+  bool is_all = true;  // False: more has ended than fits.
+  uint64_t lost = 0;   // Reads that ended after `after` and are forgotten, of whatever length.
+  std::vector<WaitedRead> ended;
+  std::vector<WaitedRead> waiting;
+  size_t waiting_left_out = 0;
+};
+
+}  // namespace cachecore
+
+#endif  // CACHECORE_ENGINE_READ_HISTORY_H_
