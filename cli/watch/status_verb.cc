@@ -5,14 +5,18 @@
 #include <ctime>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "cachecore/base/deadline.h"
 #include "cachecore/base/hex.h"
 #include "cachecore/base/json_fields.h"
 #include "cli/command.h"
 #include "host/service/status_check.h"
 #include "host/service/status_report.h"
+#include "host/watch/status_watch.h"
+#include "host/watch/watch_screen.h"
 
 namespace cli {
 namespace {
@@ -38,6 +42,7 @@ struct StatusOptions {
   std::string instance;  // "": all.
   bool json = false;
   bool check = false;
+  std::optional<double> watch_s;
 };
 
 // Whether this user could be told anything.
@@ -74,16 +79,42 @@ int RunCheck(const StatusOptions& options, const std::vector<StatusReport>& repo
   return PrintCheck(check);
 }
 
-int RunStatus(const StatusOptions& options) {
-  if (const Status root = CheckRoot(options.root); !root.ok()) return FailStatus(options, root);
-  std::vector<Instance> instances = Instance::List(options.root);
-  if (!options.instance.empty()) {
-    Result<Instance> instance = Instance::Make(options.root, options.instance);
-    if (!instance.ok()) return FailStatus(options, instance.status());
-    instances = {std::move(instance).value()};
-  }
+// The named instance, or all that there are now.
+Result<std::vector<Instance>> InstancesOf(const StatusOptions& options) {
+  if (options.instance.empty()) return Instance::List(options.root);
+  ASSIGN_OR_RETURN(Instance instance, Instance::Make(options.root, options.instance));
+  return std::vector<Instance>{std::move(instance)};
+}
+
+std::vector<StatusReport> ReportsOf(const std::vector<Instance>& instances) {
   std::vector<StatusReport> reports;
   for (const Instance& instance : instances) reports.push_back(GatherStatus(instance));
+  return reports;
+}
+
+int RunWatch(const StatusOptions& options) {
+  cachecore::CatchStopSignals();
+  host::StatusWatch watch;
+  host::WatchScreen screen;
+  const std::chrono::duration<double> interval(*options.watch_s);
+  do {
+    // Those that come meanwhile are shown, too.
+    const Result<std::vector<Instance>> instances = InstancesOf(options);
+    if (!instances.ok()) return Fail(instances.status());
+    const std::vector<StatusReport> reports = ReportsOf(*instances);
+    const Status shown = screen.Show(watch.Frame(reports, cachecore::Clock::Monotonic().Now(),
+                                                 std::time(nullptr), screen.size()));
+    if (!shown.ok()) return Fail(shown);
+  } while (screen.Pause(std::chrono::duration_cast<cachecore::Duration>(interval)));
+  return kExitOk;
+}
+
+int RunStatus(const StatusOptions& options) {
+  if (const Status root = CheckRoot(options.root); !root.ok()) return FailStatus(options, root);
+  const Result<std::vector<Instance>> listed = InstancesOf(options);
+  if (!listed.ok()) return FailStatus(options, listed.status());
+  const std::vector<Instance>& instances = *listed;
+  const std::vector<StatusReport> reports = ReportsOf(instances);
   if (!options.instance.empty() && !IsThere(reports.front())) {
     const Status status = instances.front().CheckIsKnown();
     // What this user may not list can't be told to be missing.
@@ -92,6 +123,10 @@ int RunStatus(const StatusOptions& options) {
     }
   }
   if (options.check) return RunCheck(options, reports);
+  if (options.watch_s) {
+    const Status known = CheckIsKnown(options.root, reports);
+    return known.ok() ? RunWatch(options) : Fail(known);
+  }
   if (options.json) {
     std::cout << RecordText(StatusToJson(reports), 2) << "\n";
   } else {
@@ -110,6 +145,14 @@ void AddStatus(CLI::App* app, int* exit_code) {
                 "Print one line; the exit code is 0 fine, 1 degraded, 2 not serving, 3 not known "
                 "or wrong usage")
       ->excludes("--json");
+  app->add_option("--watch", options->watch_s,
+                  "Redraw one screen every so many seconds (default: 2)")
+      ->expected(0, 1)
+      ->default_str("2")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->excludes("--json")
+      ->excludes("--check")
+      ->type_name("SECONDS");
   app->add_option("--instance", options->instance, "Only this instance")->type_name("NAME");
   app->add_option("--root", options->root,
                   "Where all instances' files are (default: $HOLDFAST_ROOT or /)")

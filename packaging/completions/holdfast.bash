@@ -12,7 +12,7 @@ _holdfast_options() {
     mount-erofs) echo "--help --options --timeout --json --instance --root" ;;
     umount) echo "--help --keep --lazy --force --keep-persistent --timeout --instance --root --json" ;;
     mounts) echo "--help --restore --until-mounted --unmount --json --timeout --instance --root" ;;
-    status) echo "--help --json --check --instance --root" ;;
+    status) echo "--help --json --check --watch --instance --root" ;;
     'cache ls') echo "--help --json --instance --root" ;;
     'cache limit') echo "--help --max --min-free --json --instance --root" ;;
     'cache pin') echo "--help --instance --root" ;;
@@ -86,7 +86,7 @@ _holdfast() {
     --identity) COMPREPLY=($(compgen -W 'query path' -- "$cur")); return ;;
     --net) COMPREPLY=($(compgen -W 'host none' -- "$cur")); return ;;
     --root | --upper | --cache-dir | --tmp-dir) _filedir -d; return ;;
-    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --max | --min-free | --older-than | --over | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --max | --min-free | --older-than | --over | --watch | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag | --s3-endpoint | --s3-region | --s3-profile) return ;;
   esac
   if [[ $cur == -* ]]; then
