@@ -97,7 +97,7 @@ def faults():
     texts = {path: read(path) for path in paths}
     documents = {os.path.basename(path): headings(path, text) for path, text in texts.items()
                  if path.endswith(".md")}
-    documents |= {os.path.basename(path).partition(".")[0]: headings(path, text) for path, text in texts.items()
+    documents |= {re.sub(r"\.\d\.pod$", "", os.path.basename(path)): headings(path, text) for path, text in texts.items()
                   if path.endswith(".pod")}
     names = {os.path.basename(path) for path in tracked_files()}
     code = "".join(re.sub(r'"\s*\n\s*"', "", text) for path, text in texts.items()
