@@ -2,6 +2,7 @@
 
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 
@@ -77,6 +78,43 @@ Result<HoldfastManifest> TakeLayers(const json& manifest, const std::string& nam
   return found;
 }
 
+bool IsNativeType(const std::string& type) {
+  return type == kNativeLayerType || type.starts_with(std::string(kNativeLayerType) + "+");
+}
+
+bool IsNative(const json& manifest) {
+  const json& layers = JsonField(manifest, "layers");
+  return layers.is_array() && !layers.empty() &&
+         std::all_of(layers.begin(), layers.end(), [](const json& layer) {
+           return IsNativeType(JsonString(layer, "mediaType"));
+         });
+}
+
+Result<HoldfastManifest> ParseNative(const json& manifest, const std::string& name) {
+  const json& layers = JsonField(manifest, "layers");
+  for (const json& layer : layers) {
+    if (JsonString(layer, "mediaType") == kNativeLayerType) continue;
+    return Status(EMEDIUMTYPE, name + " has a layer of type " + JsonString(layer, "mediaType") +
+                                   ", compressed as a whole, which cannot be read in parts; "
+                                   "convert the image with: ctr image convert --erofs raw");
+  }
+  if (layers.size() > 1) {
+    return Status(EMEDIUMTYPE,
+                  name + " is a native EROFS image of " + std::to_string(layers.size()) +
+                      " layers; holdfast mounts those of one layer, and each layer by its blob");
+  }
+  HoldfastManifest found;
+  found.erofs_digest = JsonString(layers[0], "digest");
+  found.config_digest = JsonString(JsonField(manifest, "config"), "digest");
+  if (!IsDigest(found.erofs_digest) || !IsDigest(found.config_digest)) {
+    return BadManifest(name, "has a layer or a config without a sha256 digest");
+  }
+  const int64_t size = JsonInt(layers[0], "size", -1);
+  if (size <= 0) return BadManifest(name, "gives its layer no size");
+  found.erofs_bytes = static_cast<uint64_t>(size);
+  return found;
+}
+
 }  // namespace
 
 Platform Platform::OfThisMachine() {
@@ -101,11 +139,12 @@ bool IsManifestList(const json& manifest) {
   return type == kOciIndexType || type == kDockerListType;
 }
 
-Result<std::string> ChooseManifest(const json& list, const Platform& platform,
-                                   const std::string& name) {
+Result<std::vector<std::string>> ManifestsFor(const json& list, const Platform& platform,
+                                              const std::string& name) {
   const json& entries = JsonField(list, "manifests");
   if (!entries.is_array() || entries.empty()) return BadManifest(name, "is an empty list");
   std::string there_are;
+  std::vector<std::string> found;
   for (const json& entry : entries) {
     const Platform offered = PlatformOf(entry);
     const bool is_said = !offered.os.empty() || !offered.architecture.empty();
@@ -113,13 +152,13 @@ Result<std::string> ChooseManifest(const json& list, const Platform& platform,
                       (offered.variant.empty() || offered.variant == platform.variant);
     // One without a platform is for every machine, but never one of several.
     if (fits || (!is_said && entries.size() == 1)) {
-      std::string digest = JsonString(entry, "digest");
-      if (!IsDigest(digest)) return BadManifest(name, "lists one without a sha256 digest");
-      return digest;
+      found.push_back(JsonString(entry, "digest"));
+      if (!IsDigest(found.back())) return BadManifest(name, "lists one without a sha256 digest");
     }
     there_are +=
         (there_are.empty() ? "" : ", ") + (is_said ? offered.Text() : "one that says none");
   }
+  if (!found.empty()) return found;
   return Status(ENOENT, name + " has no image for " + platform.Text() + "; it has " + there_are);
 }
 
@@ -149,6 +188,19 @@ Result<HoldfastManifest> ParseHoldfastManifest(const std::string& text, const st
     return BadManifest(name, "has a config without a sha256 digest");
   }
   return found;
+}
+
+Result<HoldfastManifest> ParseMountableManifest(const std::string& text, const std::string& name) {
+  const json manifest = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return IsNative(manifest) ? ParseNative(manifest, name) : ParseHoldfastManifest(text, name);
+}
+
+Status CheckNativeConfig(const json& config, const HoldfastManifest& manifest,
+                         const std::string& name) {
+  if (!manifest.verity.empty()) return {};
+  const json& ids = JsonField(JsonField(config, "rootfs"), "diff_ids");
+  if (ids.is_array() && ids.size() == 1 && ids[0] == manifest.erofs_digest) return {};
+  return Status(EBADMSG, name + ": its config does not name its layer " + manifest.erofs_digest);
 }
 
 }  // namespace host

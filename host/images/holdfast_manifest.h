@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "cachecore/base/status.h"
 
@@ -22,6 +23,7 @@ namespace host {
 inline constexpr char kOciManifestType[] = "application/vnd.oci.image.manifest.v1+json";
 inline constexpr char kOciConfigType[] = "application/vnd.oci.image.config.v1+json";
 inline constexpr char kErofsLayerType[] = "application/vnd.oci.image.layer.holdfast.erofs.v1";
+inline constexpr char kNativeLayerType[] = "application/vnd.erofs.layer.v1";
 inline constexpr char kMerkleLayerType[] = "application/vnd.oci.image.layer.holdfast.merkle.v1";
 inline constexpr char kImageVersionAnnotation[] = "org.holdfast.image.version";
 inline constexpr char kImageVersion[] = "1";
@@ -40,20 +42,27 @@ struct Platform {
 
 // A list of manifests, one for each platform (an OCI index or Docker's list).
 bool IsManifestList(const nlohmann::json& manifest);
-// The digest of the one for `platform`.
-cachecore::Result<std::string> ChooseManifest(const nlohmann::json& list, const Platform& platform,
-                                              const std::string& name);
+// The digests of those for `platform`, in the list's order; at least one.
+cachecore::Result<std::vector<std::string>> ManifestsFor(const nlohmann::json& list,
+                                                         const Platform& platform,
+                                                         const std::string& name);
 
 struct HoldfastManifest {
   std::string config_digest;
   std::string erofs_digest;
   uint64_t erofs_bytes = 0;
-  std::string verity;  // The fs-verity digest of the EROFS image.
+  std::string verity;  // The fs-verity digest of the EROFS image; "" of a native image.
   std::string merkle_digest;
 };
 
 cachecore::Result<HoldfastManifest> ParseHoldfastManifest(const std::string& text,
                                                           const std::string& name);
+// Also of a native EROFS image (containerd 2.3) of one layer.
+cachecore::Result<HoldfastManifest> ParseMountableManifest(const std::string& text,
+                                                           const std::string& name);
+// Whether the config's diff ids are the layers of such an image: EBADMSG.
+cachecore::Status CheckNativeConfig(const nlohmann::json& config, const HoldfastManifest& manifest,
+                                    const std::string& name);
 
 }  // namespace host
 

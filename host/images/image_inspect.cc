@@ -32,6 +32,10 @@ std::string PlatformText(const json& platform) {
          (variant.empty() ? "" : "/" + variant);
 }
 
+std::string OrNone(const std::string& digest) {
+  return digest.empty() ? "none: what is read is not checked" : digest;
+}
+
 }  // namespace
 
 Result<json> InspectImage(const std::string& image, const RegistryAccess& access,
@@ -60,8 +64,8 @@ std::string InspectText(const json& found) {
                      JsonString(found, "platform") + "\nimage       " +
                      JsonString(erofs, "digest") + ", " +
                      BytesText(static_cast<uint64_t>(JsonInt(erofs, "size"))) + "\nmerkle      " +
-                     JsonString(JsonField(found, "merkle"), "digest") + "\nverity      " +
-                     JsonString(found, "verity") + "\n";
+                     OrNone(JsonString(JsonField(found, "merkle"), "digest")) + "\nverity      " +
+                     OrNone(JsonString(found, "verity")) + "\n";
   for (const auto& [field, word] : kDefaults) {
     const auto value = found.find(word);
     if (value == found.end()) continue;

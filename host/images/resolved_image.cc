@@ -38,6 +38,8 @@ class Resolver {
 
  private:
   Result<std::string> TopManifest();
+  // Of those for this machine one whose bytes can be checked, else the first that can be mounted.
+  Result<std::string> Choose(const json& list);
   // A tag can come to mean something else, so only its origin knows.
   Result<std::string> TaggedManifest();
   // The text with this digest, of the store or of `fetch`.
@@ -57,13 +59,10 @@ Result<ResolvedImage> Resolver::Resolve() {
   ASSIGN_OR_RETURN(image.manifest, TopManifest());
   const json top = json::parse(image.manifest, nullptr, /*allow_exceptions=*/false);
   if (IsManifestList(top)) {
-    ASSIGN_OR_RETURN(const std::string chosen,
-                     ChooseManifest(top, Platform::OfThisMachine(), name_));
-    ASSIGN_OR_RETURN(image.manifest,
-                     Text(chosen, [&] { return origin_.Manifest(chosen, deadline_); }));
+    ASSIGN_OR_RETURN(image.manifest, Choose(top));
   }
   image.manifest_digest = DigestOf(image.manifest);
-  ASSIGN_OR_RETURN(const HoldfastManifest parts, ParseHoldfastManifest(image.manifest, name_));
+  ASSIGN_OR_RETURN(const HoldfastManifest parts, ParseMountableManifest(image.manifest, name_));
   image.erofs_digest = parts.erofs_digest;
   image.erofs_bytes = parts.erofs_bytes;
   image.verity = parts.verity;
@@ -71,7 +70,26 @@ Result<ResolvedImage> Resolver::Resolve() {
   ASSIGN_OR_RETURN(image.config, Text(parts.config_digest, [&] {
                      return origin_.Config(image.manifest_digest, parts.config_digest, deadline_);
                    }));
+  const json config = json::parse(image.config, nullptr, /*allow_exceptions=*/false);
+  RETURN_IF_ERROR(CheckNativeConfig(config, parts, name_));
   return image;
+}
+
+Result<std::string> Resolver::Choose(const json& list) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> digests,
+                   ManifestsFor(list, Platform::OfThisMachine(), name_));
+  std::string best;
+  Status first;
+  for (const std::string& digest : digests) {
+    ASSIGN_OR_RETURN(std::string text,
+                     Text(digest, [&] { return origin_.Manifest(digest, deadline_); }));
+    const Result<HoldfastManifest> parts = ParseMountableManifest(text, name_);
+    if (parts.ok() && !parts->verity.empty()) return text;
+    if (parts.ok() && best.empty()) best = std::move(text);
+    if (!parts.ok() && first.ok()) first = parts.status();
+  }
+  if (best.empty()) return first;
+  return best;
 }
 
 Result<std::string> Resolver::TopManifest() {

@@ -1,4 +1,4 @@
-// ResolvedImage: everything that a reference to a Holdfast image leads to, but the image's bytes.
+// ResolvedImage: everything that a reference to an image leads to, but the image's bytes.
 //
 // Model    the reference names a manifest, or a list of which one is for this machine; the manifest
 //          names config, EROFS image and Merkle tree by their digests.  Each text has the digest by
@@ -7,8 +7,8 @@
 //          registry first, then of the mirrors, and only if none can say is what it meant before
 //          taken, with a line on stderr.
 // Errors   every one begins with the reference: ENOENT no such image, or none for this machine;
-//          EMEDIUMTYPE not a Holdfast image; EBADMSG what came does not have the digest; and those
-//          of Skopeo.
+//          EMEDIUMTYPE no image that can be mounted; EBADMSG what came does not have the digest;
+//          and those of Skopeo.
 // Threads  immutable value; ResolveImage blocks until `deadline` at the latest.
 // See      docs/image-format.md; docs/sources.md, "Registries"
 
@@ -35,7 +35,7 @@ struct ResolvedImage {
   std::string config;           // The config's text, as it was made.
   std::string erofs_digest;
   uint64_t erofs_bytes = 0;
-  std::string verity;
+  std::string verity;  // "" of a native EROFS image, whose parts cannot be checked.
   std::string merkle_digest;
 };
 

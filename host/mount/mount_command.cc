@@ -140,12 +140,17 @@ Status Resolve(ParsedMount* parsed, const Deadline& deadline) {
   ASSIGN_OR_RETURN(const ResolvedImage image,
                    ResolveImage(reference, parsed->access, request->instance, deadline));
   ASSIGN_OR_RETURN(request->source, BlobSource(reference, image.erofs_digest, parsed->access));
-  if (!verity.empty() && verity != image.verity) {
-    return Status(EBADMSG, reference.Text() + ": its manifest names " + image.verity +
-                               ", not the digest given by --verify");
+  if (image.verity.empty()) {  // Then it is the user who knows a digest, if there is one.
+    request->source.verity = verity;
+    request->source.merkle = merkle;
+  } else {
+    if (!verity.empty() && verity != image.verity) {
+      return Status(EBADMSG, reference.Text() + ": its manifest names " + image.verity +
+                                 ", not the digest given by --verify");
+    }
+    request->source.verity = image.verity;
+    request->source.merkle = BlobKey(reference, image.merkle_digest);
   }
-  request->source.verity = image.verity;
-  request->source.merkle = BlobKey(reference, image.merkle_digest);
   request->manifest_digest = image.manifest_digest;
   if (request->save) {
     // This image, and not what its tag may name by then.

@@ -10,6 +10,7 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 EROFS_TYPE = "application/vnd.oci.image.layer.holdfast.erofs.v1"
+NATIVE_TYPE = "application/vnd.erofs.layer.v1"
 MERKLE_TYPE = "application/vnd.oci.image.layer.holdfast.merkle.v1"
 PREFIX = "containerd.io/snapshot/holdfast."
 
@@ -95,6 +96,26 @@ class OciLayout:
     def add_holdfast(self, tag, erofs, config=None):
         """A Holdfast image of the file `erofs`; returns its manifest's digest."""
         return self.tag(tag, self.add_json(self.holdfast_manifest(erofs, config)))
+
+    def native_manifest(self, erofs, config=None):
+        """The manifest of an image as containerd 2.3 makes them (ctr image convert --erofs raw), of one layer."""
+        image = self.add_file(erofs)
+        config = {"architecture": "amd64", "os": "linux", "os.features": ["erofs"], "config": {"Cmd": ["/bin/true"]},
+                  **(config or {}), "rootfs": {"type": "layers", "diff_ids": [image["digest"]]}}
+        return {"schemaVersion": 2, "mediaType": MANIFEST_TYPE,
+                "config": {"mediaType": CONFIG_TYPE, **self.add_json(config)},
+                "layers": [{"mediaType": NATIVE_TYPE, **image}]}
+
+    def add_native_beside(self, tag, erofs, other):
+        """A list of a native image and another one, both for this machine."""
+        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+        platform = {"os": "linux", "architecture": machine}
+        entries = [
+            {"mediaType": MANIFEST_TYPE, **self.add_json(self.native_manifest(erofs)),
+             "platform": {**platform, "os.features": ["erofs"]}},
+            {"mediaType": MANIFEST_TYPE, **self.add_json(other), "platform": platform}]
+        return self.tag(tag, self.add_json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries}),
+                        INDEX_TYPE)
 
     def add_list(self, tag, platforms):
         """A list of {platform text: manifest}; returns its digest."""

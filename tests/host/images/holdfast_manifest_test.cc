@@ -104,16 +104,61 @@ TEST(HoldfastManifestTest, OfAListTheOneForTheMachineIsTaken) {
   const json list = List({arm64, amd64});
   EXPECT_TRUE(IsManifestList(list));
   EXPECT_FALSE(IsManifestList(GoodManifest()));
-  const auto chosen = ChooseManifest(list, {"linux", "amd64", ""}, "REF");
-  ASSERT_TRUE(chosen.ok());
-  EXPECT_EQ(*chosen, DigestOf(amd64.dump()));
-  EXPECT_EQ(*ChooseManifest(list, {"linux", "arm64", "v8"}, "REF"), DigestOf(arm64.dump()));
+  using Digests = std::vector<std::string>;
+  EXPECT_EQ(*ManifestsFor(list, {"linux", "amd64", ""}, "REF"), Digests{DigestOf(amd64.dump())});
+  EXPECT_EQ(*ManifestsFor(list, {"linux", "arm64", "v8"}, "REF"), Digests{DigestOf(arm64.dump())});
+}
+
+TEST(HoldfastManifestTest, OfAListAllForTheMachineAreLookedAt) {
+  json native = {{"os", "linux"}, {"architecture", "amd64"}, {"os.features", {"erofs"}}};
+  const json plain = {{"os", "linux"}, {"architecture", "amd64"}};
+  EXPECT_EQ(*ManifestsFor(List({native, plain}), {"linux", "amd64", ""}, "REF"),
+            (std::vector<std::string>{DigestOf(native.dump()), DigestOf(plain.dump())}));
+}
+
+json NativeManifest(const std::vector<std::string>& types) {
+  json manifest = {{"mediaType", kOciManifestType},
+                   {"config", {{"mediaType", kOciConfigType}, {"digest", DigestOf("config")}}},
+                   {"layers", json::array()}};
+  for (const std::string& type : types) {
+    manifest["layers"].push_back({{"mediaType", type}, {"digest", DigestOf(type)}, {"size", 8192}});
+  }
+  return manifest;
+}
+
+TEST(HoldfastManifestTest, ANativeImageOfOneLayerCanBeMounted) {
+  const json manifest = NativeManifest({kNativeLayerType});
+  const auto parsed = ParseMountableManifest(manifest.dump(), "REF");
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed->erofs_digest, DigestOf(kNativeLayerType));
+  EXPECT_EQ(parsed->erofs_bytes, 8192U);
+  EXPECT_EQ(parsed->verity, "");
+  const json config = {{"rootfs", {{"diff_ids", {parsed->erofs_digest}}}}};
+  EXPECT_TRUE(CheckNativeConfig(config, *parsed, "REF").ok());
+  EXPECT_EQ(CheckNativeConfig(json::object(), *parsed, "REF").error(), EBADMSG);
+  const json other = {{"rootfs", {{"diff_ids", {DigestOf("other")}}}}};
+  EXPECT_EQ(CheckNativeConfig(other, *parsed, "REF").error(), EBADMSG);
+}
+
+TEST(HoldfastManifestTest, OtherNativeImagesAreRefusedWithWhatTheyAre) {
+  const auto refusal = [](const json& manifest) {
+    return ParseMountableManifest(manifest.dump(), "REF").status().message();
+  };
+  EXPECT_NE(refusal(NativeManifest({kNativeLayerType, kNativeLayerType})).find("2 layers"),
+            std::string::npos);
+  const std::string zstd = std::string(kNativeLayerType) + "+zstd";
+  EXPECT_NE(refusal(NativeManifest({zstd})).find("--erofs raw"), std::string::npos);
+  EXPECT_NE(refusal(NativeManifest({kNativeLayerType, "application/x-tar"})).find("image build"),
+            std::string::npos);
+  json no_size = NativeManifest({kNativeLayerType});
+  no_size["layers"][0].erase("size");
+  EXPECT_NE(refusal(no_size).find("no size"), std::string::npos);
 }
 
 TEST(HoldfastManifestTest, AListWithoutTheMachinesPlatformSaysWhichItHas) {
   const json list = List({{{"os", "linux"}, {"architecture", "arm64"}, {"variant", "v8"}},
                           {{"os", "windows"}, {"architecture", "amd64"}}});
-  const auto chosen = ChooseManifest(list, {"linux", "amd64", ""}, "REF");
+  const auto chosen = ManifestsFor(list, {"linux", "amd64", ""}, "REF");
   EXPECT_EQ(chosen.status().error(), ENOENT);
   EXPECT_EQ(chosen.status().message(),
             "REF has no image for linux/amd64; it has linux/arm64/v8, windows/amd64");

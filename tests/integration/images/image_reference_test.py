@@ -49,6 +49,42 @@ class OciLayoutTest(Case):
         self.layout.add_list("none", {"linux/s390x": other, "linux/mips64le": other})
         self.refused(self.reference("none"), r"has no image for linux/\w+(/v8)?; it has linux/s390x, linux/mips64le$")
 
+    def test_a_native_image_of_one_layer_is_mounted_unverified(self):
+        self.layout.tag("native", self.layout.add_json(self.layout.native_manifest(self.image)))
+        point = self.holdfast_.mount(self.reference("native"))
+        self.assertEqual(images.manifest(point), images.manifest(self.tree))
+        self.assertIn("unverified", self.holdfast_.run("status", "--root", self.holdfast_.root).stdout)
+        shown = self.holdfast_.run("image", "inspect", self.reference("native"))
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertRegex(shown.stdout, "verity +none: what is read is not checked\n")
+        self.holdfast_.umount(point)
+
+    def test_of_several_for_this_machine_the_one_with_a_digest_is_taken(self):
+        self.layout.add_native_beside("both", images.random_image(1, 5000, seed=41)[0],
+                                      self.layout.holdfast_manifest(self.image))
+        point = self.holdfast_.mount(self.reference("both"))
+        self.assertEqual(images.manifest(point), images.manifest(self.tree))
+        self.holdfast_.umount(point)
+        foreign = self.layout.holdfast_manifest(self.image)
+        foreign["layers"] = [{**foreign["layers"][0], "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"}]
+        del foreign["annotations"]
+        self.layout.add_native_beside("ordinary", self.image, foreign)
+        point = self.holdfast_.mount(self.reference("ordinary"))
+        self.assertEqual(images.manifest(point), images.manifest(self.tree))
+        self.holdfast_.umount(point)
+
+    def test_native_images_that_cannot_be_mounted_say_what_they_are(self):
+        manifest = self.layout.native_manifest(self.image)
+        layer = manifest["layers"][0]
+        self.layout.tag("many", self.layout.add_json({**manifest, "layers": [layer, layer]}))
+        self.refused(self.reference("many"), "is a native EROFS image of 2 layers; holdfast mounts those of one layer")
+        self.layout.tag("zstd", self.layout.add_json(
+            {**manifest, "layers": [{**layer, "mediaType": layer["mediaType"] + "+zstd"}]}))
+        self.refused(self.reference("zstd"), "cannot be read in parts; convert the image with: ctr image convert --erofs raw")
+        other = self.layout.native_manifest(images.random_image(1, 5000, seed=41)[0])
+        self.layout.tag("lies", self.layout.add_json({**manifest, "layers": other["layers"]}))
+        self.refused(self.reference("lies"), "its config does not name its layer sha256:")
+
     def test_what_is_no_reference_is_refused(self):
         self.refused("docker://h/a:v1", "'docker://h/a:v1' is not an image URL; use http://.*oci://")
         self.refused("oci://h/a", "'oci://h/a' has neither tag nor digest; add :TAG")
