@@ -12,7 +12,7 @@ function __holdfast_options
     case mount-erofs; echo "--help --options --timeout --json --instance --root"
     case umount; echo "--help --keep --lazy --force --keep-persistent --timeout --instance --root --json"
     case mounts; echo "--help --restore --until-mounted --unmount --json --timeout --instance --root"
-    case status; echo "--help --json --check --instance --root"
+    case status; echo "--help --json --check --watch --instance --root"
     case 'cache ls'; echo "--help --json --instance --root"
     case 'cache limit'; echo "--help --max --min-free --json --instance --root"
     case 'cache pin'; echo "--help --instance --root"
@@ -23,6 +23,7 @@ function __holdfast_options
     case 'config show'; echo "--help --json --instance --root"
     case 'config write'; echo "--help --instance --root"
     case metrics; echo "--help --output --instance --root"
+    case 'trace slow'; echo "--help --over --json --instance --root"
     case start; echo "--help --cachefiles-device --cache-dir --timeout --instance --root"
     case stop; echo "--help --timeout --instance --root"
     case dump; echo "--help --cache-dir --instance --root"
@@ -43,7 +44,7 @@ function __holdfast_options
     case upgrade; echo "--help --timeout --instance --root"
     case supervise; echo "--help --fetcher-user --cachefiles-device --no-standby --instance --root"
     case version; echo "--help"
-    case cache config image rootfs; echo "--help"
+    case cache config image rootfs trace; echo "--help"
     case '*'; echo "--help --version"
   end
 end
@@ -68,7 +69,7 @@ function __holdfast_verb
       test -n "$verb"; and break
     else if test -z "$verb"
       set verb $word
-      contains -- $verb cache config image rootfs; or break
+      contains -- $verb cache config image rootfs trace; or break
     else
       set verb "$verb $word"
       break
@@ -98,7 +99,7 @@ function __holdfast_complete
       __fish_complete_path $current; return
     case --root --upper --cache-dir --tmp-dir
       __fish_complete_directories $current; return
-    case --options --image --env --volume --user --name --content --boot-id --max-size --max --min-free --older-than --origin --mirror --erofs-options --timeout --request-timeout --fetch-size --readahead-max --daemon-flag --fetcher-flag --s3-endpoint --s3-region --s3-profile
+    case --options --image --env --volume --user --name --content --boot-id --max-size --max --min-free --older-than --over --watch --origin --mirror --erofs-options --timeout --request-timeout --fetch-size --readahead-max --daemon-flag --fetcher-flag --s3-endpoint --s3-region --s3-profile
       return
   end
   if string match --quiet -- '-*' $current
@@ -106,12 +107,13 @@ function __holdfast_complete
     return
   end
   switch $verb
-    case ''; printf '%s\n' mount mount-erofs umount mounts status cache config metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version
+    case ''; printf '%s\n' mount mount-erofs umount mounts status cache config metrics trace start stop dump verify image rootfs run cachefiles-run upgrade supervise version
     case umount mounts verify 'cache pin' 'cache unpin' 'cache rm'; __holdfast_mounts
     case 'rootfs rm' 'rootfs mount'; holdfast rootfs list 2>/dev/null | awk '{ print $1 }'
     case cache; printf '%s\n' ls limit pin unpin rm prune
     case config; printf '%s\n' check show write
     case image; printf '%s\n' build push inspect
+    case trace; echo slow
     case rootfs; printf '%s\n' create mount rm list
     case mount mount-erofs 'image push' 'image inspect'; __fish_complete_directories $current
     case 'image build'; __fish_complete_path $current

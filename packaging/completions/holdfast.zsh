@@ -13,7 +13,7 @@ _holdfast_options() {
     mount-erofs) echo "--help --options --timeout --json --instance --root" ;;
     umount) echo "--help --keep --lazy --force --keep-persistent --timeout --instance --root --json" ;;
     mounts) echo "--help --restore --until-mounted --unmount --json --timeout --instance --root" ;;
-    status) echo "--help --json --check --instance --root" ;;
+    status) echo "--help --json --check --watch --instance --root" ;;
     'cache ls') echo "--help --json --instance --root" ;;
     'cache limit') echo "--help --max --min-free --json --instance --root" ;;
     'cache pin') echo "--help --instance --root" ;;
@@ -24,6 +24,7 @@ _holdfast_options() {
     'config show') echo "--help --json --instance --root" ;;
     'config write') echo "--help --instance --root" ;;
     metrics) echo "--help --output --instance --root" ;;
+    'trace slow') echo "--help --over --json --instance --root" ;;
     start) echo "--help --cachefiles-device --cache-dir --timeout --instance --root" ;;
     stop) echo "--help --timeout --instance --root" ;;
     dump) echo "--help --cache-dir --instance --root" ;;
@@ -44,7 +45,7 @@ _holdfast_options() {
     upgrade) echo "--help --timeout --instance --root" ;;
     supervise) echo "--help --fetcher-user --cachefiles-device --no-standby --instance --root" ;;
     version) echo "--help" ;;
-    cache | config | image | rootfs) echo "--help" ;;
+    cache | config | image | rootfs | trace) echo "--help" ;;
     *) echo "--help --version" ;;
   esac
 }
@@ -72,7 +73,7 @@ _holdfast() {
       break
     elif [[ -z $verb ]]; then
       verb=$word
-      [[ $verb == (cache|config|image|rootfs) ]] || break
+      [[ $verb == (cache|config|image|rootfs|trace) ]] || break
     else
       verb="$verb $word"
       break
@@ -92,7 +93,7 @@ _holdfast() {
     --instance) compadd -- ${(f)"$(_holdfast_instances)"}; return ;;
     --cachefiles-device | --ca-file | --client-cert | --client-key | --headers-file | --auth-file | --config | --output) _files; return ;;
     --root | --upper | --cache-dir | --tmp-dir) _files -/; return ;;
-    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --max | --min-free | --older-than | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
+    --options | --image | --env | --volume | --user | --name | --content | --boot-id | --max-size | --max | --min-free | --older-than | --over | --watch | --origin | --mirror | --erofs-options | --timeout | --request-timeout | --fetch-size | --readahead-max | \
       --daemon-flag | --fetcher-flag | --s3-endpoint | --s3-region | --s3-profile) return ;;
   esac
   if [[ $current == -* ]]; then
@@ -100,12 +101,13 @@ _holdfast() {
     return
   fi
   case $verb in
-    '') compadd -- mount mount-erofs umount mounts status cache config metrics start stop dump verify image rootfs run cachefiles-run upgrade supervise version ;;
+    '') compadd -- mount mount-erofs umount mounts status cache config metrics trace start stop dump verify image rootfs run cachefiles-run upgrade supervise version ;;
     umount | mounts | verify | 'cache pin' | 'cache unpin' | 'cache rm') compadd -- ${(f)"$(_holdfast_mounts)"} ;;
     'rootfs rm' | 'rootfs mount') compadd -- ${(f)"$(holdfast rootfs list 2>/dev/null | awk '{ print $1 }')"} ;;
     cache) compadd ls limit pin unpin rm prune ;;
     config) compadd check show write ;;
     image) compadd build push inspect ;;
+    trace) compadd slow ;;
     rootfs) compadd create mount rm list ;;
     mount | mount-erofs | 'image push' | 'image inspect') _files -/ ;;
     'image build') _files ;;

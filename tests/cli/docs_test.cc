@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
 
 #include "cachecore/system/files.h"
 #include "cli/command.h"
@@ -76,10 +77,13 @@ std::set<std::string> OptionsOfOwnPage(const std::string& verb) {
   return options;
 }
 
-Options OptionsOfCompletion() {
+// bash and zsh share a syntax here.
+Options OptionsOfCompletion(const std::string& shell) {
   Options options;
-  const std::string text = Source("packaging/completions/holdfast.bash");
-  const std::regex verb_line("\n    '?([a-z-]+(?: [a-z]+)?)'?\\) echo \"([^\"]*)\"");
+  const std::string text = Source("packaging/completions/holdfast." + shell);
+  const std::string verb = "'?([a-z-]+(?: [a-z]+)?)'?";
+  const std::regex verb_line("\n    " + (shell == "fish" ? "case " + verb + "; " : verb + "\\) ") +
+                             "echo \"([^\"]*)\"");
   for (std::sregex_iterator it(text.begin(), text.end(), verb_line), end; it != end; ++it) {
     AddOptionsIn((*it)[2], &options[(*it)[1]]);
   }
@@ -102,7 +106,9 @@ TEST(DocsTest, APageOfAVerbHasTheOptionsOfItsHelpAndNoOthers) {
 }
 
 TEST(DocsTest, TheCompletionHasTheOptionsOfTheHelpAndNoOthers) {
-  EXPECT_EQ(OptionsOfCompletion(), OptionsOfHelp());
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    EXPECT_EQ(OptionsOfCompletion(shell), OptionsOfHelp()) << shell;
+  }
 }
 
 TEST(DocsTest, TheSynopsisHasEveryVerb) {
@@ -117,8 +123,14 @@ TEST(DocsTest, TheSynopsisHasEveryVerb) {
 TEST(DocsTest, TheCompletionOffersEveryVerb) {
   std::string verbs;
   for (const Verb& verb : Verbs()) verbs += (verbs.empty() ? "" : " ") + std::string(verb.name);
-  EXPECT_NE(Source("packaging/completions/holdfast.bash").find("compgen -W '" + verbs + "'"),
-            std::string::npos);
+  const std::pair<const char*, std::string> offers[] = {{"bash", "compgen -W '" + verbs + "'"},
+                                                        {"zsh", "compadd -- " + verbs + " ;;"},
+                                                        {"fish", "'%s\\n' " + verbs + "\n"}};
+  for (const auto& [shell, offer] : offers) {
+    EXPECT_NE(Source(std::string("packaging/completions/holdfast.") + shell).find(offer),
+              std::string::npos)
+        << shell;
+  }
 }
 
 }  // namespace
