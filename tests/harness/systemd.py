@@ -1,7 +1,7 @@
 """SystemdMachine: a real systemd of one test, which runs the shipped units and can reach nothing else.
 
 It is process 1 of a PID namespace of its own.  Its mount namespace has the machine's files read-only, empty
-directories in place of /tmp, /var/lib, /var/tmp and of everything that would make systemd start or change more
+directories in place of /tmp, /var/lib, /var/log, /var/tmp and of everything that would make systemd start or change more
 than it is told to (the distribution's units, generators, tmpfiles.d, sysctl.d), and a state directory of the
 sandbox as /var/lib/holdfast.  The programs under test stand in /usr/local/sbin, where units find them.
 """
@@ -16,7 +16,7 @@ from harness.sandbox import Sandbox, Timeout, wait_gone, wait_until
 PACKAGING = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "packaging", "systemd"))
 SYSTEMD = "/lib/systemd/systemd"
 # What default dependencies name.
-TARGETS = ("sysinit", "basic", "shutdown", "multi-user", "network", "nss-lookup")
+TARGETS = ("sysinit", "basic", "shutdown", "multi-user", "local-fs", "network", "nss-lookup")
 
 # In a mount namespace of its own, so that nothing is left mounted; then again, in the group of control groups
 # that systemd is to take for the root of all.
@@ -46,14 +46,14 @@ for directory in / /dev /etc /home /root /tmp /usr /var /var/lib /var/tmp "$BOX"
 done
 
 mount -t tmpfs tmpfs /run
-mkdir /run/etc /run/work /run/units /run/state /run/sbin /run/empty
+mkdir /run/helpers /run/helpers-work /run/etc /run/work /run/units /run/state /run/sbin /run/empty
 mount --bind "$BOX/units" /run/units
 mount --bind "$BOX/state" /run/state
 mount -o remount,bind,rw /run/state
 mount --bind "$PROGRAMS" /run/sbin
 mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work /etc
 systemd-sysusers "$PACKAGING/holdfast.sysusers"
-for directory in /tmp /var/tmp /var/lib; do mount -t tmpfs tmpfs "$directory"; done
+for directory in /tmp /var/tmp /var/lib /var/log; do mount -t tmpfs tmpfs "$directory"; done
 for directory in systemd/system systemd/system-generators systemd/system-environment-generators \
     systemd/system-shutdown systemd/system-preset tmpfiles.d sysctl.d modules-load.d binfmt.d environment.d; do
   if [ -d "/usr/lib/$directory" ]; then mount --bind /run/empty "/usr/lib/$directory"; fi
@@ -63,6 +63,9 @@ mount --bind /run/state/console /dev/console
 mkdir /var/lib/holdfast /run/mnt
 mount --move /run/state /var/lib/holdfast
 mount --move /run/sbin /usr/local/sbin
+# Where mount(8) looks for it.
+mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=/run/helpers,workdir=/run/helpers-work /usr/sbin
+ln -sf /usr/local/sbin/holdfast /usr/sbin/mount.holdfast
 umount -l /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH=/run/units SYSTEMD_GENERATOR_PATH=/run/empty \
@@ -75,19 +78,26 @@ class Unavailable(Exception):
 
 
 class SystemdMachine:
-    def __init__(self, box):
+    def __init__(self, box, wants=(), after=(), units=()):
+        """`wants`: what is started at boot; `after`: of these, what the boot waits for; `units`: more of them, name and text.
+
+        The state of an earlier machine of the same sandbox, once that is closed, is found again: a reboot.
+        """
         self._box = box
         self._units = box.make_directory("units")
         self._console = os.path.join(box.make_directory("state"), "console")
         open(self._console, "w").close()
         box.make_directory("cgroup")
-        for name in ("holdfastd@.service", "holdfast-fetcherd@.service"):
+        for name in ("holdfastd@.service", "holdfast-fetcherd@.service", "holdfast-mounts.service"):
             shutil.copy(os.path.join(PACKAGING, name), self._units)
             # There is no journal.
             self._write_unit(f"{name}.d/log.conf", "[Service]\nStandardOutput=append:/var/lib/holdfast/services.log\n")
         for target in TARGETS:
             self._write_unit(f"{target}.target", f"[Unit]\nDescription={target}\n")
-        self._write_unit("test.target", "[Unit]\nDescription=test\nDefaultDependencies=no\n")
+        for name, text in units:
+            self._write_unit(name, text)
+        self._write_unit("test.target", "[Unit]\nDescription=test\nDefaultDependencies=no\n"
+                         f"Wants={' '.join(wants)}\nAfter={' '.join(after)}\n")
         for name, text in (("outer.sh", _OUTER), ("inner.sh", _INNER)):
             with open(box.path(name), "w") as f:
                 f.write(text)
