@@ -24,6 +24,7 @@
 #include "cachecore/base/parse_text.h"
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/environment/descriptor_table.h"
+#include "cachecore/environment/log_reopening.h"
 #include "cachecore/environment/secret_environment.h"
 #include "cachecore/logging/journal_log.h"
 #include "cachecore/system/process_limits.h"
@@ -204,7 +205,7 @@ void KeepNotifySocket() {
 }
 
 // Leaves root for --user, and a broker behind that is still root.
-Status ChangeUser(fetcher::FetcherOptions* options) {
+Status ChangeUser(const std::string& log, fetcher::FetcherOptions* options) {
   fetcher::RegisteredFiles files(options->sources_dir, options->device);
   UniqueFd broker;
   if (!FLAGS_user.empty()) {
@@ -213,7 +214,7 @@ Status ChangeUser(fetcher::FetcherOptions* options) {
       return Status(EPERM, "--user=" + FLAGS_user + " needs root");
     }
     if (geteuid() == 0 && user.uid != 0) {
-      ASSIGN_OR_RETURN(broker, fetcher::StartBroker(files));
+      ASSIGN_OR_RETURN(broker, fetcher::StartBroker(files, log));
       KeepNotifySocket();
       RETURN_IF_ERROR(fetcher::BecomeUser(user));
     }
@@ -266,10 +267,15 @@ int main(int argc, char** argv) {
     LOG(ERROR) << limits.message();
     return 1;
   }
-  if (const Status changed = ChangeUser(&options); !changed.ok()) return Usage(changed);
+  const std::string log = cachecore::LogFilePath();
+  if (const Status changed = ChangeUser(log, &options); !changed.ok()) return Usage(changed);
+  // All threads have the rights of this one, which has given up root's.
+  const std::shared_ptr<const fetcher::LocalFiles> files = options.files;
+  cachecore::ReopenLogOnHangup(log, [files](const auto& path) { return files->OpenLog(path); });
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  for (const int signal : {SIGTERM, SIGINT}) sigaddset(&signals, signal);
+  if (log.empty()) sigaddset(&signals, SIGHUP);
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   const UniqueFd stop(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "cachecore/base/fault_point.h"
+#include "cachecore/environment/log_reopening.h"
 #include "cachecore/logging/journal_log.h"
 #include "cachecore/store/rocksdb_metadata_store.h"
 #include "cachecore/system/process_limits.h"
@@ -59,6 +60,7 @@ int main(int argc, char** argv) {
     std::fprintf(out, "holdfastd %s: %s\n", HOLDFAST_VERSION, text.c_str());
     return checked.ok() ? 0 : 1;
   }
+  cachecore::ReopenLogOnHangup(cachecore::LogFilePath());
   fusefs::FdStore stored;
   if (stored.is_spare()) {
     cachecore::WarmUpRocksDb();

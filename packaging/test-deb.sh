@@ -68,12 +68,20 @@ before=$(find / -xdev -iname '*holdfast*' -not -path '/packages/*' -not -path '/
 apt-get update -qq
 apt-get install -qq -y --no-install-recommends /packages/holdfast_0.1.0_*.deb /packages/holdfast-snapshotter_0.1.0_*.deb >/tmp/log 2>&1 || { cat /tmp/log; fail "it cannot be installed"; }
 holdfast version
-[ -e /usr/share/bash-completion/completions/holdfast ] || fail "no completion"
+for file in bash-completion/completions/holdfast fish/vendor_completions.d/holdfast.fish zsh/vendor-completions/_holdfast; do
+  [ -e "/usr/share/$file" ] || fail "no completion: $file"
+done
 getent passwd holdfast-fetcher >/dev/null || fail "no user holdfast-fetcher"
 
 head -c 8000000 /dev/urandom >/srv/image
 mkdir /mnt/image
-holdfast mount --as=file file:///srv/image /mnt/image
+mkdir -p /etc/holdfast
+printf '[holdfastd]\nfetch-size = "128K"\n' >/etc/holdfast/default.conf
+holdfast config check || fail "its own example of a configuration is wrong"
+holdfast mount --persist --as=file file:///srv/image /mnt/image
+holdfast config show | grep "fetch-size = 128K" || fail "the configuration does not apply"
+holdfast mounts | grep "mounted  /mnt/image" || fail "the mount is not persistent"
+[ -e /etc/logrotate.d/holdfast ] || fail "no configuration for logrotate"
 cmp -n 1000000 /srv/image /mnt/image/image || fail "wrong bytes"
 old=$(holdfast status --json | tr -d ' \n' | grep -o '"pid":[0-9]*' | sort)
 exec 3</mnt/image/image  # Open over the upgrade.

@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "cachecore/base/unix_socket.h"
+#include "cachecore/environment/log_reopening.h"
 #include "cachecore/environment/secret_environment.h"
 #include "fetcher/source/local_files.h"
 
@@ -60,7 +61,8 @@ std::string AnswerText(const Status& status) {
   return std::to_string(status.error()) + " " + status.message();
 }
 
-Result<UniqueFd> Open(const RegisteredFiles& files, const std::string& request) {
+Result<UniqueFd> Open(const RegisteredFiles& files, const std::string& log,
+                      const std::string& request) {
   const size_t end = request.find('\0');
   if (end == std::string::npos || end == 0) return Status(EINVAL, "not a request");
   const std::string volume = request.substr(1, end - 1);
@@ -75,12 +77,15 @@ Result<UniqueFd> Open(const RegisteredFiles& files, const std::string& request) 
       return files.OpenFile(name);
     case BrokerRequest::Kind::kDevice:
       return files.OpenDevice();
+    case BrokerRequest::Kind::kLog:
+      if (log.empty()) return Status(ENOENT, "there is no log file");
+      return cachecore::OpenLogFile(log);
   }
   return Status(EINVAL, "not a request");
 }
 
-void Answer(const RegisteredFiles& files, const Packet& request) {
-  const Result<UniqueFd> opened = Open(files, request.bytes);
+void Answer(const RegisteredFiles& files, const std::string& log, const Packet& request) {
+  const Result<UniqueFd> opened = Open(files, log, request.bytes);
   SendPacket(request.fd.get(), AnswerText(opened.status()), opened.ok() ? opened->get() : -1)
       .IgnoreError("the fetcher no longer waits for this answer");
 }
@@ -124,7 +129,7 @@ void ReapChildrenUntilAsked(int socket, int signals, int* children) {
   }
 }
 
-[[noreturn]] void Serve(int socket, const RegisteredFiles& files) {
+[[noreturn]] void Serve(int socket, const RegisteredFiles& files, const std::string& log) {
   // Our end is the fetcher's: nothing else ends us, so that no file waits for a broker.
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
   prctl(PR_SET_NAME, "holdfast-broker");
@@ -147,7 +152,7 @@ void ReapChildrenUntilAsked(int socket, int signals, int* children) {
     if (!request->fd.valid()) continue;
     const pid_t child = children < kChildrenMax ? fork() : -1;
     if (child == 0) {
-      Answer(files, *request);
+      Answer(files, log, *request);
       _exit(0);
     }
     if (child > 0) {
@@ -162,7 +167,7 @@ void ReapChildrenUntilAsked(int socket, int signals, int* children) {
 
 }  // namespace
 
-Result<UniqueFd> StartBroker(const RegisteredFiles& files) {
+Result<UniqueFd> StartBroker(const RegisteredFiles& files, const std::string& log) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
     return Status::FromErrno(errno, "make a socket pair");
@@ -173,7 +178,7 @@ Result<UniqueFd> StartBroker(const RegisteredFiles& files) {
   if (child < 0) return Status::FromErrno(errno, "fork");
   if (child == 0) {
     ours.Reset();
-    Serve(theirs.get(), files);
+    Serve(theirs.get(), files, log);
   }
   return ours;
 }

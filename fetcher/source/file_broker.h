@@ -26,15 +26,16 @@
 namespace fetcher {
 
 struct BrokerRequest {
-  enum class Kind : char { kSource = 'S', kObject = 'O', kFile = 'F', kDevice = 'D' };
+  enum class Kind : char { kSource = 'S', kObject = 'O', kFile = 'F', kDevice = 'D', kLog = 'L' };
 
   Kind kind;
   std::string volume;  // Of kSource and kObject.
   std::string name;    // An object's URL, or a path.
 };
 
-// Forks the broker; the fetcher's end of its socket.
-cachecore::Result<cachecore::UniqueFd> StartBroker(const RegisteredFiles& files);
+// Forks the broker; the fetcher's end of its socket.  `log`: the file that it opens for kLog.
+cachecore::Result<cachecore::UniqueFd> StartBroker(const RegisteredFiles& files,
+                                                   const std::string& log = "");
 cachecore::Result<cachecore::UniqueFd> AskBroker(const cachecore::UniqueFd& broker,
                                                  const BrokerRequest& request);
 

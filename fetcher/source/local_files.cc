@@ -93,4 +93,9 @@ Result<std::string> LocalFiles::DevicePath(const std::string& device, UniqueFd* 
   return "/proc/self/fd/" + std::to_string(keep->get());
 }
 
+Result<UniqueFd> LocalFiles::OpenLog(const std::string& path) const {
+  if (!broker_.valid()) return cachecore::OpenLogFile(path);
+  return AskBroker(broker_, {BrokerRequest::Kind::kLog, "", path});
+}
+
 }  // namespace fetcher

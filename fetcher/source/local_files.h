@@ -51,6 +51,9 @@ class LocalFiles {
   cachecore::Result<std::string> DevicePath(const std::string& device,
                                             cachecore::UniqueFd* keep) const;
 
+  // This process's log, once more.
+  cachecore::Result<cachecore::UniqueFd> OpenLog(const std::string& path) const;
+
   // Hung up when the broker has ended: this process must end too.  -1 without one.
   int broker_fd() const { return broker_.get(); }
 

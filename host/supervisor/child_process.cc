@@ -192,7 +192,7 @@ void ChildLauncher::RunChild(const StoredDescriptors& store) {
   }
 
   signal(SIGPIPE, SIG_DFL);
-  signal(SIGHUP, SIG_DFL);
+  signal(SIGHUP, SIG_IGN);  // Until it has said what to do with it.
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -349,6 +349,12 @@ void SupervisedService::Adopt() {
   }
 }
 
+void SupervisedService::ReopenLog() const {
+  Signal(SIGHUP);
+  // A child that has ended keeps its number until it is reaped, which is ours to do.
+  if (spare_ != nullptr && spare_->pid() != 0) kill(spare_->pid(), SIGHUP);
+}
+
 void SupervisedService::BeginToStop() {
   stopping_ = true;
   if (spare_ != nullptr) spare_->Stop();

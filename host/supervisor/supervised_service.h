@@ -71,6 +71,8 @@ class SupervisedService {
 
   // In a copy of the supervisor that has taken over.
   void Adopt();
+  // It, and its spare, write to a new log file from now on.
+  void ReopenLog() const;
   // No spare, and no start of what ends.
   void BeginToStop();
   // Has it end.  True once it has.

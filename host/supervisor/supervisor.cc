@@ -1,6 +1,7 @@
 #include "host/supervisor/supervisor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -53,6 +54,7 @@ class Supervisor {
   void Turn();
   void Wait();
   void ReadSignals();
+  void ReopenLogs();
   // False in a standby that has taken over.
   bool ReadNotifications(SupervisedService* service);
   bool ReadAllNotifications();
@@ -80,6 +82,7 @@ class Supervisor {
   bool status_failed_ = false;
   Duration status_retry_at_ = kNever;
   LogFiles logs_;
+  bool writes_log_ = false;  // Our standard error is options_.log_path.
 };
 
 size_t Supervisor::StoredFdsMax(const SupervisorOptions& options) {
@@ -116,6 +119,7 @@ Status Supervisor::Prepare() {
     ASSIGN_OR_RETURN(standby_, Standby::Create(options_.restart, options_.standby));
   }
   logs_.Add(options_.log_path, options_.log_bytes_max);
+  writes_log_ = IsStandardError(options_.log_path);
   HardenProcess();
   return Status();
 }
@@ -177,6 +181,7 @@ void Supervisor::ReadSignals() {
   signalfd_siginfo signal;
   while (read(signals_.get(), &signal, sizeof(signal)) == sizeof(signal)) {
     if (signal.ssi_signo == SIGCHLD) child_exited_ = true;
+    if (signal.ssi_signo == SIGHUP) ReopenLogs();
     if (signal.ssi_signo != SIGTERM && signal.ssi_signo != SIGINT) continue;
     if (std::exchange(stopping_, true)) continue;
     changed_ = true;
@@ -186,6 +191,21 @@ void Supervisor::ReadSignals() {
     if (standby_ != nullptr) standby_->Stop();
     for (auto& service : services_) service->BeginToStop();
   }
+}
+
+void Supervisor::ReopenLogs() {
+  if (writes_log_) {
+    const UniqueFd log(
+        open(options_.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    if (log.valid()) {
+      dup2(log.get(), STDOUT_FILENO);
+      dup2(log.get(), STDERR_FILENO);
+      standby_is_old_ = true;  // It has copies of the descriptors.
+    } else {
+      Say("cannot open %s again: %s", options_.log_path.c_str(), strerrordesc_np(errno));
+    }
+  }
+  for (const auto& service : services_) service->ReopenLog();
 }
 
 bool Supervisor::ReadAllNotifications() {

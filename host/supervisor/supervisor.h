@@ -4,9 +4,10 @@
 // Model    one thread, one poll loop.  Each service has a datagram socket of its own (so the sender
 //          is known by the socket, and its uid by SCM_CREDENTIALS: root's or ours only), a
 //          descriptor store and a state (host/supervisor/supervised_service.h).  SIGTERM, SIGINT:
-//          end the services, last one first, each before the next, then return 0. SIGHUP: nothing,
-//          so that a closed terminal ends no mount.  With a standby, RunSupervisor may return in
-//          another process than the one that called it: in the copy that has taken over.
+//          end the services, last one first, each before the next, then return 0.  SIGHUP: it and
+//          the services open their logs again; a closed terminal ends no mount.  With a standby,
+//          RunSupervisor may return in another process than the one that called it: in the copy
+//          that has taken over.
 // Errors   all before the first service starts.  EBUSY: another supervisor holds the run directory,
 //          or a process of an earlier one can't be ended.  EINVAL: the options.  EMFILE: too few
 //          descriptors allowed. Otherwise the errno of the file that can't be used.

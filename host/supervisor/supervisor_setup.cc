@@ -118,6 +118,15 @@ bool WriteLockHolder(int file) {
   return ftruncate(file, 0) == 0 && pwrite(file, pid, static_cast<size_t>(size), 0) == size;
 }
 
+bool IsStandardError(const std::string& path) {
+  struct stat file;
+  struct stat output;
+  const int flags = fcntl(STDERR_FILENO, F_GETFL);
+  return flags >= 0 && (flags & O_APPEND) != 0 && !path.empty() && stat(path.c_str(), &file) == 0 &&
+         fstat(STDERR_FILENO, &output) == 0 && file.st_dev == output.st_dev &&
+         file.st_ino == output.st_ino;
+}
+
 Result<UniqueFd> BlockSignals() {
   sigset_t signals;
   sigemptyset(&signals);

@@ -26,6 +26,8 @@ std::string NotifyPath(const std::string& run_dir, const std::string& service);
 // Writes this process's pid to the lock file.  False, with errno, when it could not.
 bool WriteLockHolder(int file);
 
+// Whether standard error is this file, appended to.
+bool IsStandardError(const std::string& path);
 // Blocks SIGCHLD, SIGTERM, SIGINT and SIGHUP, which the signalfd returned then reports, and
 // SIGPIPE.
 cachecore::Result<cachecore::UniqueFd> BlockSignals();
