@@ -1,16 +1,20 @@
+#include <fcntl.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "cachecore/base/deadline.h"
+#include "cachecore/base/json_fields.h"
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/environment/secret_environment.h"
 #include "cachecore/system/files.h"
@@ -32,6 +36,9 @@ namespace {
 
 using cachecore::Deadline;
 using cachecore::FindProgram;
+using cachecore::JsonBool;
+using cachecore::JsonField;
+using cachecore::JsonInt;
 using cachecore::MakePrivateDirectory;
 using cachecore::ReadJsonFile;
 using cachecore::Result;
@@ -60,6 +67,7 @@ using host::RunSupervisor;
 using host::ServicePid;
 using host::ServiceSpec;
 using host::Settings;
+using host::StoredBy;
 using host::SupervisorOptions;
 using host::SupervisorPidFile;
 using host::WithConfig;
@@ -77,16 +85,18 @@ struct SuperviseOptions {
   std::string fetcher_user;
   std::string cachefiles_device;
   bool keep_standby = true;
+  bool can_exchange = false;
 };
 
-// `environment`: the memory file with the fetcher's secrets, if there are any.
+// `environment`: the memory file with the fetcher's secrets, if there are any.  `is_exchange`: how
+// they are started is known from the program before this one.
 Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& environment,
-                                     const SuperviseOptions& given) {
+                                     const SuperviseOptions& given, bool is_exchange) {
   Settings settings;  // Without a settings file: the default ones.
   const Result<nlohmann::json> file = ReadJsonFile(instance.SettingsFile());
   if (file.ok()) {
     settings = Settings::FromJson(*file);
-  } else {
+  } else if (!is_exchange) {
     ASSIGN_OR_RETURN(settings, WithConfig(instance, settings, Deadline(kConfigTime)));
   }
   if (!given.cachefiles_device.empty()) {
@@ -159,6 +169,81 @@ const char* WhyNoStandby(const SuperviseOptions& given) {
   return signal != 0 ? "a signal ends the supervisor with its parent (PR_SET_PDEATHSIG)" : nullptr;
 }
 
+// What the program before this one has left in this process: descriptors that are open, and how its
+// services are started, which counts until the instance is stopped.
+constexpr char kExchangeVariable[] = "HOLDFAST_SUPERVISOR_EXCHANGE";
+
+struct Exchange {
+  bool is_one = false;
+  nlohmann::json services;
+  std::vector<int> fds;
+};
+
+Exchange TakeExchange() {
+  const char* const text = std::getenv(kExchangeVariable);
+  if (text == nullptr) return {};
+  Exchange exchange{true, nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false), {}};
+  unsetenv(kExchangeVariable);
+  return exchange;
+}
+
+// The arguments of this process, also where a standby has taken over.
+Result<std::vector<std::string>> OwnArguments() {
+  ASSIGN_OR_RETURN(const std::string line, cachecore::ReadFile("/proc/self/cmdline"));
+  std::vector<std::string> arguments;
+  std::istringstream stream(line);
+  for (std::string one; std::getline(stream, one, '\0');) arguments.push_back(one);
+  return arguments;
+}
+
+Status RunNewProgram(const std::vector<ServiceSpec>& services,
+                     const std::vector<StoredBy>& stored) {
+  ASSIGN_OR_RETURN(const std::string program, FindProgram("holdfast"));
+  ASSIGN_OR_RETURN(std::vector<std::string> arguments, OwnArguments());
+  std::vector<char*> argv;
+  for (std::string& one : arguments) argv.push_back(one.data());
+  argv.push_back(nullptr);
+  nlohmann::json list = nlohmann::json::object();
+  for (const ServiceSpec& service : services) {
+    list[service.name] = {{"argv", service.argv},
+                          {"uid", service.uid},
+                          {"watchdog_ms", service.watchdog.count()},
+                          {"keep_spare", service.keep_spare},
+                          {"stored", nlohmann::json::object()}};
+  }
+  for (const StoredBy& one : stored) {
+    if (fcntl(one.fd, F_SETFD, 0) == 0)
+      list[one.service]["stored"][std::to_string(one.fd)] = one.name;
+  }
+  setenv(kExchangeVariable, cachecore::RecordText(list).c_str(), /*overwrite=*/1);
+  execv(program.c_str(), argv.data());
+  const int error = errno;
+  unsetenv(kExchangeVariable);
+  for (const StoredBy& one : stored) fcntl(one.fd, F_SETFD, FD_CLOEXEC);
+  return Status(error, "run " + program + ": " + std::strerror(error));
+}
+
+// Services as they were started, with what they had stored.
+std::vector<ServiceSpec> GoOnWith(Exchange* exchange, const std::vector<ServiceSpec>& known) {
+  std::vector<ServiceSpec> services;
+  for (ServiceSpec service : known) {
+    const nlohmann::json& left = JsonField(exchange->services, service.name.c_str());
+    if (left.empty()) continue;
+    service.argv = cachecore::JsonStrings(left, "argv");
+    service.uid = static_cast<uid_t>(JsonInt(left, "uid"));
+    service.watchdog = std::chrono::milliseconds(JsonInt(left, "watchdog_ms"));
+    service.keep_spare = JsonBool(left, "keep_spare");
+    for (const auto& [number, name] : JsonField(left, "stored").items()) {
+      const int fd = std::atoi(number.c_str());
+      if (!name.is_string() || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) continue;
+      service.stored_fds.emplace_back(name.get<std::string>(), fd);
+      exchange->fds.push_back(fd);
+    }
+    services.push_back(std::move(service));
+  }
+  return services;
+}
+
 // Beside the mounts nothing lasts: what is in the cache is kept.
 void SayWhatStops(const Instance& instance, int signal) {
   const Result<std::vector<MountRecord>> mounts = LiveMounts(instance);
@@ -173,10 +258,12 @@ void SayWhatStops(const Instance& instance, int signal) {
 }
 
 Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
+  Exchange exchange = TakeExchange();
   ASSIGN_OR_RETURN(const UniqueFd environment, TakeSecrets());
   RETURN_IF_ERROR(cachecore::RaiseProcessLimits());  // The daemons get what it has.
   RETURN_IF_ERROR(RequireMountRights("supervising an instance"));
-  if (IsRunElsewhere(instance)) {
+  // What it inherited listens.
+  if (!exchange.is_one && IsRunElsewhere(instance)) {
     return Status(EBUSY, "instance " + instance.name() +
                              " runs and was not started by holdfast; stop it where it was started "
                              "(for systemd: systemctl stop " +
@@ -190,15 +277,23 @@ Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
   ASSIGN_OR_RETURN(SupervisorPidFile held, SupervisorPidFile::Hold(instance));
   // Never closed: to others the supervisor runs until its process is gone.
   const SupervisorPidFile& pid_file = *new SupervisorPidFile(std::move(held));
-  ASSIGN_OR_RETURN(SupervisorOptions options, ServicesOf(instance, environment, given));
+  ASSIGN_OR_RETURN(SupervisorOptions options,
+                   ServicesOf(instance, environment, given, exchange.is_one));
   const char* const why_no_standby = WhyNoStandby(given);
   options.keep_standby = why_no_standby == nullptr;
   if (!options.keep_standby) options.why_no_standby = why_no_standby;
+  if (exchange.is_one) options.services = GoOnWith(&exchange, options.services);
+  options.on_exchange = [&options](const std::vector<StoredBy>& stored) {
+    const Status failed = RunNewProgram(options.services, stored);
+    std::cerr << "holdfast supervise: " << failed.message() << "; the old program goes on"
+              << std::endl;
+  };
   options.on_stop = [&instance](int signal) { SayWhatStops(instance, signal); };
   options.standby = {.on_wait = [&pid_file] { pid_file.HoldAsStandby(); },
                      .on_take_over = [&pid_file] { pid_file.TakeOver(); }};
-  options.on_start = [&instance] {
-    if (ServicePid(instance, kDaemon) == 0) DetachLostMounts(instance);
+  options.on_start = [&] {
+    if (!exchange.is_one && ServicePid(instance, kDaemon) == 0) DetachLostMounts(instance);
+    for (const int fd : std::exchange(exchange.fds, {})) close(fd);  // It has copies.
   };
   const Result<int> code = RunSupervisor(options);
   // Nothing has its descriptors any more.
@@ -226,7 +321,12 @@ void AddSupervise(CLI::App* app, int* exit_code) {
       ->type_name("PATH");
   app->add_flag("--no-standby{false}", options->keep_standby,
                 "Keep no process that goes on when this one is killed");
-  app->callback([options, exit_code] { *exit_code = RunSupervise(*options); });
+  app->add_flag(
+      "--can-exchange", options->can_exchange,
+      "Do nothing; exit code 0 says that a supervisor may exchange its program for this one");
+  app->callback([options, exit_code] {
+    *exit_code = options->can_exchange ? kExitOk : RunSupervise(*options);
+  });
 }
 
 }  // namespace cli

@@ -50,6 +50,13 @@ int RunUpgrade(const UpgradeOptions& options) {
     std::cout << "holdfast-fetcherd: pid " << report->old_fetcher << " -> pid "
               << report->new_fetcher << "\n";
   }
+  std::cout << "holdfast supervise: pid " << report->supervisor.pid;
+  if (report->old_supervisor_version.empty()) {
+    std::cout << " stays the old program until the instance is stopped\n";
+  } else {
+    std::cout << " version " << report->old_supervisor_version << " -> version "
+              << report->supervisor.version << "\n";
+  }
   return kExitOk;
 }
 

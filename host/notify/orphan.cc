@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -115,6 +116,9 @@ Result<std::optional<Orphan>> FindOrphan(const std::string& pid_path, const std:
     }
     if (ArgumentsOf(stamp.pid) != Joined(argv)) return OtherArguments(program, stamp);
     orphan.stored = std::move(stored).value();
+    siginfo_t info = {};
+    orphan.is_child =
+        waitid(P_PID, static_cast<id_t>(stamp.pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0;
     return std::optional<Orphan>(std::move(orphan));
   }
 }

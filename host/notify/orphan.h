@@ -28,6 +28,7 @@ namespace host {
 struct Orphan {
   cachecore::PinnedProcess process;
   cachecore::DescriptorTable::Copies stored;
+  bool is_child = false;  // Of this process, which was another program when it started it.
 };
 
 // Nothing: there is none, or none that a supervisor could go on with.  A process that lists nothing

@@ -51,6 +51,7 @@ class StoredDescriptors {
   size_t size() const { return size_; }
   // REQUIRES: index < size().
   int fd(size_t index) const { return entries_[index].fd; }
+  bool is_polled(size_t index) const { return entries_[index].polled; }
   std::string_view name(size_t index) const {
     return {entries_[index].name, entries_[index].name_length};
   }

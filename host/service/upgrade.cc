@@ -32,6 +32,7 @@ namespace {
 namespace control = cachecore::control;
 using cachecore::Deadline;
 using cachecore::Duration;
+using cachecore::FindProgram;
 using cachecore::JsonField;
 using cachecore::JsonInt;
 using cachecore::JsonString;
@@ -48,6 +49,7 @@ using nlohmann::json;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kSwapPingTimeout{500};
+constexpr milliseconds kExchangeTime{15000};
 // So many lives in a row that never serve are no accident.
 constexpr int64_t kFailedStartsMax = 3;
 
@@ -170,6 +172,47 @@ Status SwapFetcher(const Instance& instance, const RunningService& old, const De
                                "); put its old program back, and the next start takes it");
 }
 
+int64_t SinceMs(const json& status) { return JsonInt(status, supervise_field::kSinceMs); }
+
+Status SwapSupervisor(const Instance& instance, const Deadline& deadline, UpgradeReport* report) {
+  const PinnedProcess supervisor = PinSupervisor(instance);
+  const json before = ReadSuperviseStatus(instance);
+  const std::string version = JsonString(before, supervise_field::kVersion);
+  report->supervisor = {supervisor.pid, version};
+  // One of a version that does not know the signal would end by it, and a program that does not know
+  // what it inherits would end the daemons.
+  if (supervisor.pid == 0 || version.empty() ||
+      JsonInt(before, supervise_field::kPid) != supervisor.pid) {
+    return {};
+  }
+  ASSIGN_OR_RETURN(const std::string program, FindProgram("holdfast"));
+  if (!AskProgram({program, "supervise"}, {"--can-exchange"}, deadline).ok()) return {};
+  const std::string log = instance.LogFile(kSupervisor);
+  const size_t log_mark = SizeOf(log);
+  if (pidfd_send_signal(supervisor.pidfd.get(), SIGUSR2, nullptr, 0) != 0 && errno != ESRCH) {
+    return Status::FromErrno(errno, "tell the supervisor of the new program");
+  }
+  json now;
+  const auto exchanged = [&] {
+    now = ReadSuperviseStatus(instance);
+    return SinceMs(now) != SinceMs(before) && SupervisorPid(instance) != 0;
+  };
+  const Status waited =
+      WaitUntil(exchanged, Deadline(std::min(kExchangeTime, deadline.Remaining())));
+  if (waited.error() == ETIMEDOUT) {
+    return Status(ETIMEDOUT,
+                  "the daemons are upgraded, but the supervisor does not go on with its "
+                  "new program (" +
+                      LastErrorLine(log, log_mark) + "; log: " + log +
+                      "); holdfast status tells whether one runs");
+  }
+  RETURN_IF_ERROR(waited);
+  report->old_supervisor_version = version;
+  report->supervisor = {static_cast<pid_t>(JsonInt(now, supervise_field::kPid)),
+                        JsonString(now, supervise_field::kVersion)};
+  return {};
+}
+
 Status CheckSupervised(const Instance& instance, const Result<json>& ping) {
   if (SupervisorPid(instance) > 0) {
     // It could not start the next daemon.
@@ -223,6 +266,7 @@ Result<UpgradeReport> Upgrade(const Instance& instance, const Deadline& deadline
   }
   RETURN_IF_ERROR(SwapDaemon(instance, daemon, deadline, &report));
   if (fetcher.process.pid != 0) RETURN_IF_ERROR(SwapFetcher(instance, fetcher, deadline, &report));
+  RETURN_IF_ERROR(SwapSupervisor(instance, deadline, &report));
   return report;
 }
 

@@ -3,6 +3,7 @@
 // Model    The new holdfastd is asked first whether it could take over (--check-state); only then
 //          is the running one told to end, keeping its mounts, and the supervisor starts the new
 //          one, which serves what waited.  Then the fetcher, whose connection waits in the store.
+//          Last the supervisor, which runs its program on disk in its own process.
 // Errors   ESRCH: it does not run; EOPNOTSUPP: another supervisor runs it; EBUSY: its
 //          supervisor is stopped, and nothing was touched; EPROTO: the new program
 //          cannot take over, the old one serves on; ECHILD, ETIMEDOUT: the new one does not serve,
@@ -33,6 +34,8 @@ struct UpgradeReport {
   Life old_daemon, new_daemon;
   pid_t old_fetcher = 0;  // 0: none was attached.
   pid_t new_fetcher = 0;
+  Life supervisor;                     // As it is now.
+  std::string old_supervisor_version;  // "": it cannot exchange its program, and goes on.
   std::chrono::milliseconds pause{0};  // From the old daemon's last answer to the new one's first.
 };
 

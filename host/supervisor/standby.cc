@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -83,6 +84,15 @@ void Standby::WaitForTheEnd(int supervisor) {
   if (read(token_out_.get(), &byte, sizeof(byte)) != sizeof(byte)) _exit(0);
   if (hooks_.on_take_over) hooks_.on_take_over();
   if (!MakeToken()) Say("cannot make a pipe for the standby; the next one will not take over");
+}
+
+void Standby::End() {
+  if (pid_ == 0) return;
+  kill(pid_, SIGKILL);
+  while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = 0;
+  socket_.Reset();
 }
 
 void Standby::Stop() {

@@ -39,6 +39,8 @@ class Standby {
 
   // True in a copy that has taken over: the processes of its services are not its children.
   bool Renew();
+  // Ends the copy for now; returns once it is gone.
+  void End();
   // Ends the copy, and no other follows.
   void Stop();
   // A child process has ended.  Returns whether it was the copy.

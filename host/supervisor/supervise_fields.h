@@ -24,6 +24,7 @@ inline constexpr char kSinceMs[] = "since_ms";
 inline constexpr char kStandby[] = "standby";
 inline constexpr char kWhyNoStandby[] = "why_no_standby";
 inline constexpr char kTakeovers[] = "takeovers";
+inline constexpr char kVersion[] = "version";
 inline constexpr char kServices[] = "services";
 // Of each service.
 inline constexpr char kName[] = "name";

@@ -42,6 +42,8 @@ void SuperviseStatus::Begin(const SupervisorStatus& supervisor) {
   PutQuoted(supervisor.why_no_standby);
   PutField(",", field::kTakeovers);
   PutNumber(static_cast<int64_t>(supervisor.takeovers));
+  PutField(",", field::kVersion);
+  PutQuoted(HOLDFAST_VERSION);
   PutField(",", field::kState);
   PutQuoted(supervisor.state);
   PutField(",", field::kSinceMs);

@@ -1,7 +1,8 @@
 // SuperviseStatus: the file that tells `holdfast status` what the supervisor sees.
 //
 // Model    one JSON object: "pid", "standby" (0: none), "why_no_standby" (for people), "takeovers"
-//          (how often a standby has become the supervisor), "state" (running, stopping, stopped),
+//          (how often a standby has become the supervisor), "version" (of its program; one that
+//          has it exchanges its program on SIGUSR2), "state" (running, stopping, stopped),
 //          "since_ms", "services": [{"name", "pid" (0: none), "spare" (likewise), "state",
 //          "since_ms", "restarts", "retry_at_ms" (0: no retry waits), "last_exit", "status",
 //          "fd_store": [names]}].  Non-ASCII bytes of texts become '?'.

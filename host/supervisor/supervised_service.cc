@@ -73,14 +73,13 @@ Result<bool> SupervisedService::AdoptOrphan() {
   for (cachecore::DescriptorTable::Copy& copy : orphan->stored.copies) {
     store_->Add(std::move(copy.fd), copy.name, copy.is_polled);
   }
-  SetProcess(std::move(orphan->process), /*is_child=*/false);
+  SetProcess(std::move(orphan->process), orphan->is_child);
   started_at_ = MonotonicNow();
   watchdog_ = spec_.watchdog;
   was_ready_ = orphan->stored.is_ready || !spec_.required_ready;
   EnterServing(was_ready_ ? State::kReady : State::kStarting);
-  Say("goes on with %s (pid %d) of an earlier supervisor, and with %zu descriptors that it had "
-      "stored",
-      spec_.name.c_str(), pid_, store_->size());
+  Say("goes on with %s (pid %d)%s, and with %zu descriptors that it had stored", spec_.name.c_str(),
+      pid_, is_child_ ? "" : " of an earlier supervisor", store_->size());
   return true;
 }
 

@@ -50,6 +50,7 @@ class SupervisedService {
   // is none.  Before the first Start only.
   cachecore::Result<bool> AdoptOrphan();
   bool is_running() const { return pid_ != 0; }
+  const StoredDescriptors& store() const { return *store_; }
   void Start();
   // The next message, which stays in the socket until DropMessage; false when there is none.  To do
   // what it says twice changes nothing more.
@@ -85,6 +86,7 @@ class SupervisedService {
   bool TakeChanged();
   ServiceStatus Describe() const;
   const std::string& program() const { return launcher_->program(); }
+  const std::string& name() const { return spec_.name; }
 
  private:
   SupervisedService(const SupervisorOptions& options, const ServiceSpec& spec)

@@ -60,6 +60,7 @@ class Supervisor {
   bool ReadAllNotifications();
   void Reap();
   bool RenewStandby();
+  void Exchange();
   bool NoteChanges();
   void StopNext();
   bool AllStopped() const;
@@ -76,11 +77,13 @@ class Supervisor {
   int64_t since_ms_ = WallMs();
   uint64_t takeovers_ = 0;
   bool stopping_ = false;
-  bool child_exited_ = false;
+  bool exchange_asked_ = false;
+  bool child_exited_ = true;    // Of the program before this one, perhaps.
   bool changed_ = true;         // Since the status was written ...
   bool standby_is_old_ = true;  // ... and since the standby was made.
   bool status_failed_ = false;
   Duration status_retry_at_ = kNever;
+  std::string oom_score_;  // Before it was hardened.
   LogFiles logs_;
   bool writes_log_ = false;  // Our standard error is options_.log_path.
 };
@@ -120,6 +123,7 @@ Status Supervisor::Prepare() {
   }
   logs_.Add(options_.log_path, options_.log_bytes_max);
   writes_log_ = IsStandardError(options_.log_path);
+  oom_score_ = ReadOomScore();
   HardenProcess();
   return Status();
 }
@@ -156,6 +160,7 @@ void Supervisor::Turn() {
   }
   if (stopping_) StopNext();
   for (auto& service : services_) service->OnDeadline();
+  if (std::exchange(exchange_asked_, false) && !stopping_ && options_.on_exchange) Exchange();
 }
 
 void Supervisor::Wait() {
@@ -182,6 +187,7 @@ void Supervisor::ReadSignals() {
   while (read(signals_.get(), &signal, sizeof(signal)) == sizeof(signal)) {
     if (signal.ssi_signo == SIGCHLD) child_exited_ = true;
     if (signal.ssi_signo == SIGHUP) ReopenLogs();
+    if (signal.ssi_signo == SIGUSR2) exchange_asked_ = true;
     if (signal.ssi_signo != SIGTERM && signal.ssi_signo != SIGINT) continue;
     if (std::exchange(stopping_, true)) continue;
     changed_ = true;
@@ -252,6 +258,25 @@ bool Supervisor::RenewStandby() {
   HardenProcess();
   for (auto& service : services_) service->Adopt();
   return true;
+}
+
+// The services stay this process's children, and their descriptors stay open.  A hung-up connection is
+// no loss, and is not passed on: what is polled its service has, too.
+void Supervisor::Exchange() {
+  std::vector<StoredBy> stored;
+  for (const auto& service : services_) {
+    const StoredDescriptors& store = service->store();
+    for (size_t i = 0; i < store.size(); ++i) {
+      if (store.is_polled(i)) continue;
+      stored.push_back({std::string(service->name()), std::string(store.name(i)), store.fd(i)});
+    }
+  }
+  Say("exchanging its program");
+  if (standby_ != nullptr) standby_->End();  // It would see an end of this one.
+  RestoreOomScore(oom_score_);
+  options_.on_exchange(stored);
+  HardenProcess();
+  standby_is_old_ = true;
 }
 
 void Supervisor::Reap() {

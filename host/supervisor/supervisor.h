@@ -5,9 +5,9 @@
 //          is known by the socket, and its uid by SCM_CREDENTIALS: root's or ours only), a
 //          descriptor store and a state (host/supervisor/supervised_service.h).  SIGTERM, SIGINT:
 //          end the services, last one first, each before the next, then return 0.  SIGHUP: it and
-//          the services open their logs again; a closed terminal ends no mount.  With a standby,
-//          RunSupervisor may return in another process than the one that called it: in the copy
-//          that has taken over.
+//          the services open their logs again; a closed terminal ends no mount.  SIGUSR2: has its
+//          program exchanged.  With a standby, RunSupervisor may return in another process than the
+//          one that called it: in the copy that has taken over.
 // Errors   all before the first service starts.  EBUSY: another supervisor holds the run directory,
 //          or a process of an earlier one can't be ended.  EINVAL: the options.  EMFILE: too few
 //          descriptors allowed. Otherwise the errno of the file that can't be used.
@@ -61,6 +61,13 @@ struct ServiceSpec {
   std::chrono::milliseconds watchdog{0};
 };
 
+// A descriptor in the store of a service, which the supervisor owns.
+struct StoredBy {
+  std::string service;
+  std::string name;
+  int fd = -1;
+};
+
 inline constexpr size_t kServicesMax = 8;
 // All names in one environment string, of which the kernel takes 128 KiB.
 inline constexpr size_t kFdStoreMax = 500;
@@ -87,6 +94,9 @@ struct SupervisorOptions {
   bool keep_standby = false;
   const char* why_no_standby = "it was not asked for";  // Otherwise; for people, at most 80 bytes.
   StandbyHooks standby;
+  // Called on SIGUSR2, without a standby: runs another program in this process, which finds what is
+  // listed.  Returns when that fails.  Null: SIGUSR2 does nothing.
+  std::function<void(const std::vector<StoredBy>& stored)> on_exchange;
   // Called once, before the first service is started: what is left of earlier lives goes on.
   std::function<void()> on_start;
   // Called once, when `signal` has told the supervisor to stop, before anything is ended.

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
@@ -27,6 +28,9 @@ using cachecore::UniqueFd;
 namespace {
 
 constexpr size_t kServiceNameBytesMax = 64;
+constexpr int kLockTries = 1000;
+constexpr int kLockTryMs = 5;
+constexpr char kOomScorePath[] = "/proc/self/oom_score_adj";
 constexpr mode_t kNotifyDirectoryMode = 0711;
 constexpr size_t kOwnFdsMax = 64;  // Sockets, epoll sets, files: what we open besides stores.
 constexpr std::string_view kNameCharacters =
@@ -72,6 +76,27 @@ Status CheckSupervisorOptions(const SupervisorOptions& options) {
   return Status();
 }
 
+namespace {
+
+std::string HolderOf(int file) {
+  char pid[16];
+  const ssize_t size = pread(file, pid, sizeof(pid), 0);
+  return size > 0 ? std::string(pid, static_cast<size_t>(size)) : "";
+}
+
+// Where another program was this process, the copies that it has ended may not be gone yet.
+bool Lock(int file) {
+  for (int tries = 0; flock(file, LOCK_EX | LOCK_NB) != 0; ++tries) {
+    if (errno != EWOULDBLOCK || tries == kLockTries || HolderOf(file) != std::to_string(getpid())) {
+      return false;
+    }
+    poll(nullptr, 0, kLockTryMs);
+  }
+  return true;
+}
+
+}  // namespace
+
 // The lock is held by the open file, also by a child that has not exec'ed yet: a new supervisor
 // can't look for orphans while one is still about to become one.
 Result<UniqueFd> LockRunDir(const std::string& run_dir) {
@@ -82,11 +107,10 @@ Result<UniqueFd> LockRunDir(const std::string& run_dir) {
   UniqueFd file(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file.valid()) return Status::FromErrno(errno, "use the run directory: open " + path);
   fchmod(file.get(), 0600);  // An earlier version's: a user that may open it may lock it.
-  char pid[16] = {};
-  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+  if (!Lock(file.get())) {
     if (errno != EWOULDBLOCK) return Status::FromErrno(errno, "lock " + path);
-    ssize_t size = pread(file.get(), pid, sizeof(pid) - 1, 0);
-    return Status(EBUSY, "supervisor " + std::string(size > 0 ? pid : "(of unknown pid)") +
+    const std::string pid = HolderOf(file.get());
+    return Status(EBUSY, "supervisor " + (pid.empty() ? "(of unknown pid)" : pid) +
                              " already runs on " + run_dir +
                              "; stop it or choose another run directory");
   }
@@ -130,7 +154,7 @@ bool IsStandardError(const std::string& path) {
 Result<UniqueFd> BlockSignals() {
   sigset_t signals;
   sigemptyset(&signals);
-  for (int number : {SIGCHLD, SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
+  for (int number : {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR2}) sigaddset(&signals, number);
   UniqueFd file(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!file.valid()) return Status::FromErrno(errno, "create a signalfd");
   sigaddset(&signals, SIGPIPE);  // Our stderr may be a pipe without a reader.
@@ -139,11 +163,22 @@ Result<UniqueFd> BlockSignals() {
   return file;
 }
 
+std::string ReadOomScore() {
+  const UniqueFd file(open(kOomScorePath, O_RDONLY | O_CLOEXEC));
+  char text[16];
+  const ssize_t size = read(file.get(), text, sizeof(text));
+  return size > 0 ? std::string(text, static_cast<size_t>(size)) : "";
+}
+
+void RestoreOomScore(const std::string& score) {
+  const UniqueFd file(open(kOomScorePath, O_WRONLY | O_CLOEXEC));
+  [[maybe_unused]] ssize_t written = write(file.get(), score.data(), score.size());
+}
+
 // Best effort throughout: a container may forbid each, and a supervisor is of use without.
 void HardenProcess() {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
-  UniqueFd oom(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
-  [[maybe_unused]] ssize_t written = write(oom.get(), "-999", 4);
+  RestoreOomScore("-999");
   // Not what comes later: under a memory limit it would make the kernel refuse the stack's growth.
   LockOwnMemory();
 }

@@ -28,10 +28,13 @@ bool WriteLockHolder(int file);
 
 // Whether standard error is this file, appended to.
 bool IsStandardError(const std::string& path);
-// Blocks SIGCHLD, SIGTERM, SIGINT and SIGHUP, which the signalfd returned then reports, and
-// SIGPIPE.
+// Blocks SIGCHLD, SIGTERM, SIGINT, SIGHUP and SIGUSR2, which the signalfd returned then reports,
+// and SIGPIPE.
 cachecore::Result<cachecore::UniqueFd> BlockSignals();
 
+// How willingly the kernel ends this process for want of memory; "" where it does not say.
+std::string ReadOomScore();
+void RestoreOomScore(const std::string& score);
 // Makes this process adopt orphans, hard to kill for want of memory, and resident.
 void HardenProcess();
 

@@ -42,7 +42,7 @@ function __holdfast_options
                  --plain-http --mirror --ca-file --instance --root"
     case cachefiles-run; echo "--help --static --exact-ids --cachefiles-device"
     case upgrade; echo "--help --timeout --instance --root"
-    case supervise; echo "--help --fetcher-user --cachefiles-device --no-standby --instance --root"
+    case supervise; echo "--help --fetcher-user --cachefiles-device --no-standby --can-exchange --instance --root"
     case version; echo "--help"
     case cache config image rootfs trace; echo "--help"
     case '*'; echo "--help --version"

@@ -43,7 +43,7 @@ _holdfast_options() {
                  --plain-http --mirror --ca-file --instance --root" ;;
     cachefiles-run) echo "--help --static --exact-ids --cachefiles-device" ;;
     upgrade) echo "--help --timeout --instance --root" ;;
-    supervise) echo "--help --fetcher-user --cachefiles-device --no-standby --instance --root" ;;
+    supervise) echo "--help --fetcher-user --cachefiles-device --no-standby --can-exchange --instance --root" ;;
     version) echo "--help" ;;
     cache | config | image | rootfs | trace) echo "--help" ;;
     *) echo "--help --version" ;;

@@ -22,7 +22,7 @@ from harness.holdfast import Holdfast
 from harness.origins.nginx import Nginx
 from harness.sandbox import Sandbox, wait_until
 from harness.soak import image as soak_image
-from harness.soak.killer import Killer
+from harness.soak.killer import SUPERVISOR_KINDS, Killer
 from harness.soak.readers import Readers
 from harness.soak.report import Deaths, add_stalls, print_stalls, unexplained
 
@@ -151,7 +151,7 @@ class Soak:
         file = mounted_from(point)
         seed = self.options.seed + self.rounds
         readers = Readers(self.box, file, point, self.image, self.tree, self.expected, seed)
-        killer = Killer(seed)
+        killer = Killer(seed, SUPERVISOR_KINDS if self.options.supervisor else None)
         self.kill_until_read(holdfast, watcher, readers, killer, name)
         readers.finish()
         self.events += killer.events
@@ -213,6 +213,7 @@ def main():
     parser.add_argument("--minutes", type=float, help="end after so long instead")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("HOLDFAST_TEST_SEED") or time.time()))
     parser.add_argument("--no-resend", action="store_true", help="as on a kernel that cannot resend (before 6.9)")
+    parser.add_argument("--supervisor", action="store_true", help="deaths of the supervisor, alone and with each other process")
     parser.add_argument("--full-disk", action="store_true", help="--on-full=through, with the cache on a full disk")
     parser.add_argument("--verbose", action="store_true", help="a line after each object")
     options = parser.parse_args()

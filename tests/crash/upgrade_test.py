@@ -92,7 +92,8 @@ class UpgradeUnderLoadTest(UpgradeCase):
         print_stalls(self.stalls)
 
     def upgrade_once(self):
-        for name in ("holdfastd", "holdfast-fetcherd"):
+        supervisor = self.instance.supervisor_pid()
+        for name in ("holdfast", "holdfastd", "holdfast-fetcherd"):
             self.programs.replace(name)
         with open("/proc/sys/vm/drop_caches", "w") as f:
             f.write("1\n")  # So that reads reach the daemon.
@@ -101,10 +102,12 @@ class UpgradeUnderLoadTest(UpgradeCase):
         done = self.upgrade()
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, rf"^holdfastd: pid {old} version \S+ -> pid \d+ version \S+, pause \d+ ms\n"
-                                      r"holdfast-fetcherd: pid \d+ -> pid \d+\n$")
+                                      r"holdfast-fetcherd: pid \d+ -> pid \d+\n"
+                                      rf"holdfast supervise: pid {supervisor} version \S+ -> version \S+\n$")
         self.reported_ms.append(int(done.stdout.split(" pause ")[1].split()[0]))
         self.assertEqual(self.inode_of(self.instance.daemon_pid()), self.inode_on_disk("holdfastd"))
         self.assertEqual(self.inode_of(self.instance.attached_pid()), self.inode_on_disk("holdfast-fetcherd"))
+        self.assertEqual(self.inode_of(supervisor), self.inode_on_disk("holdfast"))
         exit_of_old.join(10)
         return Event("upgrade", time.time(), exit_of_old.at_ns)
 

@@ -86,6 +86,10 @@ class Holdfast:
         done = self.run("umount", *self.root_flags(), *flags, mount_point)
         assert done.returncode == 0, f"umount {mount_point}: exit {done.returncode}: {done.stderr}"
 
+    def start(self):
+        done = self.run("start", *self.root_flags(), "--instance", self.name)
+        assert done.returncode == 0, f"start: exit {done.returncode}: {done.stderr}"
+
     def stop(self):
         done = self.run("stop", *self.root_flags(), "--instance", self.name)
         assert done.returncode == 0, f"stop: exit {done.returncode}: {done.stderr}"

@@ -6,12 +6,14 @@ import signal
 import time
 from dataclasses import dataclass, field
 
-FETCHER, DAEMON, SUPERVISOR, SPARE = "fetcherd", "holdfastd", "supervise", "spare"
+FETCHER, DAEMON, SUPERVISOR, SPARE, STANDBY = "fetcherd", "holdfastd", "supervise", "spare", "standby"
 # What may happen, and how often.
 KINDS = {"fetcher": 20, "daemon": 20, "both": 15, "daemon twice": 10, "fetcher stopped": 7, "daemon stopped": 8,
          "supervisor": 10, "and daemon": 5, "and fetcher": 5, "and spare": 5}
+# Of the supervisor alone, and with each other process.
+SUPERVISOR_KINDS = {"supervisor": 4, "and daemon": 4, "and fetcher": 4, "and spare": 4, "and standby": 4}
 VICTIMS = {"both": (FETCHER, DAEMON), "supervisor": (SUPERVISOR,), "and daemon": (SUPERVISOR, DAEMON),
-           "and fetcher": (SUPERVISOR, FETCHER), "and spare": (SUPERVISOR, SPARE)}
+           "and fetcher": (SUPERVISOR, FETCHER), "and spare": (SUPERVISOR, SPARE), "and standby": (SUPERVISOR, STANDBY)}
 PAUSE_S = (0.05, 0.6)
 STOPPED_S = (0.02, 0.5)
 TWICE_WITHIN_S = 0.1
@@ -45,7 +47,7 @@ class Killer:
         victims = VICTIMS.get(kind, (FETCHER if kind.startswith("fetcher") else DAEMON,))
         pids = [_pid(holdfast, name) for name in victims]
         self._random.shuffle(pids)
-        if None in pids:
+        if None in pids or (kind == "and standby" and not _serves(holdfast)):
             return
         event = Event(kind, time.time(), time.monotonic_ns())
         if kind.endswith("stopped"):
@@ -56,6 +58,8 @@ class Killer:
                 event.killed += _kill(pid)
             if kind == "daemon twice":
                 event.killed += self._kill_successor(holdfast, pids[0])
+            if kind == "and standby":
+                holdfast.start()  # Another supervisor goes on with the daemons.
         self.events.append(event)
 
     def _kill_successor(self, holdfast, first):
@@ -65,10 +69,20 @@ class Killer:
         return _kill(pid) if pid not in (None, first) else []
 
 
+def _serves(holdfast):
+    """Of a daemon that is dead, only the supervisor and its standby have the descriptors."""
+    try:
+        return holdfast.control({"op": "ping"})["ok"]
+    except (OSError, ValueError):
+        return False
+
+
 def _pid(holdfast, name):
     try:
         if name == SUPERVISOR:
             return holdfast.supervisor_pid()
+        if name == STANDBY:
+            return holdfast.supervise_status()["standby"] or None
         if name == SPARE:
             return holdfast.service(DAEMON)["spare"] or None
         return holdfast.pid_of(name)
