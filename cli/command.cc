@@ -102,6 +102,7 @@ const std::vector<Verb>& Verbs() {
       {"config", "Check and show an instance's configuration files", AddConfig},
       {"metrics", "Print counters for a monitoring system", AddMetrics},
       {"trace", "Show slow reads as they happen, and why", AddTrace},
+      {"report", "Write a page about what was read of an image", AddReport},
       {"start", "Start an instance without a mount", AddStart},
       {"stop", "Stop an instance that has no mounts", AddStop},
       {"dump", "Print a cache's records, offline", AddDump},

@@ -53,6 +53,7 @@ void AddStatus(CLI::App* app, int* exit_code);
 void AddCache(CLI::App* app, int* exit_code);
 void AddMetrics(CLI::App* app, int* exit_code);
 void AddTrace(CLI::App* app, int* exit_code);
+void AddReport(CLI::App* app, int* exit_code);
 void AddStart(CLI::App* app, int* exit_code);
 void AddStop(CLI::App* app, int* exit_code);
 void AddDump(CLI::App* app, int* exit_code);

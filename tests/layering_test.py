@@ -52,6 +52,7 @@ MAY_INCLUDE = {
     "host/config": BASE + ("host/instance",),
     "host/mounts": BASE + ("cachecore/protocol", "host/instance",),
     "host/service": BASE + ("cachecore/protocol", "host/supervisor", "host/instance", "host/config", "host/mounts"),
+    "host/report": BASE + ("cachecore/protocol", "host/instance", "host/mounts", "host/service"),
     "host/watch": BASE + ("cachecore/protocol", "host/instance", "host/mounts", "host/service"),
     "host/registries": BASE + ("cachecore/url",),
     "host/images": DOMAIN + ("cachecore/url", "host/instance", "host/registries"),
@@ -61,8 +62,8 @@ MAY_INCLUDE = {
     "host/cachefiles": BASE + ("fusefs/cachefiles/preload", "fusefs/inject"),
     "host/cache": BASE + ("cachecore/protocol", "host/instance", "host/mounts", "host/service", "host/mount"),
     "cli": DOMAIN + ("cachecore/store", "cachecore/policy", "cachecore/offline", "host/supervisor", "host/instance", "host/config", "host/service",
-                     "host/registries", "host/images", "host/build", "host/mount", "host/cache", "host/containers", "host/cachefiles", "host/watch"),
-    "cli/watch": BASE + ("cachecore/protocol", "host/instance", "host/service", "host/watch", "cli"),
+                     "host/registries", "host/images", "host/build", "host/mount", "host/cache", "host/containers", "host/cachefiles", "host/report", "host/watch"),
+    "cli/watch": BASE + ("cachecore/protocol", "host/instance", "host/service", "host/report", "host/watch", "cli"),
     "snapshotter": BASE + ("host/instance", "host/mounts"),
 }
 # What protoc makes of containerd's interface.

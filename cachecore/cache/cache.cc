@@ -162,6 +162,15 @@ TraceAnswer Cache::Trace(const TraceQuestion& question) {
   return core_.engine.Trace(question);
 }
 
+Result<ObjectHistory> Cache::HistoryOf(ObjectNumber number) {
+  while (true) {
+    RETURN_IF_ERROR(catalogue_.EnsureLoaded(number));
+    MutexLock lock(&core_.mu);
+    const Object* object = core_.engine.Find(number);
+    if (object != nullptr) return core_.engine.HistoryOf(*object);
+  }
+}
+
 Generation Cache::generation() {
   MutexLock lock(&core_.mu);
   return core_.engine.generation();

@@ -176,6 +176,7 @@ class Cache {
   EngineCounters counters() EXCLUDES(core_.mu);
   // Reads that wait and have waited: see ReadHistory.
   TraceAnswer Trace(const TraceQuestion& question) EXCLUDES(core_.mu);
+  Result<ObjectHistory> HistoryOf(ObjectNumber number) EXCLUDES(core_.mu, catalogue_.load_mu);
   Generation generation() EXCLUDES(core_.mu);
   // For errors that others can cause.
   LogLimiter& log() { return log_; }

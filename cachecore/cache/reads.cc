@@ -36,6 +36,7 @@ Result<std::optional<FileSlice>> Reads::TryRead(ObjectNumber number, ByteRange r
         // A reader that has to wait asks first, read-ahead after it (Read).
         if (!object->presence.Covers(range)) return slice;
         core_->engine.NoteUse(object, range);
+        object->NoteRead(range);
         *slice = FileSlice{object->file, range, object->verity};
         if (MayAskAhead(*object)) ahead = core_->engine.AdvanceReadAhead(object, range);
         break;

@@ -129,6 +129,10 @@ Request* Engine::NewRequest(Object* object, wire::Opcode opcode, ByteRange range
 }
 
 void Engine::EndRequest(Request* request, Effects* effects) {
+  if (request->filled_bytes > 0) {
+    history_.AddFetch({request->object, request->range, request->filled_bytes, request->created,
+                       clock_.Now() - request->created, request->demanded});
+  }
   if (Object* object = Find(request->object); object != nullptr) {
     if (request->opcode == wire::Opcode::kRead) object->in_flight.erase(request->range.begin);
     if (request->opcode == wire::Opcode::kOpen) object->open_request.reset();

@@ -257,6 +257,7 @@ class Engine {
   const EngineCounters& counters() const { return counters_; }
   // Reads that wait and have waited.  O(waiting reads).
   TraceAnswer Trace(const TraceQuestion& question) const;
+  ObjectHistory HistoryOf(const Object& object) const;
   Generation generation() const { return generation_; }
 
   // The device of an earlier life goes on (EngineOptions::kernel_instances): its program has `live`

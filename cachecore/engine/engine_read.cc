@@ -35,6 +35,7 @@ ReadTicket Engine::Read(Object* object, ByteRange range, Duration deadline, Read
   read->range = range;
   read->position = range.begin;
   read->started = clock_.Now();
+  object->NoteRead(range);
   read->why = std::move(reader.again);
   read->reader = std::move(reader);
   read->done = std::move(done);
@@ -145,6 +146,7 @@ void Engine::Join(Request* request, const ReadTicket& read) {
   auto& shares = read->requests;
   if (std::find(shares.begin(), shares.end(), request->id) != shares.end()) return;
   requests_.Promote(request);
+  request->demanded = true;
   ++request->waiters;
   read->requests.push_back(request->id);
 }
@@ -319,6 +321,7 @@ void Engine::Fill(Object* object, ByteRange range, Effects* effects) {
   counters_.bytes_filled_twice += added.size() - fresh;
   object->unsynced.push_back(added);
   object->unsynced_bytes += added.size();
+  if (object->was_culled.present_bytes() > 0) object->was_culled.Remove(added);
   NoteUse(object, added);
   NotePresent(object, added, effects);
 }

@@ -130,7 +130,10 @@ void Engine::CancelCull(Object* object, Effects* effects) {
 }
 
 void Engine::EndCull(Object* object, Effects* effects) {
-  for (const ByteRange part : object->culling->present) counters_.bytes_culled += part.size();
+  for (const ByteRange part : object->culling->present) {
+    counters_.bytes_culled += part.size();
+    object->NoteCulled(part);
+  }
   object->culling.reset();
   effects->wake_device = true;  // For the READs that were held back.
 }

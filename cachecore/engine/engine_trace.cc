@@ -6,6 +6,21 @@
 #include "cachecore/engine/engine.h"
 
 namespace cachecore {
+namespace {
+
+// What is marked in `map`, in order.
+std::vector<ByteRange> RangesOf(const PresenceMap& map) {
+  std::vector<ByteRange> ranges;
+  const uint64_t end = map.size_bytes();
+  for (ByteRange range; range.end < end && ranges.size() < ObjectHistory::kMaxRanges;) {
+    range.begin = map.FirstPresent({range.end, end});
+    range.end = range.begin == end ? end : map.FirstMissing({range.begin, end});
+    if (!range.empty()) ranges.push_back(range);
+  }
+  return ranges;
+}
+
+}  // namespace
 
 std::string Engine::KnownCause(const PendingRead& read) const {
   std::string cause = read.why;
@@ -71,6 +86,26 @@ void Engine::NoteEnded(const PendingRead& read, const Status& status) {
   ended.error = status.error();
   ended.why = WhyItWaited(read, status);
   history_.Add(std::move(ended));
+}
+
+ObjectHistory Engine::HistoryOf(const Object& object) const {
+  ObjectHistory history;
+  history.now = clock_.Now();
+  history.size_bytes = object.size_bytes;
+  history.present = RangesOf(object.presence);
+  history.read = RangesOf(object.was_read);
+  history.culled = RangesOf(object.was_culled);
+  for (const WaitedRead& read : history_.reads()) {
+    if (read.object == object.number) history.ended.push_back(read);
+  }
+  for (const auto& [position, read] : object.waiting) {
+    history.waiting.push_back(DescribeWait(*read));
+    history.waiting.back().why = WhyItWaits(*read);
+  }
+  for (const EndedFetch& fetch : history_.fetches()) {
+    if (fetch.object == object.number) history.fetches.push_back(fetch);
+  }
+  return history;
 }
 
 TraceAnswer Engine::Trace(const TraceQuestion& question) const {

@@ -145,6 +145,9 @@ struct Object {
   // On its way to the disk and not recorded as durable yet; less what was removed meanwhile.
   std::vector<ByteRange> syncing;
   bool record_due = false;  // Its record could not be written, and must be.
+  // In this life, for people: blocks that were asked for, and blocks that a cull has taken out.
+  PresenceMap was_read{0};
+  PresenceMap was_culled{0};
   std::optional<Culling> culling;
   PartUses uses;
 
@@ -158,6 +161,15 @@ struct Object {
   bool IsIdle() const {
     return IsFileUnused() && waiting.empty() && acquires.empty() && in_flight.empty() &&
            !open_request && unsynced.empty() && syncing.empty() && !record_due && !culling;
+  }
+
+  // Marks the blocks that `range` touches.
+  void NoteRead(ByteRange range) { Mark(range, &was_read); }
+  void NoteCulled(ByteRange range) { Mark(range, &was_culled); }
+  void Mark(ByteRange range, PresenceMap* map) const {
+    if (map->size_bytes() != size_bytes) *map = PresenceMap(size_bytes);
+    const uint64_t end = (range.end + kBlockSize - 1) / kBlockSize * kBlockSize;
+    map->Add({range.begin / kBlockSize * kBlockSize, std::min(end, size_bytes)});
   }
 
   // Makes `verity` once size and digest are known.

@@ -1,11 +1,11 @@
-// ReadHistory: the last reads that had to wait, and why they did.
+// ReadHistory: the last reads that had to wait, and why they did; the last fetches.
 //
 // Model    reads by serial, from 1 and without gaps, in the order in which they ended.  The oldest
 //          go when there are more than kMaxReads: a follower that is too slow can count what it has
 //          lost by their serials.  Reads of present bytes are not in it.
 // Threads  thread-compatible; guarded by GuardedEngine::mu.
-// Cost     a read that had to wait: O(1).  Memory: kMaxReads entries, of the names of an object and
-//          kMaxWhy bytes of text at most.
+// Cost     a read that had to wait, a fetch: O(1).  Memory: kMaxReads entries, of the names of an
+//          object and kMaxWhy bytes of text at most, and kMaxFetches small ones.
 // Crash    memory only: the next daemon begins an empty one.
 
 #ifndef CACHECORE_ENGINE_READ_HISTORY_H_
@@ -48,10 +48,21 @@ struct WaitedRead {
   std::string why;  // It waits, or had to.
 };
 
+// Bytes that a fetcher has brought.
+struct EndedFetch {
+  ObjectNumber object;
+  ByteRange range;  // Of the request.
+  uint64_t filled_bytes = 0;
+  Duration started{0};
+  Duration took{0};
+  bool demanded = false;  // A read waited for it; else it was fetched ahead.
+};
+
 class ReadHistory {
  public:
   static constexpr size_t kMaxReads = 4096;
   static constexpr size_t kMaxWhy = 400;
+  static constexpr size_t kMaxFetches = 8192;
 
   void Add(WaitedRead read) {
     read.serial = ++last_;
@@ -62,9 +73,15 @@ class ReadHistory {
   // Of the last read that has ended; 0 is none.
   uint64_t last() const { return last_; }
   const std::deque<WaitedRead>& reads() const { return reads_; }
+  void AddFetch(const EndedFetch& fetch) {
+    if (fetches_.size() == kMaxFetches) fetches_.pop_front();
+    fetches_.push_back(fetch);
+  }
+  const std::deque<EndedFetch>& fetches() const { return fetches_; }
 
  private:
   std::deque<WaitedRead> reads_;
+  std::deque<EndedFetch> fetches_;
   uint64_t last_ = 0;
 };
 
@@ -84,6 +101,20 @@ struct TraceAnswer {
   std::vector<WaitedRead> ended;
   std::vector<WaitedRead> waiting;
   size_t waiting_left_out = 0;
+};
+
+// What is known of one object's past.
+struct ObjectHistory {
+  static constexpr size_t kMaxRanges = 200'000;  // Of each list; the bytes behind are left out.
+
+  Duration now{0};
+  uint64_t size_bytes = 0;
+  std::vector<ByteRange> present;
+  std::vector<ByteRange> read;    // Blocks that readers asked for in this life of the daemon.
+  std::vector<ByteRange> culled;  // Blocks that were taken out in it, and are absent.
+  std::vector<WaitedRead> ended;
+  std::vector<WaitedRead> waiting;
+  std::vector<EndedFetch> fetches;
 };
 
 }  // namespace cachecore

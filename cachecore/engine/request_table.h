@@ -38,6 +38,7 @@ struct Request {
 
   bool published = false;
   bool background = false;    // No read waits for it: read-ahead, or replayed from the journal.
+  bool demanded = false;      // A read has held a share in it.
   uint32_t waiters = 0;       // Reads that hold a share in it.
   uint64_t filled_bytes = 0;  // Of its range, since it was made.
   Generation delivered;       // To which attachment it last went out; 0 for none.

@@ -2,7 +2,7 @@
 //
 // Model    a connection carries one request and one answer, each a line of JSON.  Operations: ping,
 //          status, acquire, keep, mounted, release, shut, verify, limit, pin, unpin, list, remove,
-//          trace, stop; kOperations is the whole list.  An answer has "ok"; a refusal has "errno"
+//          trace, history, stop; kOperations lists them.  An answer has "ok"; a refusal has "errno"
 //          and "error" too.  What the other end does not know of a message it ignores, and a field
 //          that is absent or of another type has its default, so that versions may differ.  The
 //          answers to `status`, `list`, `limit` and `trace` are documents of many parts: only the
@@ -41,6 +41,7 @@ enum class Operation {
   kList,
   kRemove,
   kTrace,
+  kHistory,
   kStop
 };
 
@@ -56,14 +57,15 @@ inline constexpr OperationName kOperations[] = {
     {Operation::kLimit, "limit"},     {Operation::kPin, "pin"},
     {Operation::kUnpin, "unpin"},     {Operation::kList, "list"},
     {Operation::kRemove, "remove"},   {Operation::kTrace, "trace"},
-    {Operation::kStop, "stop"},
+    {Operation::kHistory, "history"}, {Operation::kStop, "stop"},
 };
 
 inline constexpr int64_t kDefaultTimeoutMs = 30'000;
 
 struct Request {
   Operation operation = Operation::kPing;
-  // Of status (both empty: all objects), acquire, keep, release, shut, pin, unpin and remove.
+  // Of status (both empty: all objects), acquire, keep, release, shut, pin, unpin, remove and
+  // history.
   std::string volume = "";
   std::string object = "";
   // Of acquire, shut and verify.
@@ -200,6 +202,14 @@ inline constexpr char kThread[] = "thread";
 inline constexpr char kCommand[] = "command";
 inline constexpr char kErrno[] = "errno";
 inline constexpr char kWhy[] = "why";
+// The past of an object; it has kSize, kStarted, kEnded, kReadsWaiting and the two kNow..., too.
+inline constexpr char kDataFile[] = "data_file";
+inline constexpr char kPresentRanges[] = "present_ranges";
+inline constexpr char kReadRanges[] = "read_ranges";
+inline constexpr char kCulledRanges[] = "culled_ranges";
+inline constexpr char kFetches[] = "fetches";
+inline constexpr char kDemanded[] = "demanded";
+inline constexpr char kFilled[] = "filled";
 }  // namespace field
 
 // What an acquire's `mount` may be.

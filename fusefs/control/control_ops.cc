@@ -158,6 +158,8 @@ json ControlOps::Answer(const Request& request, const Caller& caller) {
       return cache_ops_.Remove(request);
     case Operation::kTrace:
       return TraceReads(parts_.cache, request);
+    case Operation::kHistory:
+      return TellHistory(parts_.cache, request, started_unix_);
     case Operation::kStop:
       parts_.stop();
       return control::EncodeDone();

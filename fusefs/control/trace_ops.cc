@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <utility>
 #include <vector>
@@ -45,7 +46,55 @@ json ReadsJson(const std::vector<WaitedRead>& reads) {
   return list;
 }
 
+// First and last byte in turn: there may be many.
+json RangesJson(const std::vector<cachecore::ByteRange>& ranges) {
+  json list = json::array();
+  for (const cachecore::ByteRange range : ranges) {
+    list.push_back(range.begin);
+    list.push_back(range.end);
+  }
+  return list;
+}
+
+json FetchesJson(const std::vector<cachecore::EndedFetch>& fetches) {
+  json list = json::array();
+  for (const cachecore::EndedFetch& fetch : fetches) {
+    list.push_back({{field::kOffset, fetch.range.begin},
+                    {field::kLength, fetch.range.size()},
+                    {field::kFilled, fetch.filled_bytes},
+                    {field::kStartedUs, Microseconds(fetch.started)},
+                    {field::kWaitedUs, Microseconds(fetch.took)},
+                    {field::kDemanded, fetch.demanded}});
+  }
+  return list;
+}
+
 }  // namespace
+
+json TellHistory(cachecore::Cache* cache, const control::Request& request, int64_t started) {
+  const auto found = cache->Find(request.volume, request.object);
+  if (!found.ok()) return control::EncodeRefusal(found.status());
+  if (!found->has_value()) {
+    return control::EncodeRefusal(
+        cachecore::Status(ENOENT, request.volume + "/" + request.object + " is not in the cache"));
+  }
+  const cachecore::ObjectNumber number = (*found)->number;
+  const cachecore::Result<cachecore::ObjectHistory> history = cache->HistoryOf(number);
+  if (!history.ok()) return control::EncodeRefusal(history.status());
+  const auto unix_now = std::chrono::system_clock::now().time_since_epoch();
+  return {{field::kOk, true},
+          {field::kStarted, started},
+          {field::kNowUs, Microseconds(history->now)},
+          {field::kNowUnixUs, Microseconds(unix_now)},
+          {field::kSize, history->size_bytes},
+          {field::kDataFile, cache->PathOfData(number)},
+          {field::kPresentRanges, RangesJson(history->present)},
+          {field::kReadRanges, RangesJson(history->read)},
+          {field::kCulledRanges, RangesJson(history->culled)},
+          {field::kEnded, ReadsJson(history->ended)},
+          {field::kReadsWaiting, ReadsJson(history->waiting)},
+          {field::kFetches, FetchesJson(history->fetches)}};
+}
 
 json TraceReads(cachecore::Cache* cache, const control::Request& request) {
   cachecore::TraceQuestion question;

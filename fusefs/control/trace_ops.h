@@ -10,6 +10,7 @@
 #ifndef FUSEFS_CONTROL_TRACE_OPS_H_
 #define FUSEFS_CONTROL_TRACE_OPS_H_
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 
 #include "cachecore/cache/cache.h"
@@ -17,6 +18,10 @@
 
 namespace fusefs {
 
+// What is known of one object's past: see cachecore::ObjectHistory.  `started`: the daemon, seconds
+// since 1970.
+nlohmann::json TellHistory(cachecore::Cache* cache, const cachecore::control::Request& request,
+                           int64_t started);
 nlohmann::json TraceReads(cachecore::Cache* cache, const cachecore::control::Request& request);
 
 }  // namespace fusefs

@@ -23,6 +23,7 @@ _holdfast_options() {
     'config show') echo "--help --json --instance --root" ;;
     'config write') echo "--help --instance --root" ;;
     metrics) echo "--help --output --instance --root" ;;
+    report) echo "--help --output --instance --root" ;;
     'trace slow') echo "--help --over --json --instance --root" ;;
     start) echo "--help --cachefiles-device --cache-dir --timeout --instance --root" ;;
     stop) echo "--help --timeout --instance --root" ;;
@@ -92,8 +93,8 @@ _holdfast() {
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$(_holdfast_options "$verb")" -- "$cur"))
   elif [[ -z $verb ]]; then
-    COMPREPLY=($(compgen -W 'mount mount-erofs umount mounts status cache config metrics trace start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
-  elif [[ $verb == umount || $verb == mounts || $verb == verify || $verb == cache\ pin || $verb == cache\ unpin || $verb == cache\ rm ]]; then
+    COMPREPLY=($(compgen -W 'mount mount-erofs umount mounts status cache config metrics trace report start stop dump verify image rootfs run cachefiles-run upgrade supervise version' -- "$cur"))
+  elif [[ $verb == umount || $verb == mounts || $verb == verify || $verb == report || $verb == cache\ pin || $verb == cache\ unpin || $verb == cache\ rm ]]; then
     local point
     while IFS= read -r point; do
       [[ -n $point && $point == "$cur"* ]] && COMPREPLY+=("$(printf '%q' "$point")")

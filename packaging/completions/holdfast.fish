@@ -23,6 +23,7 @@ function __holdfast_options
     case 'config show'; echo "--help --json --instance --root"
     case 'config write'; echo "--help --instance --root"
     case metrics; echo "--help --output --instance --root"
+    case report; echo "--help --output --instance --root"
     case 'trace slow'; echo "--help --over --json --instance --root"
     case start; echo "--help --cachefiles-device --cache-dir --timeout --instance --root"
     case stop; echo "--help --timeout --instance --root"
@@ -107,8 +108,8 @@ function __holdfast_complete
     return
   end
   switch $verb
-    case ''; printf '%s\n' mount mount-erofs umount mounts status cache config metrics trace start stop dump verify image rootfs run cachefiles-run upgrade supervise version
-    case umount mounts verify 'cache pin' 'cache unpin' 'cache rm'; __holdfast_mounts
+    case ''; printf '%s\n' mount mount-erofs umount mounts status cache config metrics trace report start stop dump verify image rootfs run cachefiles-run upgrade supervise version
+    case umount mounts verify report 'cache pin' 'cache unpin' 'cache rm'; __holdfast_mounts
     case 'rootfs rm' 'rootfs mount'; holdfast rootfs list 2>/dev/null | awk '{ print $1 }'
     case cache; printf '%s\n' ls limit pin unpin rm prune
     case config; printf '%s\n' check show write

@@ -24,6 +24,7 @@ _holdfast_options() {
     'config show') echo "--help --json --instance --root" ;;
     'config write') echo "--help --instance --root" ;;
     metrics) echo "--help --output --instance --root" ;;
+    report) echo "--help --output --instance --root" ;;
     'trace slow') echo "--help --over --json --instance --root" ;;
     start) echo "--help --cachefiles-device --cache-dir --timeout --instance --root" ;;
     stop) echo "--help --timeout --instance --root" ;;
@@ -101,8 +102,8 @@ _holdfast() {
     return
   fi
   case $verb in
-    '') compadd -- mount mount-erofs umount mounts status cache config metrics trace start stop dump verify image rootfs run cachefiles-run upgrade supervise version ;;
-    umount | mounts | verify | 'cache pin' | 'cache unpin' | 'cache rm') compadd -- ${(f)"$(_holdfast_mounts)"} ;;
+    '') compadd -- mount mount-erofs umount mounts status cache config metrics trace report start stop dump verify image rootfs run cachefiles-run upgrade supervise version ;;
+    umount | mounts | verify | report | 'cache pin' | 'cache unpin' | 'cache rm') compadd -- ${(f)"$(_holdfast_mounts)"} ;;
     'rootfs rm' | 'rootfs mount') compadd -- ${(f)"$(holdfast rootfs list 2>/dev/null | awk '{ print $1 }')"} ;;
     cache) compadd ls limit pin unpin rm prune ;;
     config) compadd check show write ;;

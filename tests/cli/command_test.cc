@@ -196,7 +196,8 @@ TEST_F(CommandTest, HelpIsNoError) {
 
 TEST_F(CommandTest, WrongUsageSaysWhatAndWhereToLook) {
   const std::string verbs =
-      "mount, mount-erofs, umount, mounts, status, cache, config, metrics, trace, start, stop, "
+      "mount, mount-erofs, umount, mounts, status, cache, config, metrics, trace, report, start, "
+      "stop, "
       "dump, "
       "verify, image, "
       "rootfs, run, "

@@ -105,6 +105,31 @@ TEST_F(EngineTraceTest, AReadThatFailsSaysWithWhichErrorAndWhy) {
   EXPECT_EQ(answer.ended.at(0).why, "it was killed");
 }
 
+TEST_F(EngineTraceTest, AnObjectsHistoryHasWhatWasReadFetchedAndTakenOut) {
+  const ByteRange range{4096, 8192};
+  rig_.Read(object_, {5000, 5001});
+  const ObjectId live = rig_.Open(object_);
+  const auto read = std::get<wire::ReadMessage>(rig_.Next().value().message);
+  Advance(kLimit);
+  rig_.Fill(object_, range);
+  EXPECT_EQ(rig_.Cread(live, read.msg_id), 0);
+  ObjectHistory history = rig_.engine.HistoryOf(*object_);
+  EXPECT_EQ(history.present, std::vector<ByteRange>{range});
+  EXPECT_EQ(history.read, std::vector<ByteRange>{range}) << "whole blocks";
+  ASSERT_EQ(history.fetches.size(), 1u);
+  EXPECT_TRUE(history.fetches[0].demanded);
+  EXPECT_EQ(history.fetches[0].filled_bytes, range.size());
+  EXPECT_EQ(history.fetches[0].took, kLimit);
+  EXPECT_EQ(history.ended.size(), 1u);
+  ASSERT_TRUE(rig_.BeginCull(object_, range));
+  rig_.EndCull(object_);
+  history = rig_.engine.HistoryOf(*object_);
+  EXPECT_TRUE(history.present.empty());
+  EXPECT_EQ(history.culled, std::vector<ByteRange>{range});
+  rig_.Fill(object_, range);
+  EXPECT_TRUE(rig_.engine.HistoryOf(*object_).culled.empty());
+}
+
 TEST_F(EngineTraceTest, AFollowerThatIsTooSlowIsToldHowMuchItHasLost) {
   next_.over = Duration(0);
   for (uint64_t i = 0; i < ReadHistory::kMaxReads + 10; ++i) {

@@ -92,7 +92,7 @@ TEST(ControlMessagesTest, AnUnknownOperationIsToldTheKnownOnes) {
     EXPECT_EQ(status.error(), EOPNOTSUPP) << line;
     EXPECT_EQ(status.message(),
               "unknown op; there are ping, status, acquire, keep, mounted, release, shut, verify, "
-              "limit, pin, unpin, list, remove, trace, stop");
+              "limit, pin, unpin, list, remove, trace, history, stop");
   }
 }
 

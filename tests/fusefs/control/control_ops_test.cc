@@ -110,7 +110,7 @@ TEST_F(ControlOpsTest, WhatIsNoRequestIsRefused) {
   EXPECT_EQ(
       unknown["error"],
       "unknown op; there are ping, status, acquire, keep, mounted, release, shut, verify, limit, "
-      "pin, unpin, list, remove, trace, stop");
+      "pin, unpin, list, remove, trace, history, stop");
 }
 
 TEST_F(ControlOpsTest, StatusShowsObjectsAndWaitingRequests) {
