@@ -101,9 +101,9 @@ Status Daemon::Open() {
     ASSIGN_OR_RETURN(fuse, MakeFuse());
   }
   housekeeper_ = std::make_unique<Housekeeper>(config_.housekeeper, cache_.get(), grants_.get(),
-                                               mounted_.get(), limits_.get());
+                                               mounted_.get(), limits_.get(), totals_.get());
   ASSIGN_OR_RETURN(std::unique_ptr<RequestLog> requests, ObtainRequestLog(resumed));
-  fuse_ = std::make_unique<FuseServer>(config_.fuse, config_.run_dir + "/fuse.init",
+  fuse_ = std::make_unique<FuseServer>(FuseOptions(), config_.run_dir + "/fuse.init",
                                        std::move(requests), cache_.get(), grants_.get());
   RETURN_IF_ERROR(fuse_->Start(std::move(fuse), resumed));
   if (!resumed) RaiseKernelReadAhead(config_.fuse_dir, config_.kernel_read_ahead_kb);
@@ -130,7 +130,7 @@ Status Daemon::Open() {
   operations_ = std::make_unique<ControlOps>(
       ControlOps::Parts{cache_.get(), device_.get(), fuse_.get(), grants_.get(), config_.fuse_dir,
                         config_.cache.fail_on_detach, stop, [this] { return limits_->Describe(); },
-                        mounted_.get(), describe_cachefiles, admit, admitted});
+                        mounted_.get(), describe_cachefiles, admit, admitted, totals_->totals()});
   control_->Start(
       [this](const std::string& line, int peer) { return operations_->Handle(line, peer); });
   unmount_watch_ = std::thread([this, stop] {
@@ -138,6 +138,12 @@ Status Daemon::Open() {
     stop();
   });
   return Status();
+}
+
+FuseServerOptions Daemon::FuseOptions() const {
+  FuseServerOptions options = config_.fuse;
+  options.totals = totals_->totals();
+  return options;
 }
 
 Status Daemon::OpenUses(bool resumed) {
@@ -181,7 +187,9 @@ Status Daemon::OpenCache() {
   ASSIGN_OR_RETURN(UniqueFd control, ObtainListener("control.sock", SOCK_STREAM, geteuid()));
   ASSIGN_OR_RETURN(control_, ControlServer::Make(std::move(control)));
   cachecore::FaultPoint(cachecore::Fault::kListening);
+  totals_ = std::make_unique<KeptTotals>(config_.cache_dir, &fd_store_);
   cachecore::CacheOptions options = config_.cache;
+  options.totals = totals_->totals();
   options.max_objects = std::clamp(DescriptorLimit() / 4, kMinObjects, options.max_objects);
   if (!config_.cachefiles_device.empty()) {
     options.msg_id_block = kCachefilesIdBlock;

@@ -26,6 +26,7 @@
 #include "fusefs/control/control_server.h"
 #include "fusefs/device/device_server.h"
 #include "fusefs/housekeeper.h"
+#include "fusefs/kept_totals.h"
 #include "fusefs/server/fuse_server.h"
 #include "fusefs/server/grants.h"
 #include "fusefs/server/mounted_objects.h"
@@ -64,6 +65,7 @@ class Daemon {
   cachecore::Status OpenCache();
   // Goes on with, or begins, what says which objects are used; and what keeps the cache's size.
   cachecore::Status OpenUses(bool resumed);
+  FuseServerOptions FuseOptions() const;
   // ENOENT when a mount goes on and its cache is gone, as on a file system that is not mounted now.
   cachecore::Status CheckCacheIsThere() const;
   // The listening socket of the daemon before us, or a new one, stored for the next: a peer that
@@ -87,6 +89,7 @@ class Daemon {
   cachecore::UniqueFd signals_;  // A signalfd.
   cachecore::UniqueFd stop_;     // An eventfd.
   // Torn down from the last to the first.
+  std::unique_ptr<KeptTotals> totals_;
   std::unique_ptr<DeviceServer> device_;
   std::unique_ptr<CachefilesServer> cachefiles_;  // Or null.
   std::unique_ptr<ControlServer> control_;

@@ -12,6 +12,8 @@ constexpr std::chrono::milliseconds kTick(50);
 // How long a disk that takes writes again may go unnoticed.
 constexpr std::chrono::seconds kHealInterval(1);
 
+// How often the totals are, if they have changed.
+constexpr std::chrono::seconds kKeepTotals(5);
 // How often it is kept on disk what was used.
 constexpr std::chrono::seconds kKeepUses(5);
 
@@ -32,8 +34,13 @@ void Housekeeper::EndUnwanted() {
 // Threads of their own, since neither an fdatasync of many megabytes nor a cull that waits for
 // replies must hold up the end of an overdue read.
 Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Grants* grants,
-                         MountedObjects* mounted, CacheLimits* limits)
-    : options_(options), cache_(cache), grants_(grants), mounted_(mounted), limits_(limits) {
+                         MountedObjects* mounted, CacheLimits* limits, KeptTotals* totals)
+    : options_(options),
+      cache_(cache),
+      grants_(grants),
+      mounted_(mounted),
+      limits_(limits),
+      totals_(totals) {
   const auto every_tick = [this](auto&& work) {
     cachecore::MutexLock lock(&mu_);
     while (!stopping_) {
@@ -59,11 +66,16 @@ Housekeeper::Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Gr
   sync_ = std::thread([this, every_tick] {
     cachecore::Duration last = cachecore::Clock::Monotonic().Now();
     cachecore::Duration healed = last;
-    every_tick([this, &last, &healed] {
+    cachecore::Duration kept = last;
+    every_tick([this, &last, &healed, &kept] {
       const cachecore::Duration now = cachecore::Clock::Monotonic().Now();
       if (now - healed >= kHealInterval) {
         cache_->Heal();
         healed = now;
+      }
+      if (now - kept >= kKeepTotals) {
+        totals_->Keep();
+        kept = now;
       }
       if (now - last < options_.sync_interval && cache_->unsynced_bytes() < options_.sync_bytes) {
         return;
@@ -95,6 +107,7 @@ Housekeeper::~Housekeeper() {
   cull_.join();
   cache_->culler().KeepUses();
   cache_->Sync();
+  totals_->Keep();
 }
 
 }  // namespace fusefs

@@ -16,6 +16,7 @@
 #include "cachecore/base/mutex.h"
 #include "cachecore/cache/cache.h"
 #include "fusefs/cache_limits.h"
+#include "fusefs/kept_totals.h"
 #include "fusefs/server/grants.h"
 #include "fusefs/server/mounted_objects.h"
 #include "fusefs/service/watchdog.h"
@@ -31,7 +32,7 @@ class Housekeeper {
  public:
   // `mounted` may be null.
   Housekeeper(HousekeeperOptions options, cachecore::Cache* cache, Grants* grants,
-              MountedObjects* mounted, CacheLimits* limits);
+              MountedObjects* mounted, CacheLimits* limits, KeptTotals* totals);
   ~Housekeeper();  // Syncs a last time.
 
   // Moves with each look for overdue reads.
@@ -46,6 +47,7 @@ class Housekeeper {
   Grants* const grants_;
   MountedObjects* const mounted_;
   CacheLimits* const limits_;
+  KeptTotals* const totals_;
   cachecore::Mutex mu_;
   cachecore::CondVar stopped_;
   bool stopping_ GUARDED_BY(mu_) = false;

@@ -47,7 +47,7 @@ LADDER = "## The ladder of a takeover"
 KERNELS_LINES = "## The kernel's behaviour, line by line"
 LAST_KERNELS_LINE = 22
 # One of the table of metrics, and of the page that tells of them.
-METRIC = re.compile(r'\{"(holdfast_\w+)", k(Gauge|Counter),')
+METRIC = re.compile(r'\{"(holdfast_\w+)", k(Gauge|Counter|Histogram),')
 METRIC_LINE = re.compile(r"^\| `(holdfast_\w+)` \| (\w+) \|", re.M)
 PLANNING = re.compile(r"\bshared/(?:design|users|style|spec)")
 

@@ -8,7 +8,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # What all of cachecore/ that has neither engine nor disk in it is, for every program.
-BASE = ("cachecore/base", "cachecore/environment", "cachecore/logging", "cachecore/system")
+BASE = ("cachecore/base", "cachecore/environment", "cachecore/logging", "cachecore/system", "cachecore/totals")
 DOMAIN = BASE + ("cachecore/values", "cachecore/protocol", "cachecore/verity")
 # A folder, and the folders that its files may include beside their own.  A folder that is not here may not have files.
 MAY_INCLUDE = {
@@ -18,6 +18,7 @@ MAY_INCLUDE = {
     "cachecore/system": ("cachecore/base", "cachecore/environment"),
     # Links libcurl, which holdfastd does without.
     "cachecore/url": ("cachecore/base",),
+    "cachecore/totals": ("cachecore/base",),
     "cachecore/values": ("cachecore/base",),
     "cachecore/verity": ("cachecore/base",),
     "cachecore/protocol": ("cachecore/base", "cachecore/values", "cachecore/verity"),

@@ -13,13 +13,17 @@ Cache::Cache(CacheOptions options, const Clock& clock, std::unique_ptr<MetadataS
     : clock_(clock),
       store_(std::move(store)),
       data_(std::move(data)),
+      log_(clock),
+      left_out_(Totals::Find(options.totals, "log_lines_left_out")),
+      left_out_before_(left_out_.value()),
       ids_(store_.get(), options.msg_id_block),
       writer_(store_.get()),
-      core_(options.engine, clock, &ids_, &writer_, &log_, std::move(wake_device)),
+      core_(options.engine, clock, &ids_, &writer_, &log_, std::move(wake_device), options.totals),
       catalogue_(options.max_objects, store_.get(), data_, &trees_, &ids_, &core_),
       acquisitions_(options.request_timeout, &ids_, &core_, &catalogue_),
       reads_(options.request_timeout, data_, &ids_, &core_, &catalogue_),
-      durability_(clock, store_.get(), data_, &ids_, &writer_, &log_, &core_, &catalogue_),
+      durability_(clock, store_.get(), data_, &ids_, &writer_, &log_, &core_, &catalogue_,
+                  Totals::Find(options.totals, "bytes_synced")),
       verification_(clock, &trees_, &log_, &core_, &catalogue_, &durability_, &reads_),
       device_({options.fail_on_detach, options.serve_through},
               {store_.get(), data_, &ids_, &writer_, &log_, &core_, &catalogue_, &acquisitions_,
@@ -90,6 +94,7 @@ Status Cache::Drop(ObjectNumber number, const std::string& why) {
 }
 
 void Cache::Expire() {
+  left_out_.Set(left_out_before_ + log_.left_out());
   Transaction transaction(&core_);
   core_.engine.Expire(core_.engine.is_attached() ? "a fetcher is attached and has not answered"
                                                  : "no fetcher is attached",

@@ -61,6 +61,7 @@ struct CacheOptions {
   // Objects in memory, each with a descriptor; the least recently used idle ones are evicted.
   size_t max_objects = 1024;
   uint64_t msg_id_block = 65536;  // How many are reserved at a time.
+  Totals* totals = nullptr;       // Go on with what is counted; null: nothing does.
 };
 
 struct RequestInfo {
@@ -196,7 +197,9 @@ class Cache {
   Choices choices_{store_.get()};
   TreeCache trees_{Verification::kCheckedTreeBlocks};
 
-  LogLimiter log_{clock_};
+  LogLimiter log_;
+  const Count left_out_;  // Goes on with the lines that it leaves out.
+  const uint64_t left_out_before_;
   // Each part uses those above it.
   IdReserve ids_;
   MetadataWriter writer_;

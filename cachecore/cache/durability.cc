@@ -43,7 +43,7 @@ Status WriteOut(int fd, const std::vector<ByteRange>& ranges) {
 
 Durability::Durability(const Clock& clock, MetadataStore* store, const DataStore& data,
                        IdReserve* ids, MetadataWriter* writer, LogLimiter* log, GuardedEngine* core,
-                       Catalogue* catalogue)
+                       Catalogue* catalogue, Count synced)
     : clock_(clock),
       store_(store),
       data_(data),
@@ -51,7 +51,8 @@ Durability::Durability(const Clock& clock, MetadataStore* store, const DataStore
       writer_(writer),
       log_(log),
       core_(core),
-      catalogue_(catalogue) {}
+      catalogue_(catalogue),
+      synced_(synced) {}
 
 uint64_t Durability::unsynced_bytes() {
   MutexLock lock(&core_->mu);
@@ -200,7 +201,10 @@ void Durability::SyncOne(const SyncItem& item) {
   }
   if (kDataFirst && !RecordDurable(item).ok()) return;
   MutexLock lock(&core_->mu);
-  for (const ByteRange range : item.ranges) counters_.bytes += range.size();
+  for (const ByteRange range : item.ranges) {
+    counters_.bytes += range.size();
+    synced_.Add(range.size());
+  }
 }
 
 // Records that changed while the store could not be written to.

@@ -44,7 +44,8 @@ struct SyncCounters {
 class Durability {
  public:
   Durability(const Clock& clock, MetadataStore* store, const DataStore& data, IdReserve* ids,
-             MetadataWriter* writer, LogLimiter* log, GuardedEngine* core, Catalogue* catalogue);
+             MetadataWriter* writer, LogLimiter* log, GuardedEngine* core, Catalogue* catalogue,
+             Count synced = {});
 
   // Makes what has been filled durable, by this daemon and by earlier ones of this boot.  Slow.
   void Sync() EXCLUDES(core_->mu, catalogue_->load_mu);
@@ -82,7 +83,8 @@ class Durability {
   LogLimiter* const log_;
   GuardedEngine* const core_;
   Catalogue* const catalogue_;
-  Mutex durable_mu_;  // Before the engine's.
+  Mutex durable_mu_;    // Before the engine's.
+  const Count synced_;  // Goes on with the bytes of counters_.
   SyncCounters counters_ GUARDED_BY(core_->mu);
   bool adopted_ = false;  // Sync's thread only.
 };

@@ -11,13 +11,28 @@ ObjectRecord RecordOf(const Object& object) {
 
 GuardedEngine::GuardedEngine(EngineOptions options, const Clock& clock, IdReserve* ids,
                              MetadataWriter* writer, LogLimiter* log,
-                             std::function<void()> wake_device)
+                             std::function<void()> wake_device, Totals* totals)
     : engine(
           options, clock, [ids] { return ids->TakeMsgId(); },
           [ids] { return ids->TakeObjectId(); }),
       writer_(writer),
       log_(log),
-      wake_device_(std::move(wake_device)) {}
+      wake_device_(std::move(wake_device)) {
+  if (totals == nullptr) return;
+  engine.counters().ForEach([this, totals](const char* name, uint64_t) {
+    const Count count = totals->Find(name);
+    totals_.push_back({count, count.value()});
+  });
+}
+
+void GuardedEngine::AddUp() {
+  if (totals_.empty()) return;
+  size_t next = 0;
+  engine.counters().ForEach([this, &next](const char*, uint64_t value) {
+    const Total& total = totals_[next++];
+    total.count.Set(total.before + value);
+  });
+}
 
 GuardedEngine::Transaction::Transaction(GuardedEngine* core) : Transaction(core, nullptr) {}
 
@@ -28,6 +43,7 @@ GuardedEngine::Transaction::Transaction(GuardedEngine* core, Work* later)
 
 GuardedEngine::Transaction::~Transaction() {
   core_->Seal(&work_);
+  core_->AddUp();
   core_->mu.Unlock();
   if (later_ != nullptr) {
     *later_ = std::move(work_);

@@ -26,6 +26,7 @@
 #include "cachecore/logging/log_limiter.h"
 #include "cachecore/store/metadata_store.h"
 #include "cachecore/store/metadata_writer.h"
+#include "cachecore/totals/totals.h"
 
 namespace cachecore {
 
@@ -59,11 +60,14 @@ class GuardedEngine {
     Work work_;
   };
 
-  // `wake_device` is called, from any thread, when a message may be deliverable.
+  // `wake_device` is called, from any thread, when a message may be deliverable.  `totals`, which
+  // may be null, go on with what the engine counts.
   GuardedEngine(EngineOptions options, const Clock& clock, IdReserve* ids, MetadataWriter* writer,
-                LogLimiter* log, std::function<void()> wake_device);
+                LogLimiter* log, std::function<void()> wake_device, Totals* totals = nullptr);
 
   void Run(Work work) EXCLUDES(mu);
+  // Takes the engine's counters to the totals.  A Transaction does it by itself.
+  void AddUp() REQUIRES(mu);
 
   Mutex mu;
   Engine engine GUARDED_BY(mu);
@@ -75,6 +79,12 @@ class GuardedEngine {
   MetadataWriter* const writer_;
   LogLimiter* const log_;
   const std::function<void()> wake_device_;
+
+  struct Total {
+    Count count;
+    uint64_t before;  // Of earlier processes.
+  };
+  std::vector<Total> totals_;  // In the order of EngineCounters::ForEach; constant, may be empty.
 };
 
 using Transaction = GuardedEngine::Transaction;

@@ -113,6 +113,7 @@ bool Reads::Withdraw(const ReadTicket& read, const Status& why) {
 void Reads::NoteFailedRead() {
   MutexLock lock(&core_->mu);
   core_->engine.NoteFailedRead();
+  core_->AddUp();
 }
 
 void Reads::NoteUnreadable(ObjectNumber number, const FileSlice& slice) {
@@ -130,6 +131,7 @@ void Reads::NoteUnreadable(ObjectNumber number, const FileSlice& slice) {
   }
   MutexLock lock(&core_->mu);
   core_->engine.NoteFailedRead();
+  core_->AddUp();
   Object* object = core_->engine.Find(number);
   if (object == nullptr || std::exchange(object->unreadable, true)) return;
   object->last_error = "bytes " + lost.ToString() + " of " + data_.PathOf(number) + ": " + why;
@@ -175,7 +177,7 @@ void Reads::EndUnwanted(const std::function<bool(const std::string&, const std::
   // Read-ahead for a process that was killed, which the kernel cannot take back.
   for (const ReadTicket& read : waiting) {
     if (read->reader.thread == 0 || !is_gone(read->reader.thread)) continue;
-    (void)Withdraw(read, Status(EIO, "nobody has mounted it, and its reader is gone"));
+    (void)Withdraw(read, Status(ECANCELED, "nobody has mounted it, and its reader is gone"));
   }
 }
 

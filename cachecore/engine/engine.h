@@ -86,6 +86,22 @@ struct EngineCounters {
   uint64_t bytes_through = 0;
   uint64_t bytes_in_flight_at_detach =
       0;  // READs a fetcher had unanswered when it left, summed up.
+
+  // Calls `visit` with the name and the value of each.
+  template <typename Visit>
+  void ForEach(Visit visit) const {
+    visit("reads_waited", reads_waited);
+    visit("reads_failed", reads_failed);
+    visit("reads_withdrawn", reads_withdrawn);
+    visit("reads_expired", reads_expired);
+    visit("requests", requests);
+    visit("bytes_filled", bytes_filled);
+    visit("bytes_filled_twice", bytes_filled_twice);
+    visit("bytes_found_wrong", bytes_found_wrong);
+    visit("bytes_culled", bytes_culled);
+    visit("bytes_through", bytes_through);
+    visit("bytes_in_flight_at_detach", bytes_in_flight_at_detach);
+  }
 };
 
 // A request that the program of an earlier life's device has been given, and may answer.

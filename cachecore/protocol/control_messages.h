@@ -136,6 +136,7 @@ inline constexpr char kDetachPolicy[] = "detach_policy";
 inline constexpr char kGeneration[] = "generation";
 inline constexpr char kStoreTrouble[] = "store_trouble";
 inline constexpr char kCounters[] = "counters";
+inline constexpr char kTotals[] = "totals";
 // The fetcher; it has kPid, too.
 inline constexpr char kFetcher[] = "fetcher";
 inline constexpr char kAttached[] = "attached";

@@ -199,8 +199,13 @@ json ControlOps::Status(const Request& request) {
   }
   const json cachefiles =
       parts_.describe_cachefiles ? parts_.describe_cachefiles() : json::object();
-  const cachecore::EngineCounters counters = parts_.cache->counters();
   const cachecore::SyncCounters syncs = parts_.cache->sync_counters();
+  json counts = {{"reads", parts_.fuse->reads()},
+                 {"bytes_synced", syncs.bytes},
+                 {"log_lines_left_out", parts_.cache->log().left_out()},
+                 {"sync_ms_max", Milliseconds(syncs.longest)}};
+  parts_.cache->counters().ForEach(
+      [&counts](const char* name, uint64_t value) { counts[name] = value; });
   return {{field::kOk, true},
           {field::kVersion, HOLDFAST_VERSION},
           {field::kPid, getpid()},
@@ -214,22 +219,8 @@ json ControlOps::Status(const Request& request) {
           {field::kCache, parts_.describe_limits()},
           {field::kStoreTrouble, parts_.cache->store_trouble()},
           {field::kRequests, RequestsJson(parts_.cache->DescribeRequests())},
-          {field::kCounters,
-           {{"reads", parts_.fuse->reads()},
-            {"reads_waited", counters.reads_waited},
-            {"reads_failed", counters.reads_failed},
-            {"reads_withdrawn", counters.reads_withdrawn},
-            {"reads_expired", counters.reads_expired},
-            {"requests", counters.requests},
-            {"bytes_filled", counters.bytes_filled},
-            {"bytes_filled_twice", counters.bytes_filled_twice},
-            {"bytes_found_wrong", counters.bytes_found_wrong},
-            {"bytes_culled", counters.bytes_culled},
-            {"bytes_through", counters.bytes_through},
-            {"bytes_in_flight_at_detach", counters.bytes_in_flight_at_detach},
-            {"bytes_synced", syncs.bytes},
-            {"log_lines_left_out", parts_.cache->log().left_out()},
-            {"sync_ms_max", Milliseconds(syncs.longest)}}}};
+          {field::kCounters, std::move(counts)},
+          {field::kTotals, parts_.totals == nullptr ? json::object() : json(parts_.totals->All())}};
 }
 
 Result<ObjectInfo> ControlOps::AcquireObject(const Request& request, const Caller& caller) {

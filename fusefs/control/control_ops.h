@@ -42,6 +42,8 @@ class ControlOps {
     std::function<cachecore::Status(const GrantName&)> admit = nullptr;
     // After an `admit` that was OK: it is acquired and granted, or not.
     std::function<void(const GrantName&)> admitted = nullptr;
+    // Null: nothing goes on with what is counted.
+    cachecore::Totals* totals = nullptr;
   };
 
   explicit ControlOps(Parts parts);

@@ -114,13 +114,14 @@ bool ReplySlice(const FuseRequest& request, const cachecore::FileSlice& slice) {
 
 }  // namespace
 
-FuseOps::FuseOps(uint32_t max_read, int check_threads, cachecore::Cache* cache,
-                 const Grants* grants)
+FuseOps::FuseOps(uint32_t max_read, int check_threads, cachecore::Totals* totals,
+                 cachecore::Cache* cache, const Grants* grants)
     : max_read_(max_read),
       cache_(cache),
       grants_(grants),
       interrupts_(cache),
-      checkers_(check_threads) {}
+      checkers_(check_threads),
+      totals_(totals) {}
 
 void FuseOps::Stop() {
   checkers_.Stop();
@@ -234,12 +235,14 @@ void FuseOps::Open(const FuseRequest& request) {
 
 void FuseOps::Read(const FuseRequest& request, fuse_ino_t node, size_t size, off_t offset) {
   reads_.fetch_add(1, std::memory_order_relaxed);
+  totals_.Came();
   const ObjectNumber number{node};
   const ByteRange range = ByteRange::At(static_cast<uint64_t>(offset), size);
   const Result<std::optional<cachecore::FileSlice>> slice = cache_->TryRead(number, range);
   if (!slice.ok()) {
     cache_->NoteFailedRead();
     fuse_reply_err(request.req, ReaderError(slice.status()));
+    totals_.Ended(slice.status(), {});
   } else if (slice->has_value() && !(*slice)->verity) {
     ReplyUnchecked({request, number, range}, **slice);
   } else {
@@ -319,12 +322,16 @@ void FuseOps::Unwatch(const FuseRequest& request, const std::shared_ptr<Watched>
   fuse_req_interrupt_func(request.req, nullptr, nullptr);
 }
 
-void FuseOps::ReadMissing(const ReadCall& call) {
+void FuseOps::ReadMissing(ReadCall call) {
+  if (call.waits_since == cachecore::Duration::zero()) {
+    call.waits_since = cachecore::Clock::Monotonic().Now();
+  }
   const auto watched = Watch(call.request);
   const auto done = [this, call, watched](const Status& status, const cachecore::FileSlice& slice) {
     Unwatch(call.request, watched);
     if (!status.ok()) {
       fuse_reply_err(call.request.req, ReaderError(status));
+      totals_.Ended(status, call.waits_since);
     } else if (!slice.through.empty()) {
       checkers_.Post([this, call, slice] { ReplyAssembled(call, slice); });
     } else if (slice.verity) {
@@ -344,7 +351,10 @@ void FuseOps::ReadMissing(const ReadCall& call) {
 }
 
 void FuseOps::ReplyUnchecked(const ReadCall& call, const cachecore::FileSlice& slice) {
-  if (!ReplySlice(call.request, slice)) cache_->NoteUnreadable(call.number, slice);
+  const bool is_whole = ReplySlice(call.request, slice);
+  if (!is_whole) cache_->NoteUnreadable(call.number, slice);
+  totals_.Ended(is_whole ? Status() : Status(EIO, "its disk has lost bytes of it"),
+                call.waits_since);
 }
 
 void FuseOps::ReplyChecked(const ReadCall& call, const cachecore::FileSlice& slice) {
@@ -357,6 +367,7 @@ void FuseOps::ReplyChecked(const ReadCall& call, const cachecore::FileSlice& sli
   if (checked.ok()) {
     const auto* bytes = reinterpret_cast<const char*>(buffer.data());
     fuse_reply_buf(call.request.req, bytes + skip, slice.range.size());
+    totals_.Ended(Status(), call.waits_since);
   } else {
     ReplyFailed(call, slice, checked);
   }
@@ -367,6 +378,7 @@ void FuseOps::ReplyAssembled(const ReadCall& call, const cachecore::FileSlice& s
   const Status read = cache_->ReadAssembled(slice, buffer);
   if (read.ok()) {
     fuse_reply_buf(call.request.req, reinterpret_cast<const char*>(buffer.data()), buffer.size());
+    totals_.Ended(Status(), call.waits_since);
   } else {
     ReplyFailed(call, slice, read);
   }
@@ -388,6 +400,7 @@ void FuseOps::ReplyFailed(const ReadCall& call, const cachecore::FileSlice& slic
     cache_->NoteUnreadable(call.number, slice);
   }
   fuse_reply_err(call.request.req, EIO);
+  totals_.Ended(why, call.waits_since);
 }
 
 }  // namespace fusefs

@@ -30,6 +30,7 @@
 #include "cachecore/cache/cache.h"
 #include "fusefs/server/grants.h"
 #include "fusefs/server/interrupts.h"
+#include "fusefs/server/read_totals.h"
 #include "fusefs/server/work_pool.h"
 
 namespace fusefs {
@@ -44,8 +45,10 @@ struct FuseRequest {
 
 class FuseOps {
  public:
-  // `max_read`: the largest reply; `check_threads`: how many check bytes at once.
-  FuseOps(uint32_t max_read, int check_threads, cachecore::Cache* cache, const Grants* grants);
+  // `max_read`: the largest reply; `check_threads`: how many check bytes at once.  `totals` may be
+  // null.
+  FuseOps(uint32_t max_read, int check_threads, cachecore::Totals* totals, cachecore::Cache* cache,
+          const Grants* grants);
   // Ends the threads: what waits for them is not answered.
   void Stop();
 
@@ -71,7 +74,8 @@ class FuseOps {
     FuseRequest request;
     cachecore::ObjectNumber number;
     cachecore::ByteRange range;
-    int tries = 0;  // How often bytes for it were found wrong in the cache.
+    int tries = 0;                       // How often bytes for it were found wrong in the cache.
+    cachecore::Duration waits_since{0};  // Zero: it has not waited.
   };
 
   void LookupInRoot(const FuseRequest& request, const char* name);
@@ -83,7 +87,7 @@ class FuseOps {
   std::shared_ptr<Watched> Watch(const FuseRequest& request);
   void Unwatch(const FuseRequest& request, const std::shared_ptr<Watched>& watched);
   static void Interrupted(fuse_req_t req, void* watched);
-  void ReadMissing(const ReadCall& call);
+  void ReadMissing(ReadCall call);
   // The reply of an object without a digest: from its file.
   void ReplyUnchecked(const ReadCall& call, const cachecore::FileSlice& slice);
   // The reply of an object with a digest: from memory, after its bytes have been checked.
@@ -100,6 +104,7 @@ class FuseOps {
   Interrupts interrupts_;
   WorkPool checkers_;
   std::atomic<uint64_t> reads_{0};  // A statistic.
+  const ReadTotals totals_;
 };
 
 }  // namespace fusefs

@@ -30,7 +30,7 @@ FuseServer::FuseServer(FuseServerOptions options, const std::string& state_path,
     : options_(options),
       log_(std::move(log)),
       connection_(state_path, log_.get(), options.may_resend),
-      ops_(options.max_read, options.threads, cache, grants) {}
+      ops_(options.max_read, options.threads, options.totals, cache, grants) {}
 
 FuseServer::~FuseServer() {
   Stop();

@@ -44,6 +44,8 @@ struct FuseServerOptions {
   uint32_t max_read = 512 << 10;
   // Whether the kernel is asked to resend, if it can.  Off: as on a kernel that cannot.
   bool may_resend = true;
+  // Go on with what is counted; null: nothing does.
+  cachecore::Totals* totals = nullptr;
 };
 
 class FuseServer {

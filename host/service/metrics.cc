@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <sstream>
 #include <utility>
 
 #include "cachecore/base/json_fields.h"
 #include "cachecore/protocol/control_messages.h"
+#include "cachecore/totals/totals.h"
 #include "host/supervisor/supervise_fields.h"
 
 namespace host {
@@ -21,29 +23,79 @@ using cachecore::JsonBool;
 using cachecore::JsonField;
 using cachecore::JsonInt;
 using cachecore::JsonString;
+using cachecore::TimeTotals;
 using nlohmann::json;
 using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
 constexpr double kMsPerSecond = 1000;
+constexpr double kUsPerSecond = 1e6;
 
 using Labels = std::vector<ClientMetric::Label>;
 
 struct Sample {
   double value;
-  Labels labels;  // Beside the instance.
+  Labels labels;                       // Beside the instance.
+  ClientMetric::Histogram times = {};  // In place of the value.
 };
 using Samples = std::vector<Sample>;
 
 bool Answers(const StatusReport& report) { return !report.daemon.empty(); }
 
-// What holdfastd counts under this name.
-Samples Counter(const StatusReport& report, const char* name) {
-  const json counters = JsonField(report.daemon, field::kCounters);
-  if (!counters.contains(name)) return {};
-  return {{static_cast<double>(JsonInt(counters, name)), {}}};
+// What holdfastd counts, in all its lives; an older one says what it has counted in this one.
+const json& Counts(const StatusReport& report) {
+  const json& totals = JsonField(report.daemon, field::kTotals);
+  return totals.empty() ? JsonField(report.daemon, field::kCounters) : totals;
 }
+
+Samples Counter(const StatusReport& report, const char* name) {
+  const json& counts = Counts(report);
+  if (!counts.contains(name)) return {};
+  return {{static_cast<double>(JsonInt(counts, name)), {}}};
+}
+
+// What is counted under a name with words after it: those are the values of these labels.
+Samples CountedBy(const StatusReport& report, const std::string& name,
+                  const std::vector<std::string>& labels) {
+  Samples samples;
+  for (const auto& [key, value] : Counts(report).items()) {
+    std::istringstream words(key);
+    std::string word;
+    if (!(words >> word) || word != name) continue;
+    Labels found;
+    for (const std::string& label : labels) {
+      if (words >> word) found.push_back({label, word});
+    }
+    if (found.size() == labels.size() && value.is_number()) {
+      samples.push_back({value.get<double>(), std::move(found)});
+    }
+  }
+  return samples;
+}
+
+Samples Times(const json& counts, const std::string& name, Labels labels) {
+  if (!counts.contains(TimeTotals::SumName(name))) return {};
+  Sample sample{0, std::move(labels)};
+  ClientMetric::Histogram& times = sample.times;
+  const auto& bounds = TimeTotals::kSeconds;
+  for (size_t bucket = 0; bucket <= bounds.size(); ++bucket) {
+    times.sample_count +=
+        static_cast<uint64_t>(JsonInt(counts, TimeTotals::BucketName(name, bucket).c_str()));
+    const double bound =
+        bucket < bounds.size() ? bounds[bucket] : std::numeric_limits<double>::infinity();
+    times.bucket.push_back({times.sample_count, bound});
+  }
+  times.sample_sum =
+      static_cast<double>(JsonInt(counts, TimeTotals::SumName(name).c_str())) / kUsPerSecond;
+  return {std::move(sample)};
+}
+
+Samples ReadsByResult(const StatusReport& report) {
+  return CountedBy(report, "reads_by_result", {"result"});
+}
+
+Samples ReadWaits(const StatusReport& report) { return Times(Counts(report), "read_wait", {}); }
 
 Samples Up(const StatusReport& report) { return {{Answers(report) ? 1.0 : 0.0, {}}}; }
 
@@ -155,6 +207,7 @@ constexpr char kReads[] = "reads", kReadsWaited[] = "reads_waited", kReadsFailed
 
 constexpr auto kGauge = MetricType::Gauge;
 constexpr auto kCounter = MetricType::Counter;
+constexpr auto kHistogram = MetricType::Histogram;
 
 // Each line is one of docs/metrics.md.
 constexpr Metric kMetrics[] = {
@@ -171,6 +224,9 @@ constexpr Metric kMetrics[] = {
      Counted<kReadsFailed>},
     {"holdfast_reads_withdrawn_total", kCounter, "Reads that ended with their reader.",
      Counted<kReadsWithdrawn>},
+    {"holdfast_reads_by_result_total", kCounter, "Reads that have ended, by how.", ReadsByResult},
+    {"holdfast_read_wait_seconds", kHistogram, "How long reads that waited have waited.",
+     ReadWaits},
     {"holdfast_requests_total", kCounter, "OPEN, READ and CLOSE requests.", Counted<kRequestsMade>},
     {"holdfast_requests_waiting", kGauge, "Requests that readers or mounts wait for.", Waiting},
     {"holdfast_oldest_wait_seconds", kGauge, "Age of the oldest of them.", OldestWait},
@@ -207,6 +263,14 @@ constexpr Metric kMetrics[] = {
      "Whether a signal has stopped the supervisor or its standby.", SupervisorStopped},
 };
 
+void Put(Sample sample, MetricType type, ClientMetric* metric) {
+  if (type == kHistogram) {
+    metric->histogram = std::move(sample.times);
+  } else {
+    (type == kCounter ? metric->counter.value : metric->gauge.value) = sample.value;
+  }
+}
+
 }  // namespace
 
 std::string MetricsText(const std::vector<StatusReport>& reports) {
@@ -218,7 +282,7 @@ std::string MetricsText(const std::vector<StatusReport>& reports) {
         ClientMetric& one = family.metric.emplace_back();
         one.label = std::move(sample.labels);
         one.label.insert(one.label.begin(), {"instance_name", report.instance});
-        (metric.type == kCounter ? one.counter.value : one.gauge.value) = sample.value;
+        Put(std::move(sample), metric.type, &one);
       }
     }
     if (!family.metric.empty()) families.push_back(std::move(family));

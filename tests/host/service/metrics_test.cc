@@ -92,6 +92,28 @@ TEST(MetricsTest, TheLimitsOfTheCacheAreTold) {
   }
 }
 
+TEST(MetricsTest, TotalsComeBeforeTheCountersOfThisLife) {
+  StatusReport report = Serving();
+  report.daemon["totals"] = json::parse(R"({"reads":70,"reads_by_result hit":60,
+      "reads_by_result miss":9,"reads_by_result":1,"read_wait 0":3,"read_wait 7":2,
+      "read_wait 12":1,"read_wait_us":4500000})");
+  const std::string text = MetricsText({report});
+  for (const char* line :
+       {"holdfast_reads_total{instance_name=\"one\"} 70\n",
+        "holdfast_reads_by_result_total{instance_name=\"one\",result=\"hit\"} 60\n",
+        "holdfast_reads_by_result_total{instance_name=\"one\",result=\"miss\"} 9\n",
+        "# TYPE holdfast_read_wait_seconds histogram\n"
+        "holdfast_read_wait_seconds_count{instance_name=\"one\"} 6\n"
+        "holdfast_read_wait_seconds_sum{instance_name=\"one\"} 4.5\n"
+        "holdfast_read_wait_seconds_bucket{instance_name=\"one\",le=\"0.001\"} 3\n",
+        "_bucket{instance_name=\"one\",le=\"1\"} 3\n",
+        "_bucket{instance_name=\"one\",le=\"3\"} 5\n",
+        "_bucket{instance_name=\"one\",le=\"300\"} 5\n",
+        "_bucket{instance_name=\"one\",le=\"+Inf\"} 6\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 TEST(MetricsTest, EachFamilyIsThereOnceForAllInstances) {
   StatusReport two = Serving();
   two.instance = "two";

@@ -1,5 +1,6 @@
 """`holdfast metrics`: what a run of known reads, kills and deaths has counted."""
 
+import mmap
 import os
 import re
 import shutil
@@ -11,12 +12,13 @@ import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
-from harness.sandbox import wait_gone, wait_until
+from harness.sandbox import Timeout, wait_gone, wait_until
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../..")
 DOCUMENT = os.path.join(ROOT, "docs/metrics.md")
 RULES = os.path.join(ROOT, "packaging/prometheus/holdfast.rules.yml")
 SIZE = 4 << 20
+BLOCK = 64 << 10
 
 
 class MetricsTest(Case):
@@ -35,9 +37,32 @@ class MetricsTest(Case):
     def samples(self):
         """{"name" or "name,label value": value}"""
         found = {}
-        for name, labels, value in re.findall(r'^(holdfast_\w+)\{instance_name="t"(?:,\w+="(\w+)")?\} (\S+)$', self.text(), re.M):
-            found[f"{name},{labels}" if labels else name] = float(value)
+        for name, labels, value in re.findall(r'^(holdfast_\w+)\{instance_name="t"([^}]*)\} (\S+)$', self.text(), re.M):
+            found[",".join([name, *re.findall(r'"([^"]*)"', labels)])] = float(value)
         return found
+
+    def wait_known(self, known):
+        """Until the counts are those; what has answered a reader is counted a moment later."""
+        got = {}
+
+        def agrees():
+            got.update(self.samples())
+            return all(got.get(name) == value for name, value in known.items())
+
+        try:
+            wait_until(agrees, 30, "the counts")
+        except Timeout:
+            self.assertEqual({name: got.get(name) for name in known}, known)
+        return got
+
+    def read_block(self, path, index):
+        """One READ of the kernel, past its page cache."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            buffer = mmap.mmap(-1, BLOCK)
+            self.assertEqual(os.preadv(fd, [buffer], index * BLOCK), BLOCK)
+        finally:
+            os.close(fd)
 
     def test_a_known_run_reads_back_exactly(self):
         self.assert_reads_right(self.path, self.truth)
@@ -53,6 +78,33 @@ class MetricsTest(Case):
                  "holdfast_service_restarts_total,holdfastd": 0, "holdfast_supervisor_takeovers_total": 1}
         self.assertEqual({name: got.get(name) for name in known}, known)
         self.assertGreater(got["holdfast_reads_total"], 0)
+
+    def test_totals_go_on_over_deaths_and_restarts(self):
+        known = {"holdfast_reads_by_result_total,miss": 3, "holdfast_reads_by_result_total,hit": 5,
+                 "holdfast_reads_by_result_total,failed": 0, "holdfast_reads_by_result_total,cancelled": 0,
+                 "holdfast_reads_total": 8, "holdfast_reads_waited_total": 3, "holdfast_read_wait_seconds_count": 3}
+        before = self.samples()
+        for name in known:
+            known[name] += before.get(name, 0)
+        for index in (1, 3, 5, 1, 3, 5, 1, 1):
+            self.read_block(self.path, index)
+        self.wait_known(known)
+        for _ in range(3):
+            os.kill(self.instance.daemon_pid(), signal.SIGKILL)
+            self.read_block(self.path, 1)
+            known["holdfast_reads_by_result_total,hit"] += 1
+            known["holdfast_reads_total"] += 1
+            self.wait_known(known)
+        # The whole instance: nothing of it is left in memory.
+        self.instance.umount(os.path.dirname(self.path))
+        self.instance.stop()
+        path = self.instance.mount_file(self.origin.url(os.path.basename(self.truth)), NO_READ_AHEAD)
+        got = self.samples()
+        for name in ("holdfast_reads_by_result_total,miss", "holdfast_read_wait_seconds_count", "holdfast_filled_bytes_total"):
+            self.assertGreaterEqual(got[name], known.get(name, 3 * BLOCK), name)
+        hits = got["holdfast_reads_by_result_total,hit"]
+        self.read_block(path, 5)
+        self.wait_known({"holdfast_reads_by_result_total,hit": hits + 1})
 
     def test_a_dead_daemon_is_down(self):
         subprocess.run(["umount", "--lazy", os.path.dirname(self.path)], check=True)
