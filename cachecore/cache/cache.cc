@@ -27,7 +27,7 @@ Cache::Cache(CacheOptions options, const Clock& clock, std::unique_ptr<MetadataS
       verification_(clock, &trees_, &log_, &core_, &catalogue_, &durability_, &reads_),
       device_({options.fail_on_detach, options.serve_through},
               {store_.get(), data_, &ids_, &writer_, &log_, &core_, &catalogue_, &acquisitions_,
-               &durability_, &verification_}),
+               &durability_, &verification_, options.totals}),
       culler_(clock, {store_.get(), data_, &choices_, &ids_, &core_, &catalogue_, &durability_,
                       &device_}) {}
 

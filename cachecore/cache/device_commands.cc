@@ -182,6 +182,9 @@ int32_t DevicePort::ExecuteOne(const wire::Command& command) {
   if (const auto* facts = std::get_if<wire::FactsCommand>(&command)) {
     return core_->engine.SetFacts(*facts, effects);
   }
+  if (const auto* count = std::get_if<wire::CountCommand>(&command)) {
+    return fetcher_totals_.Take(*count);
+  }
   if (const auto* cause = std::get_if<wire::CauseCommand>(&command)) {
     return core_->engine.SetCause(*cause);
   }

@@ -21,7 +21,8 @@ DevicePort::DevicePort(Options options, const Parts& parts)
       catalogue_(parts.catalogue),
       acquisitions_(parts.acquisitions),
       durability_(parts.durability),
-      verification_(parts.verification) {}
+      verification_(parts.verification),
+      fetcher_totals_(parts.totals) {}
 
 Result<Generation> DevicePort::Attach() {
   ASSIGN_OR_RETURN(const uint64_t next, store_->Reserve(Counter::kGeneration, 1));

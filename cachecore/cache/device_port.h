@@ -31,6 +31,7 @@
 #include "cachecore/cache/id_reserve.h"
 #include "cachecore/cache/verification.h"
 #include "cachecore/logging/log_limiter.h"
+#include "cachecore/engine/fetcher_totals.h"
 #include "cachecore/protocol/wire.h"
 #include "cachecore/store/data_store.h"
 #include "cachecore/store/metadata_store.h"
@@ -77,6 +78,7 @@ class DevicePort {
     Acquisitions* acquisitions;
     Durability* durability;
     Verification* verification;
+    Totals* totals = nullptr;  // For what the fetcher counts.
   };
   DevicePort(Options options, const Parts& parts);
 
@@ -159,6 +161,7 @@ class DevicePort {
   Acquisitions* const acquisitions_;
   Durability* const durability_;
   Verification* const verification_;
+  FetcherTotals fetcher_totals_;
   Mutex fills_mu_;
   CondVar fills_done_;
   // Runs of fills, which come one after the other.

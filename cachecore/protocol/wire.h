@@ -54,8 +54,9 @@ inline constexpr uint32_t kCapVerity = 1u << 2;   // `verity` command.
 inline constexpr uint32_t kCapFacts = 1u << 3;    // `facts` command; OPENs that check attr.
 inline constexpr uint32_t kCapThrough = 1u << 4;  // `full` and `through` commands.
 inline constexpr uint32_t kCapAhead = 1u << 5;    // READ says whether it is read-ahead.
+inline constexpr uint32_t kCapCount = 1u << 6;    // `count` command.
 inline constexpr uint32_t kAllCaps =
-    kCapAttr | kCapBatch | kCapVerity | kCapFacts | kCapThrough | kCapAhead;
+    kCapAttr | kCapBatch | kCapVerity | kCapFacts | kCapThrough | kCapAhead | kCapCount;
 
 struct HelloMessage {
   int32_t status = 0;  // 0, or -EBUSY (a fetcher is attached), -EPERM (wrong uid).
@@ -150,6 +151,12 @@ struct CauseCommand {  // "cause ID,TEXT": why this request is slow or about to 
   MsgId msg_id;
   std::string text;
 };
+// "count NAME,N[,LABEL...]": the fetcher has counted N more of something, for the daemon's metrics.
+struct CountCommand {
+  std::string name;
+  uint64_t more = 0;
+  std::vector<std::string> labels;
+};
 struct CloseCommand {  // "close OBJECT": the fetcher has closed its data fd.
   ObjectId object_id;
 };
@@ -160,7 +167,7 @@ struct ResumeCommand {     // "resume TOKEN": another fetcher goes on with this 
 
 using Command = std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand,
                              AttrCommand, CauseCommand, CloseCommand, RestoreCommand, ResumeCommand,
-                             VerityCommand, FactsCommand, FullCommand, ThroughCommand>;
+                             VerityCommand, FactsCommand, FullCommand, ThroughCommand, CountCommand>;
 
 // One command without its newline, and back.
 Result<Command> ParseCommand(std::string_view line);

@@ -224,6 +224,16 @@ Result<Command> ParseCause(std::string_view args) {
   return Command(CauseCommand{{id}, CleanText(args)});
 }
 
+Result<Command> ParseCount(std::string_view args) {
+  CountCommand command;
+  command.name = CleanText(TakeField(&args));
+  if (const int error = ParseUnsigned(TakeField(&args), &command.more)) {
+    return BadArgument("count", "a number is malformed", error);
+  }
+  while (!args.empty()) command.labels.push_back(CleanText(TakeField(&args)));
+  return Command(command);
+}
+
 Result<Command> ParseClose(std::string_view args) {
   ASSIGN_OR_RETURN(const uint32_t object, ParseU32("close", args));
   return Command(CloseCommand{{object}});
@@ -245,7 +255,7 @@ constexpr struct {
     {"close", ParseClose},   {"copen", ParseCopen},     {"cread", ParseCread},
     {"credit", ParseCredit}, {"filled", ParseFilled},   {"restore", ParseRestore},
     {"resume", ParseResume}, {"verity", ParseVerity},   {"facts", ParseFacts},
-    {"full", ParseFull},     {"through", ParseThrough},
+    {"full", ParseFull},     {"through", ParseThrough}, {"count", ParseCount},
 };
 
 std::string Number(uint64_t value) { return std::to_string(value); }
@@ -273,6 +283,11 @@ std::string Format(const ThroughCommand& c) {
 }
 std::string Format(const CauseCommand& c) {
   return "cause " + Number(c.msg_id.value) + "," + CleanText(c.text);
+}
+std::string Format(const CountCommand& c) {
+  std::string text = "count " + CleanText(c.name) + "," + Number(c.more);
+  for (const std::string& label : c.labels) text += "," + CleanText(label);
+  return text;
 }
 std::string Format(const CloseCommand& c) { return "close " + Number(c.object_id.value); }
 std::string Format(const RestoreCommand&) { return "restore"; }

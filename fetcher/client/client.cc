@@ -246,6 +246,8 @@ void DeviceClient::Through(ObjectId object, MsgId read, ByteRange range, UniqueF
   Seal();
 }
 
+void DeviceClient::Count(const wire::CountCommand& count) { Queue({count}); }
+
 void DeviceClient::Cause(MsgId request, const std::string& text) {
   Queue({wire::CauseCommand{request, text}});
 }

@@ -128,6 +128,9 @@ class DeviceClient {
   size_t throughs() const { return throughs_; }
   // Says why a request that is still being worked on takes its time.
   void Cause(MsgId request, const std::string& text);
+  // Says what was counted, where the daemon wants to know.
+  void Count(const cachecore::wire::CountCommand& count);
+  bool TakesCounts() const { return (caps_ & cachecore::wire::kCapCount) != 0; }
   // Gives the instance up; the object's next READ, and those that it has, come with a new OPEN.
   void Close(ObjectId object);
   // Asks for everything pending again.

@@ -18,6 +18,7 @@
 #include "cachecore/verity/tree_cache.h"
 #include "fetcher/client/client.h"
 #include "fetcher/engine/origin_spells.h"
+#include "fetcher/transfer/fetch_tally.h"
 
 namespace fetcher {
 
@@ -50,6 +51,7 @@ struct FetchContext {
   std::function<void(ObjectId, Duration)> wake_at;
   // Whether the volume's source is another one than the one of this stamp.
   std::function<bool(const std::string& volume, const std::string& stamp)> source_changed;
+  FetchTally* tally;
   uint64_t declared_bytes = 0;  // Since the last flush.
   size_t without_room = 0;      // Objects whose data file cannot grow.
   size_t through = 0;           // READs that are being fetched into memory.

@@ -119,7 +119,8 @@ Status Fetcher::Serve(int stop_fd) {
                    [this](ObjectId id, Duration at) { timers_.WakeAt(id, at); },
                    [this](const std::string& volume, const std::string& stamp) {
                      return sources_.IsOther(volume, stamp);
-                   }});
+                   },
+                   http_.tally()});
   while (true) {
     const short device_events = client_->WantsWrite() ? POLLIN | POLLOUT : POLLIN;
     std::array<pollfd, 3> fds = {{{client_->fd(), device_events, 0},
@@ -136,8 +137,14 @@ Status Fetcher::Serve(int stop_fd) {
     for (int i = 0; i < kFilePiecesPerTurn && !file_.idle(); ++i) file_.RunOnce();
     Schedule();  // What has ended made room.
     context_->declared_bytes = 0;
+    TellCounts();
     RETURN_IF_ERROR(client_->Flush());
   }
+}
+
+void Fetcher::TellCounts() {
+  if (!client_->TakesCounts()) return;
+  for (const wire::CountCommand& count : http_.tally()->Take()) client_->Count(count);
 }
 
 void Fetcher::DropAll() {

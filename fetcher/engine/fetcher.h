@@ -91,6 +91,8 @@ class Fetcher : private DeviceHandler {
   // Starts what can be started, oldest first.
   void Schedule();
   Duration NextTimeout() const;
+  // Tells the daemon what was counted.
+  void TellCounts();
   void DropAll();
 
   // Whether the broker has died, so that no file that it opens can be opened.

@@ -244,6 +244,7 @@ void ObjectFetcher::OnPieceEnd(Piece* piece, std::optional<Failure> failure) {
   pieces_.erase(place);
   if (ended->has_wrong()) {
     origins_.Demote(ended->index());
+    context_->tally->Retry("wrong_bytes");
   } else if (!failure || ended->has_progress()) {
     NoteServed(ended->index());
   }
@@ -272,6 +273,7 @@ void ObjectFetcher::OnOriginFails(size_t index, Failure failure) {
   context_->spells->Failed(NameOf(index), failure.cause, context_->clock.Now());
   origins_.Failed(index, failure, context_->clock.Now());
   if (failure.kind == Kind::kRetry) {
+    context_->tally->Retry(failure.reason);
     context_->wake_at(id_, origins_.RetryAt(index));
   } else {
     if (open_ && context_->source_changed(volume_, source_stamp_)) return CloseInstance();

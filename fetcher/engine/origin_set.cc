@@ -79,6 +79,7 @@ Failure OriginSet::JudgeChange(size_t index, Failure failure, bool is_named_by_d
                                Duration now) {
   if (is_named_by_digest) {
     failure.kind = Kind::kRetry;
+    failure.reason = "changed";
     failure.cause += "; the object is known by its digest, so this is not it";
     return failure;
   }
@@ -92,6 +93,7 @@ Failure OriginSet::JudgeChange(size_t index, Failure failure, bool is_named_by_d
   }
   if (doubt->times >= Doubt::kEnough) return failure;
   failure.kind = Kind::kRetry;
+  failure.reason = "changed";
   failure.cause += "; asking again";
   failure.retry_after = apart;
   return failure;

@@ -24,7 +24,7 @@ constexpr char kDigest[] = "digest";
 constexpr time_t kStrongAge = 60;
 
 Failure Fail(Kind kind, int error, const std::string& url, const std::string& what) {
-  return {kind, error, url + ": " + what, Duration::zero()};
+  return {kind, error, url + ": " + what, Duration::zero(), "answer"};
 }
 
 Failure Changed(const std::string& url, const std::string& name, const std::string& was,
@@ -119,6 +119,7 @@ std::optional<Failure> JudgePart(const HttpAnswer& answer, ByteRange range,
 
 Failure JudgeStatus(const HttpAnswer& answer, const std::string& url) {
   Failure failure = Fail(Kind::kRefused, EIO, url, DescribeHttpStatus(answer.status));
+  failure.reason = "status";
   switch (answer.status) {
     case 404:
     case 410:

@@ -16,6 +16,7 @@
 #include "cachecore/base/clock.h"
 #include "fetcher/http/http_sockets.h"
 #include "fetcher/transfer/blocking_calls.h"
+#include "fetcher/transfer/fetch_tally.h"
 
 namespace fetcher {
 
@@ -61,6 +62,8 @@ class HttpEngine {
   const LocalFiles& files() const { return FilesOf(options_); }
   // For what authorizers do; each return wakes the loop.
   BlockingCalls* calls() { return &calls_; }
+  // What transfers count.
+  FetchTally* tally() { return &tally_; }
 
  private:
   friend class HttpTransfer;
@@ -81,6 +84,7 @@ class HttpEngine {
   std::vector<void*> idle_easies_;
   std::vector<std::unique_ptr<char[]>> idle_buffers_;
   BlockingCalls calls_;
+  FetchTally tally_;
 };
 
 }  // namespace fetcher

@@ -132,6 +132,8 @@ void HttpTransfer::Stop() {
 }
 
 void HttpTransfer::SetUp() {
+  const std::optional<cachecore::Url> url = ParseUrl(url_);
+  host_ = url ? url->CanonicalAuthority() : "other";
   SetCommonOptions(easy_, connect_limit_);
   curl_easy_setopt(easy_, CURLOPT_URL, url_.c_str());
   curl_easy_setopt(easy_, CURLOPT_PRIVATE, this);
@@ -207,6 +209,7 @@ bool HttpTransfer::TakeBody(const char* data, size_t size) {
   const Duration now = cachecore::Clock::Monotonic().Now();
   const bool is_first = !watch_.first_byte_took();
   watch_.Bytes(now, size);
+  engine_->tally()->Bytes(host_, size);
   if (is_first) site_.patience->first_byte.Came(now, *watch_.first_byte_took());
   const int code = status();
   if (code == 200 || code == 206) return OnBody(data, size);
@@ -225,6 +228,7 @@ void HttpTransfer::Advance() {
 
 void HttpTransfer::OnDone(CURLcode code) {
   Stop();
+  engine_->tally()->Answer(host_, status());
   // A body given up as too long or as not wanted is an answer all the same.
   if (code != CURLE_OK && code != CURLE_WRITE_ERROR) {
     Failure failure = JudgeError(code);
@@ -249,6 +253,7 @@ void HttpTransfer::OnDone(CURLcode code) {
 
 Failure HttpTransfer::JudgeError(CURLcode code) {
   Failure failure = JudgeCurl(easy_, code, error_text_, shown_url_);
+  failure.reason = failure.error == EPROTO ? "tls" : "connection";
   if (code == CURLE_OPERATION_TIMEDOUT) {  // The only time limit that libcurl has.
     site_.patience->connect.TimedOut(cachecore::Clock::Monotonic().Now(), connect_limit_);
     failure.cause += " (" + Seconds(connect_limit_) + ")" + CureOfTimeout(easy_);
@@ -275,14 +280,19 @@ void HttpTransfer::EndIfOverdue(Duration now) {
   const TransferWatch::Verdict verdict = watch_.Judge(now);
   if (verdict == TransferWatch::Verdict::kFine) return;
   Stop();
+  engine_->tally()->Answer(host_, status());
   if (verdict == TransferWatch::Verdict::kNoAnswer) {
     const Duration limit = watch_.first_byte_limit();
     site_.patience->first_byte.TimedOut(now, limit);
-    return Finish(Fail(Kind::kRetry, EIO, "no answer within " + Seconds(limit) + Way()));
+    Failure failure = Fail(Kind::kRetry, EIO, "no answer within " + Seconds(limit) + Way());
+    failure.reason = "no_answer";
+    return Finish(std::move(failure));
   }
-  Finish(Fail(Kind::kRetry, EIO,
-              "stalled (under " + std::to_string(engine_->options().low_speed_limit) +
-                  " bytes a second)" + Way()));
+  Failure failure = Fail(Kind::kRetry, EIO,
+                         "stalled (under " + std::to_string(engine_->options().low_speed_limit) +
+                             " bytes a second)" + Way());
+  failure.reason = "stalled";
+  Finish(std::move(failure));
 }
 
 Failure HttpTransfer::Fail(Kind kind, int error, const std::string& what) const {

@@ -131,6 +131,7 @@ class HttpTransfer : public Transfer {
 
   const std::string home_url_;
   std::string url_;      // Where the next request goes.
+  std::string host_;     // Of that, for what is counted.
   bool is_home_ = true;  // That is at the site.
   int redirects_ = 0;
   bool running_ = false;  // libcurl has it.

@@ -54,6 +54,7 @@ struct Failure {
   int error = 0;                            // A positive errno.
   std::string cause;                        // One line, with the URL but no secret of it.
   Duration retry_after = Duration::zero();  // What the origin asked for.
+  const char* reason = "other";             // In a word, for the count of retries.
 };
 
 struct ObjectVersion {

@@ -161,6 +161,9 @@ Result<wire::Command> DeviceSession::Admit(std::string_view line, bool* done_her
   } else if (std::holds_alternative<wire::FactsCommand>(*command) &&
              (caps_ & wire::kCapFacts) == 0) {
     return Status(EOPNOTSUPP, "facts was not chosen with caps");
+  } else if (std::holds_alternative<wire::CountCommand>(*command) &&
+             (caps_ & wire::kCapCount) == 0) {
+    return Status(EOPNOTSUPP, "count was not chosen with caps");
   } else if ((std::holds_alternative<wire::FullCommand>(*command) ||
               std::holds_alternative<wire::ThroughCommand>(*command)) &&
              (caps_ & wire::kCapThrough) == 0) {

@@ -95,6 +95,16 @@ Samples ReadsByResult(const StatusReport& report) {
   return CountedBy(report, "reads_by_result", {"result"});
 }
 
+Samples OriginRequests(const StatusReport& report) {
+  return CountedBy(report, "origin_requests", {"host", "code"});
+}
+
+Samples OriginBytes(const StatusReport& report) {
+  return CountedBy(report, "origin_bytes", {"host"});
+}
+
+Samples Retries(const StatusReport& report) { return CountedBy(report, "retries", {"cause"}); }
+
 Samples ReadWaits(const StatusReport& report) { return Times(Counts(report), "read_wait", {}); }
 
 Samples Up(const StatusReport& report) { return {{Answers(report) ? 1.0 : 0.0, {}}}; }
@@ -230,6 +240,10 @@ constexpr Metric kMetrics[] = {
     {"holdfast_requests_total", kCounter, "OPEN, READ and CLOSE requests.", Counted<kRequestsMade>},
     {"holdfast_requests_waiting", kGauge, "Requests that readers or mounts wait for.", Waiting},
     {"holdfast_oldest_wait_seconds", kGauge, "Age of the oldest of them.", OldestWait},
+    {"holdfast_origin_requests_total", kCounter,
+     "Requests to HTTP origins, by host and status of the answer.", OriginRequests},
+    {"holdfast_origin_bytes_total", kCounter, "Bytes that HTTP origins have sent.", OriginBytes},
+    {"holdfast_retries_total", kCounter, "Transfers that failed and were made again.", Retries},
     {"holdfast_filled_bytes_total", kCounter, "Bytes declared present.", Counted<kFilled>},
     {"holdfast_filled_twice_bytes_total", kCounter, "Bytes declared that were present.",
      Counted<kFilledTwice>},
