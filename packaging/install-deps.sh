@@ -22,7 +22,7 @@ snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-d
 deb='debhelper fakeroot git'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
 test="$demo $snapshotter acl apache2-bin apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio fish
-  fsverity git golang-go libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev lighttpd logrotate openssl runc skopeo strace systemd tcc umoci zsh zstd"
+  fsverity git golang-go libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev lighttpd logrotate openssl prometheus runc skopeo strace systemd tcc umoci zsh zstd"
 demo_container="$demo docker-registry fsverity mmdebstrap runc skopeo"
 # For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
 command -v npm >/dev/null || test="$test npm"

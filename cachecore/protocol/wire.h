@@ -165,9 +165,10 @@ struct ResumeCommand {     // "resume TOKEN": another fetcher goes on with this 
   uint32_t token = 0;      // Not 0.
 };
 
-using Command = std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand,
-                             AttrCommand, CauseCommand, CloseCommand, RestoreCommand, ResumeCommand,
-                             VerityCommand, FactsCommand, FullCommand, ThroughCommand, CountCommand>;
+using Command =
+    std::variant<CapsCommand, CreditCommand, CopenCommand, FilledCommand, CreadCommand, AttrCommand,
+                 CauseCommand, CloseCommand, RestoreCommand, ResumeCommand, VerityCommand,
+                 FactsCommand, FullCommand, ThroughCommand, CountCommand>;
 
 // One command without its newline, and back.
 Result<Command> ParseCommand(std::string_view line);

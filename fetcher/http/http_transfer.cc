@@ -209,10 +209,12 @@ bool HttpTransfer::TakeBody(const char* data, size_t size) {
   const Duration now = cachecore::Clock::Monotonic().Now();
   const bool is_first = !watch_.first_byte_took();
   watch_.Bytes(now, size);
-  engine_->tally()->Bytes(host_, size);
   if (is_first) site_.patience->first_byte.Came(now, *watch_.first_byte_took());
   const int code = status();
-  if (code == 200 || code == 206) return OnBody(data, size);
+  if (code == 200 || code == 206) {
+    engine_->tally()->Bytes(host_, size);
+    return OnBody(data, size);
+  }
   error_body_.append(data, std::min(size, kMaxErrorBody - error_body_.size()));
   return Drain(size);
 }

@@ -12,7 +12,9 @@
 
 #include "cachecore/base/json_fields.h"
 #include "cachecore/protocol/control_messages.h"
+#include "cachecore/system/files.h"
 #include "cachecore/totals/totals.h"
+#include "host/instance/supervisor_process.h"
 #include "host/supervisor/supervise_fields.h"
 
 namespace host {
@@ -148,6 +150,22 @@ Samples Objects(const StatusReport& report) {
   return {{static_cast<double>(JsonInt(report.daemon, field::kObjectCount)), {}}};
 }
 
+// Of a process that is there.
+void AddDescriptors(const std::string& process, int64_t pid, Samples* samples) {
+  if (pid <= 0) return;
+  const size_t count = cachecore::ListDirectory("/proc/" + std::to_string(pid) + "/fd").size();
+  if (count > 0) samples->push_back({static_cast<double>(count), {{"process", process}}});
+}
+
+Samples Descriptors(const StatusReport& report) {
+  Samples samples;
+  AddDescriptors(kDaemon, JsonInt(report.daemon, field::kPid), &samples);
+  const json& fetcher = JsonField(report.daemon, field::kFetcher);
+  AddDescriptors(kFetcher, JsonInt(fetcher, field::kPid), &samples);
+  AddDescriptors("supervise", report.supervisor_pid, &samples);
+  return samples;
+}
+
 Samples Mounts(const StatusReport& report) {
   const auto mounted = std::count_if(report.mounts.begin(), report.mounts.end(),
                                      [](const MountStatus& mount) { return mount.alive; });
@@ -158,15 +176,46 @@ Samples Mounts(const StatusReport& report) {
 Samples Restarts(const StatusReport& report) {
   Samples samples;
   for (const json& service : JsonField(report.supervise, supervise_field::kServices)) {
-    samples.push_back({static_cast<double>(JsonInt(service, supervise_field::kRestarts)),
+    const json& ends = JsonField(service, supervise_field::kEnds);
+    int64_t restarts = ends.empty() ? JsonInt(service, supervise_field::kRestarts) : 0;
+    for (const auto& [reason, count] : ends.items()) restarts += JsonInt(ends, reason.c_str());
+    samples.push_back({static_cast<double>(restarts),
                        {{"service", JsonString(service, supervise_field::kName)}}});
   }
   return samples;
 }
 
+Samples Ends(const StatusReport& report) {
+  Samples samples;
+  for (const json& service : JsonField(report.supervise, supervise_field::kServices)) {
+    const json& ends = JsonField(service, supervise_field::kEnds);
+    for (const auto& [reason, count] : ends.items()) {
+      samples.push_back(
+          {static_cast<double>(JsonInt(ends, reason.c_str())),
+           {{"service", JsonString(service, supervise_field::kName)}, {"reason", reason}}});
+    }
+  }
+  return samples;
+}
+
+Samples Pauses(const StatusReport& report) {
+  for (const json& service : JsonField(report.supervise, supervise_field::kServices)) {
+    const json& pauses = JsonField(service, supervise_field::kPauses);
+    if (JsonString(service, supervise_field::kName) != kDaemon || !pauses.is_array()) continue;
+    json counts = {{TimeTotals::SumName("pause"), JsonInt(service, supervise_field::kPausesUs)}};
+    for (size_t bucket = 0; bucket < pauses.size(); ++bucket) {
+      counts[TimeTotals::BucketName("pause", bucket)] = pauses[bucket];
+    }
+    return Times(counts, "pause", {});
+  }
+  return {};
+}
+
 Samples Takeovers(const StatusReport& report) {
   if (!report.supervise.contains(supervise_field::kTakeovers)) return {};
-  return {{static_cast<double>(JsonInt(report.supervise, supervise_field::kTakeovers)), {}}};
+  return {{static_cast<double>(JsonInt(report.supervise, supervise_field::kTakeovers) +
+                               JsonInt(report.supervise, supervise_field::kTakeoversBefore)),
+           {}}};
 }
 
 Samples HasStandby(const StatusReport& report) {
@@ -267,8 +316,13 @@ constexpr Metric kMetrics[] = {
     {"holdfast_cache_above_limit", kGauge, "Whether a limit of the cache is not kept.",
      CacheAboveLimit},
     {"holdfast_objects", kGauge, "Known objects.", Objects},
+    {"holdfast_open_descriptors", kGauge, "Descriptors that a process has open.", Descriptors},
     {"holdfast_mounts", kGauge, "Mounts by state.", Mounts},
     {"holdfast_service_restarts_total", kCounter, "Starts after a death, by service.", Restarts},
+    {"holdfast_service_ends_total", kCounter, "Deaths after which a service was started again.",
+     Ends},
+    {"holdfast_recovery_pause_seconds", kHistogram,
+     "From a death of holdfastd until the next one serves.", Pauses},
     {"holdfast_supervisor_takeovers_total", kCounter,
      "How often a standby has become the supervisor.", Takeovers},
     {"holdfast_supervisor_standby", kGauge, "Whether a standby would become the supervisor.",

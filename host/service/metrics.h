@@ -1,11 +1,10 @@
 // Metrics of instances, for a monitoring system, in the text format of Prometheus.
 //
-// Model    made of status reports: of what holdfastd counts since its start and of what its
-//          supervisor counts.  A value that is not known has no sample; holdfast_up says of each
-//          instance whether holdfastd answers.  Counters begin at 0 when the process that counts
-//          begins.
+// Model    made of status reports: of what holdfastd and its supervisor count, and of /proc.  A
+//          value that is not known has no sample; holdfast_up says of each instance whether
+//          holdfastd answers.
 // Units    those of the names: bytes, seconds.
-// Threads  pure functions.
+// Threads  thread-safe: no state.
 // See      docs/metrics.md
 
 #ifndef HOST_SERVICE_METRICS_H_

@@ -26,10 +26,16 @@ inline constexpr char kWhyNoStandby[] = "why_no_standby";
 inline constexpr char kTakeovers[] = "takeovers";
 inline constexpr char kVersion[] = "version";
 inline constexpr char kServices[] = "services";
+// Of earlier supervisors of this boot.
+inline constexpr char kTakeoversBefore[] = "takeovers_before";
 // Of each service.
 inline constexpr char kName[] = "name";
 inline constexpr char kSpare[] = "spare";
 inline constexpr char kRestarts[] = "restarts";
+// Of all supervisors of this boot: by reason, by bucket, and the sum in microseconds.
+inline constexpr char kEnds[] = "ends";
+inline constexpr char kPauses[] = "pauses";
+inline constexpr char kPausesUs[] = "pauses_us";
 inline constexpr char kRetryAtMs[] = "retry_at_ms";
 inline constexpr char kLastExit[] = "last_exit";
 inline constexpr char kStatus[] = "status";

@@ -19,7 +19,8 @@ namespace field = supervise_field;
 
 // A quoted byte takes at most two: names and texts hold no control characters once quoted.
 constexpr size_t kHeadBytes = 512;
-constexpr size_t kServiceBytes = 512 + 2 * (kLastExitBytesMax + kStatusTextBytesMax);
+constexpr size_t kTotalsBytes = 1024;
+constexpr size_t kServiceBytes = 512 + kTotalsBytes + 2 * (kLastExitBytesMax + kStatusTextBytesMax);
 constexpr size_t kStoredFdBytes = 2 * kFdNameBytesMax + 4;
 constexpr size_t kFileBytes = 4096;  // A file's size is a multiple of it.
 
@@ -44,6 +45,8 @@ void SuperviseStatus::Begin(const SupervisorStatus& supervisor) {
   PutNumber(static_cast<int64_t>(supervisor.takeovers));
   PutField(",", field::kVersion);
   PutQuoted(HOLDFAST_VERSION);
+  PutField(",", field::kTakeoversBefore);
+  PutNumber(static_cast<int64_t>(supervisor.takeovers_before));
   PutField(",", field::kState);
   PutQuoted(supervisor.state);
   PutField(",", field::kSinceMs);
@@ -67,6 +70,7 @@ void SuperviseStatus::Service(const ServiceStatus& service) {
   PutNumber(static_cast<int64_t>(service.restarts));
   PutField(",", field::kRetryAtMs);
   PutNumber(service.retry_at_ms);
+  PutTotals(service.totals);
   PutField(",", field::kLastExit);
   PutQuoted(service.last_exit);
   PutField(",", field::kStatus);
@@ -78,6 +82,21 @@ void SuperviseStatus::Service(const ServiceStatus& service) {
     PutQuoted(service.fd_store->name(i));
   }
   Put("]}");
+}
+
+void SuperviseStatus::PutTotals(const ServiceTotals& totals) {
+  PutField(",", field::kEnds);
+  for (size_t i = 0; i < totals.ends.size(); ++i) {
+    PutField(i == 0 ? "{" : ",", kEndReasonNames[i]);
+    PutNumber(static_cast<int64_t>(totals.ends[i]));
+  }
+  PutField("},", field::kPauses);
+  for (size_t i = 0; i < totals.pauses.size(); ++i) {
+    Put(i == 0 ? "[" : ",");
+    PutNumber(static_cast<int64_t>(totals.pauses[i]));
+  }
+  PutField("],", field::kPausesUs);
+  PutNumber(static_cast<int64_t>(totals.pauses_us));
 }
 
 bool SuperviseStatus::Write() {

@@ -5,7 +5,8 @@
 //          has it exchanges its program on SIGUSR2), "state" (running, stopping, stopped),
 //          "since_ms", "services": [{"name", "pid" (0: none), "spare" (likewise), "state",
 //          "since_ms", "restarts", "retry_at_ms" (0: no retry waits), "last_exit", "status",
-//          "fd_store": [names]}].  Non-ASCII bytes of texts become '?'.
+//          "ends" (by reason), "pauses" (by bucket of ServiceTotals), "pauses_us", "fd_store":
+//          [names]}].  Non-ASCII bytes of texts become '?'.
 // Units    milliseconds since 1970.
 // Errors   a file that can't be replaced stays as it was, and Write returns false.
 // Threads  one thread only.
@@ -18,12 +19,15 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "cachecore/base/clock.h"
+#include "cachecore/totals/totals.h"
 #include "host/notify/stored_descriptors.h"
 
 namespace host {
@@ -31,6 +35,27 @@ namespace host {
 // The room for texts of one service, and the longest of each.
 inline constexpr size_t kLastExitBytesMax = 160;
 inline constexpr size_t kStatusTextBytesMax = 256;
+
+enum class EndReason { kSignal, kExit, kEnded, kHung, kNotStarted, kUnknown };
+
+// By EndReason.
+inline constexpr std::array<const char*, 6> kEndReasonNames = {"signal", "exit",        "ended",
+                                                               "hung",   "not_started", "unknown"};
+
+// How a service has ended, and how long it was away each time: from a death to the moment at which
+// the next process serves.
+struct ServiceTotals {
+  std::array<uint64_t, kEndReasonNames.size()> ends{};
+  std::array<uint64_t, cachecore::TimeTotals::kSeconds.size() + 1> pauses{};  // By bucket.
+  uint64_t pauses_us = 0;
+
+  void NoteEnd(EndReason reason) { ++ends[static_cast<size_t>(reason)]; }
+  void NotePause(cachecore::Duration took) {
+    ++pauses[cachecore::TimeTotals::BucketOf(took)];
+    pauses_us +=
+        static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count());
+  }
+};
 
 struct ServiceStatus {
   std::string_view name;
@@ -40,6 +65,7 @@ struct ServiceStatus {
   int64_t since_ms;
   uint64_t restarts;
   int64_t retry_at_ms;
+  ServiceTotals totals;
   std::string_view last_exit;
   std::string_view status;
   const StoredDescriptors* fd_store;
@@ -50,6 +76,7 @@ struct SupervisorStatus {
   pid_t standby;  // 0: none.
   std::string_view why_no_standby;
   uint64_t takeovers;
+  uint64_t takeovers_before;  // Of earlier supervisors.
   const char* state;
   int64_t since_ms;
 };
@@ -66,6 +93,7 @@ class SuperviseStatus {
   void RemoveTemporary();
 
  private:
+  void PutTotals(const ServiceTotals& totals);
   bool WriteBeside() const;
   void Put(std::string_view text);
   void PutField(std::string_view before, std::string_view name);

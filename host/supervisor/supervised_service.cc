@@ -217,10 +217,13 @@ void SupervisedService::NoteExit(pid_t pid, int wait_status) {
   if (pid_ == 0 || pid != pid_ || !is_child_) return;
   has_ended_ = true;
   wait_status_ = wait_status;
+  NoteAway();
 }
 
 void SupervisedService::LookForEnd() {
-  if (pid_ != 0 && !is_child_ && !Runs(process_)) has_ended_ = true;
+  if (pid_ == 0 || is_child_ || Runs(process_)) return;
+  has_ended_ = true;
+  NoteAway();
 }
 
 void SupervisedService::DescribeEnd(std::optional<int> wait_status) {
@@ -241,6 +244,21 @@ void SupervisedService::DescribeEnd(std::optional<int> wait_status) {
   Say("%s (pid %d) %s", spec_.name.c_str(), pid_, text);
 }
 
+EndReason SupervisedService::ReasonOf(std::optional<int> wait_status) const {
+  if (fault_[0] != '\0') return EndReason::kHung;
+  if (!wait_status) return EndReason::kUnknown;
+  if (WIFSIGNALED(*wait_status)) return EndReason::kSignal;
+  if (launcher_->exec_error() != 0) return EndReason::kNotStarted;
+  return WEXITSTATUS(*wait_status) == 0 ? EndReason::kEnded : EndReason::kExit;
+}
+
+// Where it had served: what is never ready is no pause.
+void SupervisedService::NoteAway() {
+  if (spec_.required_ready && was_ready_ && away_since_ == Duration::zero()) {
+    away_since_ = MonotonicNow();
+  }
+}
+
 void SupervisedService::OnEnd() {
   if (!has_ended_) return;
   const std::optional<int> wait_status = wait_status_;
@@ -256,6 +274,7 @@ void SupervisedService::OnEnd() {
   }
   if (spare_ != nullptr && ended) spare_->Stop();
   ++restarts_;
+  totals_.NoteEnd(ReasonOf(wait_status));
   // One that never got ready is no better for having tried for long.
   const bool served = !spec_.required_ready || was_ready_;
   const Duration lived = served ? MonotonicNow() - started_at_ : Duration::zero();
@@ -331,9 +350,12 @@ void SupervisedService::Adopt() {
   }
   if (!named_runs) {
     has_ended_ = pid_ != 0;
+    if (has_ended_) NoteAway();
     changed_ = true;
     return;
   }
+  NoteAway();
+  totals_.NoteEnd(EndReason::kUnknown);
   const bool was_spare = named.pid == spare;
   SetProcess(std::move(named), /*is_child=*/false);
   ++restarts_;
@@ -394,6 +416,7 @@ ServiceStatus SupervisedService::Describe() const {
           .since_ms = since_ms_,
           .restarts = restarts_,
           .retry_at_ms = retry_at_ms_,
+          .totals = totals_,
           .last_exit = last_exit_.view(),
           .status = status_.view(),
           .fd_store = store_.get()};
@@ -407,6 +430,9 @@ void SupervisedService::Enter(State state, Duration time_to_deadline) {
 }
 
 void SupervisedService::EnterServing(State state) {
+  if (state == State::kReady && away_since_ != Duration::zero()) {
+    totals_.NotePause(MonotonicNow() - std::exchange(away_since_, Duration::zero()));
+  }
   Enter(state, QuietLimit(state));
   if (state == State::kReady && spare_ != nullptr && !stopping_) {
     spare_->WantAt(MonotonicNow() + options_.spare_delay);

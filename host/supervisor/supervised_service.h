@@ -70,6 +70,8 @@ class SupervisedService {
   std::array<int, kPollFds> poll_fds() const;
   cachecore::Duration deadline() const;
 
+  // Goes on with what an earlier supervisor has counted.  Before Start.
+  void GoOnWith(const ServiceTotals& totals) { totals_ = totals; }
   // In a copy of the supervisor that has taken over.
   void Adopt();
   // It, and its spare, write to a new log file from now on.
@@ -99,6 +101,8 @@ class SupervisedService {
   void SetProcess(cachecore::PinnedProcess process, bool is_child);
   void Signal(int number) const;
   void DescribeEnd(std::optional<int> wait_status);
+  EndReason ReasonOf(std::optional<int> wait_status) const;
+  void NoteAway();
   void RetryLater(cachecore::Duration delay);
   void Abort(const char* fault);
   void Enter(State state, cachecore::Duration time_to_deadline);
@@ -128,6 +132,8 @@ class SupervisedService {
   bool changed_ = true;
   const char* fault_ = "";  // Why we ended it ourselves; goes before last_exit.
   uint64_t restarts_ = 0;
+  ServiceTotals totals_;
+  cachecore::Duration away_since_{0};  // Zero: it serves, or has never served.
   int64_t since_ms_ = 0;
   int64_t retry_at_ms_ = 0;
   FixedText<kLastExitBytesMax> last_exit_;

@@ -14,12 +14,15 @@
 #include <memory>
 #include <utility>
 
+#include "cachecore/base/json_fields.h"
 #include "cachecore/base/unique_fd.h"
+#include "cachecore/system/files.h"
 #include "host/notify/notify_socket.h"
 #include "host/notify/orphan.h"
 #include "host/supervisor/child_process.h"
 #include "host/supervisor/log_file.h"
 #include "host/supervisor/standby.h"
+#include "host/supervisor/supervise_fields.h"
 #include "host/supervisor/supervise_status.h"
 #include "host/supervisor/supervise_text.h"
 #include "host/supervisor/supervise_time.h"
@@ -30,14 +33,35 @@ namespace host {
 namespace {
 
 using cachecore::Duration;
+using cachecore::JsonField;
+using cachecore::JsonInt;
+using cachecore::JsonString;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using nlohmann::json;
 
 constexpr std::chrono::seconds kTryStatusAgainAfter(1);
 
 // The most datagrams of a service in one turn of the loop: a flood delays no other service.
 constexpr int kDatagramsPerTurn = 1024;
+
+uint64_t Number(const json& object, const char* key) {
+  return static_cast<uint64_t>(std::max<int64_t>(JsonInt(object, key), 0));
+}
+
+ServiceTotals TotalsOf(const json& service) {
+  ServiceTotals totals;
+  const json& ends = JsonField(service, supervise_field::kEnds);
+  for (size_t i = 0; i < totals.ends.size(); ++i) totals.ends[i] = Number(ends, kEndReasonNames[i]);
+  const json& pauses = JsonField(service, supervise_field::kPauses);
+  if (!pauses.is_array() || pauses.size() != totals.pauses.size()) return totals;
+  for (size_t i = 0; i < totals.pauses.size(); ++i) {
+    if (pauses[i].is_number_unsigned()) totals.pauses[i] = pauses[i].get<uint64_t>();
+  }
+  totals.pauses_us = Number(service, supervise_field::kPausesUs);
+  return totals;
+}
 
 class Supervisor {
  public:
@@ -66,6 +90,7 @@ class Supervisor {
   bool AllStopped() const;
   const char* WhyNoStandby() const;
   void WriteStatus();
+  void GoOnWithTotals();
 
   const SupervisorOptions& options_;
   SuperviseStatus status_;
@@ -76,6 +101,7 @@ class Supervisor {
   NotifyDatagram received_;           // Too large for a stack, and empty between two datagrams.
   int64_t since_ms_ = WallMs();
   uint64_t takeovers_ = 0;
+  uint64_t takeovers_before_ = 0;
   bool stopping_ = false;
   bool exchange_asked_ = false;
   bool child_exited_ = true;    // Of the program before this one, perhaps.
@@ -118,6 +144,7 @@ Status Supervisor::Prepare() {
                                                   options_.stop_grace));
     if (ended > 0) Say("ended %s of an earlier supervisor (pid %d)", spec.name.c_str(), ended);
   }
+  GoOnWithTotals();
   if (options_.keep_standby) {
     ASSIGN_OR_RETURN(standby_, Standby::Create(options_.restart, options_.standby));
   }
@@ -126,6 +153,20 @@ Status Supervisor::Prepare() {
   oom_score_ = ReadOomScore();
   HardenProcess();
   return Status();
+}
+
+// With those of the last supervisor of this boot.
+void Supervisor::GoOnWithTotals() {
+  const Result<json> last = cachecore::ReadJsonFile(options_.status_path);
+  if (!last.ok()) return;
+  takeovers_before_ =
+      Number(*last, supervise_field::kTakeovers) + Number(*last, supervise_field::kTakeoversBefore);
+  for (const json& told : JsonField(*last, supervise_field::kServices)) {
+    for (size_t i = 0; i < services_.size(); ++i) {
+      if (JsonString(told, supervise_field::kName) != options_.services[i].name) continue;
+      services_[i]->GoOnWith(TotalsOf(told));
+    }
+  }
 }
 
 int Supervisor::Run() {
@@ -313,6 +354,7 @@ void Supervisor::WriteStatus() {
                  .standby = standby_ != nullptr ? standby_->pid() : 0,
                  .why_no_standby = WhyNoStandby(),
                  .takeovers = takeovers_,
+                 .takeovers_before = takeovers_before_,
                  .state = stopped     ? "stopped"
                           : stopping_ ? "stopping"
                                       : "running",

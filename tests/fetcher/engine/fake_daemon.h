@@ -22,8 +22,8 @@
 // Without facts, whose lines would stand between those that most tests are about, and without
 // through, as a daemon that does not serve so.
 inline constexpr uint32_t kFakeCaps =
-    cachecore::wire::kAllCaps & ~(cachecore::wire::kCapFacts | cachecore::wire::kCapThrough |
-                                  cachecore::wire::kCapCount);
+    cachecore::wire::kAllCaps &
+    ~(cachecore::wire::kCapFacts | cachecore::wire::kCapThrough | cachecore::wire::kCapCount);
 
 inline cachecore::wire::HelloMessage Hello(int32_t status,
                                            uint32_t version = cachecore::wire::kProtocolVersion,

@@ -346,6 +346,32 @@ TEST_F(SupervisorTest, ACrashLoopIsDampedReportedAndKeepsTheFiles) {
   EXPECT_FALSE(std::filesystem::exists(Path("one.pid")));
 }
 
+TEST_F(SupervisorTest, EndsAndPausesAreCountedOnByTheNextSupervisor) {
+  SupervisorOptions options = Options({"one"});
+  options.services[0].required_ready = true;
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  life.NotifyAndWait("READY=1");
+  life.Kill();
+  life = NextLife("one");
+  life.NotifyAndWait("READY=1");
+  EXPECT_EQ(life.Do("exit 0"), "gone");
+  life = NextLife("one");
+  life.NotifyAndWait("READY=1");
+  const auto are_counted = [](const auto& status) {
+    const auto one = ServiceOf(status, "one");
+    int64_t pauses = 0;
+    for (const auto& bucket : one["pauses"]) pauses += bucket.template get<int64_t>();
+    return one["ends"]["signal"] == 1 && one["ends"]["ended"] == 1 && one["ends"]["exit"] == 0 &&
+           pauses == 2 && one["pauses_us"] > 0;
+  };
+  WaitStatus(are_counted);
+  TellSupervisorToStop();
+  StartSupervisor(options);
+  NextLife("one").NotifyAndWait("READY=1");
+  WaitStatus(are_counted);
+}
+
 TEST_F(SupervisorTest, AProgramThatVanishesIsReportedAndTriedAgain) {
   SupervisorOptions options = Options({"one"});
   std::filesystem::copy_file(TEST_SERVICE_PATH, Path("program"));

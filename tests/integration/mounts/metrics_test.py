@@ -12,6 +12,7 @@ import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
+from harness.origins.scripted import Answer, ScriptedOrigin, whole_or_range
 from harness.sandbox import Timeout, wait_gone, wait_until
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../..")
@@ -19,6 +20,7 @@ DOCUMENT = os.path.join(ROOT, "docs/metrics.md")
 RULES = os.path.join(ROOT, "packaging/prometheus/holdfast.rules.yml")
 SIZE = 4 << 20
 BLOCK = 64 << 10
+PAGE = 4096
 
 
 class MetricsTest(Case):
@@ -105,6 +107,40 @@ class MetricsTest(Case):
         hits = got["holdfast_reads_by_result_total,hit"]
         self.read_block(path, 5)
         self.wait_known({"holdfast_reads_by_result_total,hit": hits + 1})
+
+    def test_what_an_origin_answers_is_counted(self):
+        with open(self.truth, "rb") as f:
+            body = f.read()
+        faults, sent = [], []
+
+        def answer(request):
+            fault = faults.pop(0) if faults else None
+            if fault == "busy":
+                return Answer(503, b"later")
+            right = whole_or_range(request, body, etag='"one"')
+            if fault == "cut":
+                right.cut_to = 2 * PAGE
+            sent.append(len(right.body if right.cut_to is None else right.body[:right.cut_to]))
+            return right
+
+        origin = ScriptedOrigin(answer)
+        self.addCleanup(origin.close)
+        path = self.instance.mount_file(origin.url())
+        host = f"127.0.0.1:{origin.port}"
+        requests, filled = f"holdfast_origin_requests_total,{host}", "holdfast_filled_bytes_total"
+        # Also of the mount, whose last counts may come a moment later.
+        before = self.wait_known({f"{requests},206": len(origin.requests), f"holdfast_origin_bytes_total,{host}": sum(sent)})
+        faults += ["busy", "busy", "cut"]
+        self.read_block(path, 2)
+        self.assertEqual(faults, [])
+        known = {f"{requests},503": 2, f"{requests},206": before[f"{requests},206"] + 2, f"holdfast_origin_bytes_total,{host}": sum(sent),
+                 "holdfast_retries_total,status": 2, "holdfast_retries_total,connection": 1,
+                 filled: before[filled] + BLOCK, "holdfast_filled_twice_bytes_total": 0}
+        self.wait_known(known)
+        os.kill(self.instance.daemon_pid(), signal.SIGKILL)
+        self.instance.kill_fetcher()
+        self.read_block(path, 2)
+        self.wait_known(known)
 
     def test_a_dead_daemon_is_down(self):
         subprocess.run(["umount", "--lazy", os.path.dirname(self.path)], check=True)
