@@ -4,6 +4,7 @@
 #include <glog/logging.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <string>
@@ -22,6 +23,21 @@
 
 DECLARE_bool(list_fault_points);
 DECLARE_string(fault_file);
+
+namespace {
+
+// RocksDB's threads stay, and a signal that one of them does not block would end the daemon at once,
+// without its last sync.
+void WarmUp() {
+  sigset_t signals, before;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, &before);
+  cachecore::WarmUpRocksDb();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   gflags::SetUsageMessage(
@@ -63,7 +79,7 @@ int main(int argc, char** argv) {
   cachecore::ReopenLogOnHangup(cachecore::LogFilePath());
   fusefs::FdStore stored;
   if (stored.is_spare()) {
-    cachecore::WarmUpRocksDb();
+    WarmUp();
     const cachecore::Status turn = stored.AwaitTurn();
     if (turn.error() == ECONNRESET) return 0;
     if (!turn.ok()) {

@@ -115,6 +115,24 @@ class ProcessesTest(Case):
         self.assertEqual(os.listdir(cache), [])
         self.instance.mount(self.url, mount_point=point)
 
+    def test_a_signal_finds_no_thread_of_a_daemon_that_does_not_block_it(self):
+        """It would end the daemon at once, without its last sync.  A spare has threads of RocksDB from before its turn."""
+        self.instance.mount(self.url)
+        for _ in range(2):
+            pid = self.instance.daemon_pid()
+            threads = []
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/status") as f:
+                    fields = dict(line.split(":\t") for line in f.read().splitlines() if ":\t" in line)
+                if not int(fields["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1:
+                    threads.append(fields["Name"])
+            self.assertEqual(threads, [])
+            wait_until(lambda: self.instance.service("holdfastd")["spare"], 30, "a spare")
+            spare = self.instance.service("holdfastd")["spare"]
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: self.instance.service("holdfastd")["pid"] == spare and
+                       self.instance.service("holdfastd")["state"] == "ready", 30, "the spare serves")
+
     # Pids.
     def test_only_the_instances_own_processes_are_ended(self):
         self.instance.mount(self.url)
