@@ -140,6 +140,7 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& e
   SupervisorOptions options;
   options.run_dir = instance.RunDir();
   options.status_path = instance.SuperviseStatus();
+  options.totals_path = instance.StateDir() + "/supervise.totals";
   options.log_path = instance.LogFile(kSupervisor);
   options.services = {daemon_service};
   // A client of the cachefiles device is in the fetcher's place.

@@ -26,13 +26,13 @@ inline constexpr char kWhyNoStandby[] = "why_no_standby";
 inline constexpr char kTakeovers[] = "takeovers";
 inline constexpr char kVersion[] = "version";
 inline constexpr char kServices[] = "services";
-// Of earlier supervisors of this boot.
+// Of earlier supervisors.
 inline constexpr char kTakeoversBefore[] = "takeovers_before";
 // Of each service.
 inline constexpr char kName[] = "name";
 inline constexpr char kSpare[] = "spare";
 inline constexpr char kRestarts[] = "restarts";
-// Of all supervisors of this boot: by reason, by bucket, and the sum in microseconds.
+// Of this supervisor and earlier ones: by reason, by bucket, and the sum in microseconds.
 inline constexpr char kEnds[] = "ends";
 inline constexpr char kPauses[] = "pauses";
 inline constexpr char kPausesUs[] = "pauses_us";

@@ -91,6 +91,7 @@ class Supervisor {
   const char* WhyNoStandby() const;
   void WriteStatus();
   void GoOnWithTotals();
+  void LeaveTotals() const;
 
   const SupervisorOptions& options_;
   SuperviseStatus status_;
@@ -155,9 +156,10 @@ Status Supervisor::Prepare() {
   return Status();
 }
 
-// With those of the last supervisor of this boot.
+// With those of the last supervisor: of its status file where it was killed.
 void Supervisor::GoOnWithTotals() {
-  const Result<json> last = cachecore::ReadJsonFile(options_.status_path);
+  Result<json> last = cachecore::ReadJsonFile(options_.status_path);
+  if (!last.ok()) last = cachecore::ReadJsonFile(options_.totals_path);
   if (!last.ok()) return;
   takeovers_before_ =
       Number(*last, supervise_field::kTakeovers) + Number(*last, supervise_field::kTakeoversBefore);
@@ -167,6 +169,14 @@ void Supervisor::GoOnWithTotals() {
       services_[i]->GoOnWith(TotalsOf(told));
     }
   }
+}
+
+void Supervisor::LeaveTotals() const {
+  if (options_.totals_path.empty()) return;
+  const Result<std::string> text = cachecore::ReadFile(options_.status_path);
+  if (!text.ok()) return;
+  const Status written = cachecore::WriteFileAtomically(options_.totals_path, *text, 0600);
+  if (!written.ok()) Say("the counts of deaths are lost: %s", written.message().c_str());
 }
 
 int Supervisor::Run() {
@@ -184,6 +194,7 @@ int Supervisor::Run() {
   }
   for (auto& service : services_) service->Forget();
   WriteStatus();
+  LeaveTotals();
   status_.RemoveTemporary();
   return 0;
 }

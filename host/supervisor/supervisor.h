@@ -75,6 +75,9 @@ inline constexpr size_t kFdStoreMax = 500;
 struct SupervisorOptions {
   std::string run_dir;  // Made when its parent exists.
   std::string status_path;
+  // Where the next supervisor finds what this one has counted, once the status file is gone; "":
+  // nowhere.
+  std::string totals_path;
   std::string log_path;  // What stderr is appended to; "": it is not the supervisor's log.
   uint64_t log_bytes_max = uint64_t{8} << 20;  // Of each log; as much again is kept of the past.
   std::vector<ServiceSpec> services;           // Started in this order, ended in the reverse one.
