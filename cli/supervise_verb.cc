@@ -22,6 +22,7 @@
 #include "cachecore/system/subprocess.h"
 #include "cli/command.h"
 #include "host/config/config_settings.h"
+#include "host/config/loopback_address.h"
 #include "host/instance/fetcher_user.h"
 #include "host/instance/privileges.h"
 #include "host/instance/settings.h"
@@ -45,6 +46,7 @@ using cachecore::Result;
 using cachecore::SecretEnvironment;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using host::CheckLoopback;
 using host::DaemonUnit;
 using host::DetachLostDevice;
 using host::DetachLostMounts;
@@ -58,6 +60,8 @@ using host::kDaemon;
 using host::kFetcher;
 using host::kFetcherProgram;
 using host::kInstanceDirMode;
+using host::kMetricsProgram;
+using host::kMetricsService;
 using host::kSupervisor;
 using host::LiveMounts;
 using host::MakeTrustedDirectory;
@@ -83,10 +87,29 @@ constexpr std::chrono::seconds kConfigTime{30};
 struct SuperviseOptions {
   InstanceOptions instance;
   std::string fetcher_user;
+  std::string metrics_listen;
   std::string cachefiles_device;
   bool keep_standby = true;
   bool can_exchange = false;
 };
+
+// It keeps nothing: what it serves is the others'.  Without its program there are no metrics by HTTP.
+Status AddMetricsService(const Instance& instance, const std::string& listen,
+                         std::vector<ServiceSpec>* services) {
+  if (!listen.empty()) RETURN_IF_ERROR(CheckLoopback(listen));
+  const Result<std::string> program = FindProgram(kMetricsProgram);
+  if (!program.ok()) {
+    std::cerr << "holdfast: no metrics are served: " << program.status().message() << std::endl;
+    return Status();
+  }
+  ServiceSpec service;
+  service.name = kMetricsService;
+  service.argv = {*program, "--root", instance.root().empty() ? "/" : instance.root(), "--instance",
+                  instance.name()};
+  if (!listen.empty()) service.argv.push_back("--listen=" + listen);
+  services->push_back(std::move(service));
+  return Status();
+}
 
 // `environment`: the memory file with the fetcher's secrets, if there are any.  `is_exchange`: how
 // they are started is known from the program before this one.
@@ -145,10 +168,13 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& e
   options.services = {daemon_service};
   // A client of the cachefiles device is in the fetcher's place.
   if (!settings.HasCachefilesDevice()) options.services.push_back(fetcher_service);
+  for (ServiceSpec& service : options.services) service.watchdog = settings.watchdog;
+  const std::string& listen =
+      given.metrics_listen.empty() ? settings.metrics_listen : given.metrics_listen;
+  RETURN_IF_ERROR(AddMetricsService(instance, listen, &options.services));
   for (ServiceSpec& service : options.services) {
     service.log_path = instance.LogFile(service.name);
     service.pid_path = instance.PidFile(service.name);
-    service.watchdog = settings.watchdog;
   }
   return options;
 }
@@ -317,6 +343,9 @@ void AddSupervise(CLI::App* app, int* exit_code) {
   app->add_option("--fetcher-user", options->fetcher_user,
                   "Run the fetcher as this user (default: holdfast-fetcher, else nobody)")
       ->type_name("USER");
+  app->add_option("--metrics-listen", options->metrics_listen,
+                  "Serve the metrics on this port of 127.0.0.1 or [::1], too")
+      ->type_name("ADDRESS:PORT");
   app->add_option("--cachefiles-device", options->cachefiles_device,
                   "Serve programs of /dev/cachefiles by a device at this path, without a fetcher")
       ->type_name("PATH");

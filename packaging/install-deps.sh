@@ -13,7 +13,7 @@
 set -eu
 
 build='build-essential ccache cmake libarchive-dev libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
-  libgoogle-glog-dev libmount-dev librocksdb-dev libseccomp-dev libssl-dev libsystemd-dev libtomlplusplus-dev libxxhash-dev mold ninja-build nlohmann-json3-dev prometheus-cpp-dev
+  libgoogle-glog-dev libmicrohttpd-dev libmount-dev librocksdb-dev libseccomp-dev libssl-dev libsystemd-dev libtomlplusplus-dev libxxhash-dev mold ninja-build nlohmann-json3-dev prometheus-cpp-dev
   perl pkg-config fuse3'
 # Debian has it for this architecture alone; the build goes without it too.
 [ "$(dpkg --print-architecture)" != amd64 ] || build="$build libipsec-mb-dev"

@@ -109,7 +109,7 @@ threaded=(cache_test control_ops_test control_server_test device_model_test devi
   request_log_test rocksdb_metadata_store_test sanitizer_test snapshot_store_test watchdog_test)
 decoding=(data_store_test fetcher_parts_test metadata_schema_test notify_message_test
   presence_leaf_test presence_map_test request_table_test snapshotter_parts_test stored_descriptors_test wire_test)
-programs=(holdfast holdfastd holdfast-fetcherd holdfast-injectd)
+programs=(holdfast holdfastd holdfast-fetcherd holdfast-injectd holdfast-metricsd)
 fuzzers=(command_fuzz content_range_fuzz message_fuzz metadata_fuzz object_attr_fuzz presence_fuzz
   source_config_fuzz)
 

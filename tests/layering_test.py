@@ -81,6 +81,7 @@ ONLY_IN = (
     (re.compile(r"seccomp\.h$"), re.compile(r"host/cachefiles/")),
     (re.compile(r"toml\+\+/"), re.compile(r"host/(config|registries)/")),
     (re.compile(r"prometheus/"), re.compile(r"host/service/")),
+    (re.compile(r"microhttpd\.h"), re.compile(r"host/service/metrics_server\.cc$")),
     (re.compile(r"curl/"), re.compile(r"fetcher/http/|cachecore/url/|tests/fetcher/")),
 )
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')

@@ -35,8 +35,8 @@ constexpr std::array<std::string_view, 26> kNoSettings = {
     "helppackage", "helpshort",   "helpxml",     "keep-connection", "list-fault-points",
     "run-dir",     "sources-dir", "tryfromenv",  "undefok",         "user",
     "version"};
-constexpr std::array<std::string_view, 4> kInstanceKeys = {"cache-dir", "fetcher-user", "no-spare",
-                                                           "watchdog"};
+constexpr std::array<std::string_view, 5> kInstanceKeys = {
+    "cache-dir", "fetcher-user", "metrics-listen", "no-spare", "watchdog"};
 
 template <typename List>
 bool Has(const List& list, std::string_view word) {
@@ -114,7 +114,7 @@ void Reader::TakeKey(const std::string& table, const std::string& key, const tom
   if (table == kConfigInstance && !Has(kInstanceKeys, key)) {
     return Fault(line, name,
                  "there is no such key in [instance]; it has cache-dir, fetcher-user, "
-                 "no-spare and watchdog");
+                 "metrics-listen, no-spare and watchdog");
   }
   if (table != kConfigInstance && Has(kNoSettings, key)) {
     return Fault(

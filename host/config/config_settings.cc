@@ -148,6 +148,9 @@ Result<Settings> WithConfig(const Instance& instance, const Settings& given,
     if (entry.key == "fetcher-user" && given.fetcher_user.empty()) {
       settings.fetcher_user = entry.value;
     }
+    if (entry.key == "metrics-listen" && given.metrics_listen.empty()) {
+      settings.metrics_listen = entry.value;
+    }
     if (entry.key == "no-spare" && IsOn(entry.value)) settings.keep_spare = false;
     if (entry.key == "watchdog" && given.watchdog == Settings::kDefaultWatchdog) {
       const Result<cachecore::Duration> time = cachecore::ParseDuration(entry.value);

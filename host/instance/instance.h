@@ -50,6 +50,7 @@ class Instance {
   std::string RunDir() const { return run_dir_; }
   std::string DeviceSocket() const { return RunDir() + "/device.sock"; }
   std::string ControlSocket() const { return RunDir() + "/control.sock"; }
+  std::string MetricsSocket() const { return RunDir() + "/metrics.sock"; }
   std::string FuseDir() const { return RunDir() + "/fuse"; }
   std::string MountsDir() const { return RunDir() + "/mounts"; }
   std::string SettingsFile() const { return RunDir() + "/settings.json"; }

@@ -54,7 +54,8 @@ nlohmann::json Settings::ToJson() const {
           {"fetcher_flags", fetcher_flags},
           {"watchdog_ms", watchdog.count()},
           {"keep_spare", keep_spare},
-          {"fetcher_user", fetcher_user}};
+          {"fetcher_user", fetcher_user},
+          {"metrics_listen", metrics_listen}};
 }
 
 Settings Settings::FromJson(const nlohmann::json& value) {
@@ -63,7 +64,8 @@ Settings Settings::FromJson(const nlohmann::json& value) {
           DashedFlags(JsonStrings(value, "fetcher_flags")),
           std::chrono::milliseconds(JsonInt(value, "watchdog_ms", kDefaultWatchdog.count())),
           JsonBool(value, "keep_spare", true),
-          JsonString(value, "fetcher_user")};
+          JsonString(value, "fetcher_user"),
+          JsonString(value, "metrics_listen")};
 }
 
 Settings GivenSettings(const nlohmann::json& file) {

@@ -31,6 +31,8 @@ struct Settings {
   bool keep_spare = true;  // Of holdfastd: host/supervisor/spare.h.
   // Name or number; "": holdfast-fetcher where there is such a user, else nobody.
   std::string fetcher_user = "";
+  // Where metrics are served beside the Unix socket; "": nowhere.
+  std::string metrics_listen = "";
 
   static constexpr std::chrono::milliseconds kDefaultWatchdog{30000};
   bool operator==(const Settings&) const = default;

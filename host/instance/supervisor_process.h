@@ -26,6 +26,8 @@ inline constexpr char kSupervisor[] = "supervise";
 inline constexpr char kDaemon[] = "holdfastd";
 inline constexpr char kFetcher[] = "fetcherd";  // Its service, log and pid file.
 inline constexpr char kFetcherProgram[] = "holdfast-fetcherd";
+inline constexpr char kMetricsService[] = "metricsd";
+inline constexpr char kMetricsProgram[] = "holdfast-metricsd";
 
 // Holds the pid file until it is closed.
 class SupervisorPidFile {

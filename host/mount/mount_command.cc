@@ -17,6 +17,7 @@
 #include "cachecore/base/parse_text.h"
 #include "cachecore/system/files.h"
 #include "cachecore/verity/verity_tree.h"
+#include "host/config/loopback_address.h"
 #include "host/images/image_source.h"
 #include "host/images/origin_access.h"
 #include "host/images/resolved_image.h"
@@ -97,6 +98,10 @@ Result<Settings> SettingsOf(const MountOptions& options) {
   if (!options.fetcher_user.empty()) {
     RETURN_IF_ERROR(FindFetcherUser(options.fetcher_user).status());
     settings.fetcher_user = options.fetcher_user;
+  }
+  if (!options.metrics_listen.empty()) {
+    RETURN_IF_ERROR(CheckLoopback(options.metrics_listen));
+    settings.metrics_listen = options.metrics_listen;
   }
   settings.watchdog = std::chrono::ceil<std::chrono::milliseconds>(*watchdog);
   const auto add_all = [](const std::vector<std::string>& from, std::vector<std::string>* to) {
@@ -216,6 +221,10 @@ void AddSettings(CLI::App* app, MountOptions* options) {
   app->add_option("--fetcher-user", options->fetcher_user,
                   "Run the fetcher as this user (default: holdfast-fetcher, else nobody)")
       ->type_name("USER")
+      ->group(group);
+  app->add_option("--metrics-listen", options->metrics_listen,
+                  "Serve the metrics on this port of 127.0.0.1 or [::1], too")
+      ->type_name("ADDRESS:PORT")
       ->group(group);
   app->add_option("--daemon-flag", options->daemon_flags, "A flag for holdfastd; repeatable")
       ->type_name("FLAG")

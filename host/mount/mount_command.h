@@ -56,6 +56,7 @@ struct MountOptions {
   std::string watchdog = "30s";
   bool no_spare = false;
   std::string fetcher_user;
+  std::string metrics_listen;
   std::vector<std::string> daemon_flags;
   std::vector<std::string> fetcher_flags;
 

@@ -9,7 +9,7 @@ _holdfast_options() {
                  --client-cert --client-key --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
                  --request-timeout --detach-policy --on-full --cache-max --cache-min-free --fetch-size --readahead-max --fetch-exact
-                 --watchdog --no-spare --fetcher-user --daemon-flag --fetcher-flag" ;;
+                 --watchdog --no-spare --fetcher-user --metrics-listen --daemon-flag --fetcher-flag" ;;
     mount-erofs) echo "--help --options --timeout --json --instance --root" ;;
     umount) echo "--help --keep --lazy --force --keep-persistent --timeout --instance --root --json" ;;
     mounts) echo "--help --restore --until-mounted --unmount --json --timeout --instance --root" ;;
@@ -44,7 +44,7 @@ _holdfast_options() {
                  --plain-http --mirror --ca-file --instance --root" ;;
     cachefiles-run) echo "--help --static --exact-ids --cachefiles-device" ;;
     upgrade) echo "--help --timeout --instance --root" ;;
-    supervise) echo "--help --fetcher-user --cachefiles-device --no-standby --can-exchange --instance --root" ;;
+    supervise) echo "--help --fetcher-user --metrics-listen --cachefiles-device --no-standby --can-exchange --instance --root" ;;
     version) echo "--help" ;;
     cache | config | image | rootfs | trace) echo "--help" ;;
     *) echo "--help --version" ;;

@@ -237,7 +237,7 @@ def _is_zombie(pid):
 
 
 def missing_binaries():
-    return [b for b in ("holdfast", "holdfastd", "holdfast-fetcherd") if not os.path.exists(os.path.join(BIN, b))]
+    return [b for b in ("holdfast", "holdfastd", "holdfast-fetcherd", "holdfast-metricsd") if not os.path.exists(os.path.join(BIN, b))]
 
 
 def helper(name):

@@ -5,7 +5,7 @@ import shutil
 
 from harness.holdfast import BIN
 
-NAMES = ("holdfast", "holdfastd", "holdfast-fetcherd")
+NAMES = ("holdfast", "holdfastd", "holdfast-fetcherd", "holdfast-metricsd")
 
 
 class Programs:

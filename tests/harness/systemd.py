@@ -88,7 +88,8 @@ class SystemdMachine:
         self._console = os.path.join(box.make_directory("state"), "console")
         open(self._console, "w").close()
         box.make_directory("cgroup")
-        for name in ("holdfastd@.service", "holdfast-fetcherd@.service", "holdfast-mounts.service"):
+        for name in ("holdfastd@.service", "holdfast-fetcherd@.service", "holdfast-metricsd@.service",
+                     "holdfast-mounts.service"):
             shutil.copy(os.path.join(PACKAGING, name), self._units)
             # There is no journal.
             self._write_unit(f"{name}.d/log.conf", "[Service]\nStandardOutput=append:/var/lib/holdfast/services.log\n")

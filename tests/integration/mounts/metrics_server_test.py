@@ -1,0 +1,130 @@
+"""The metrics by HTTP: on the Unix socket, on a port of loopback, and with clients that behave badly."""
+
+import http.client
+import os
+import signal
+import socket
+import stat
+import unittest
+
+import _path  # noqa: F401
+from harness import images
+from harness.case import Case, main
+from harness.origins.nginx import free_port
+from harness.sandbox import wait_until
+
+CLIENTS = 16  # As many as the server has at a time.
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout=60):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class MetricsServerTest(Case):
+    def start(self, *flags):
+        truth = images.random_file(1 << 20)
+        self.instance = self.holdfast()
+        origin = self.serve(os.path.dirname(truth))
+        self.path = self.instance.mount_file(origin.url(os.path.basename(truth)), *flags)
+        self.socket = self.instance.run_path("metrics.sock")
+        wait_until(self.serves, 30, "the server of metrics")
+
+    def ask(self, path="/metrics", method="GET", connection=None):
+        connection = connection or UnixConnection(self.socket)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Content-Type"), answer.read().decode()
+        finally:
+            connection.close()
+
+    def serves(self):
+        try:
+            return self.ask()[0] == 200
+        except OSError:
+            return False
+
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(60)
+        client.connect(self.socket)
+        self.addCleanup(client.close)
+        return client
+
+    def test_the_socket_gives_what_the_command_prints(self):
+        self.start()
+        self.assertEqual(stat.S_IMODE(os.stat(self.socket).st_mode), 0o600)
+        status, kind, text = self.ask()
+        self.assertEqual((status, kind), (200, "text/plain; version=0.0.4; charset=utf-8"))
+        printed = self.instance.run("metrics", *self.instance.root_flags()).stdout
+        names = [line for line in text.splitlines() if line.startswith("# TYPE")]
+        self.assertEqual(names, [line for line in printed.splitlines() if line.startswith("# TYPE")])
+        self.assertIn('holdfast_up{instance_name="t"} 1\n', text)
+        self.assertEqual(self.ask("/")[0], 404)
+        self.assertEqual(self.ask(method="POST")[0], 405)
+        self.assertEqual(self.ask(method="HEAD")[::2], (200, ""))
+
+    def test_a_dead_daemon_is_told(self):
+        self.start()
+        self.instance.hold_supervisor()
+        os.kill(self.instance.daemon_pid(), signal.SIGKILL)
+        wait_until(lambda: 'holdfast_up{instance_name="t"} 0\n' in self.ask()[2], 30, "it is down")
+        self.instance.release_supervisor()
+        wait_until(lambda: 'holdfast_up{instance_name="t"} 1\n' in self.ask()[2], 30, "it is up")
+
+    def test_its_death_costs_no_read_and_it_comes_back(self):
+        self.start()
+        before = self.instance.daemon_pid()
+        for _ in range(3):
+            os.kill(self.instance.pid_of("metricsd"), signal.SIGKILL)
+            wait_until(self.serves, 30, "the next one")
+        self.instance.assert_daemon_is(before)
+
+    def test_bad_clients_hold_up_nobody_for_long(self):
+        self.start()
+        for sent in (b"", b"GET /metrics HTTP/1.1\r\nHost: x\r\n", b"\x00\xff" * 20):
+            for _ in range(CLIENTS):
+                self.connect().sendall(sent)
+        huge = self.connect()
+        try:
+            huge.sendall(b"GET /metrics HTTP/1.1\r\nX: " + b"x" * (1 << 20))
+            answer = huge.recv(64)
+        except OSError:
+            answer = b""
+        self.assertNotIn(b" 200 ", answer)
+        self.assertEqual(self.ask()[0], 200)  # Waits until a place is free.
+        pid = self.instance.pid_of("metricsd")
+        with open(f"/proc/{pid}/status") as f:
+            resident_kb = int(f.read().split("VmRSS:")[1].split()[0])
+        self.assertLess(resident_kb, 100 << 10)
+
+    def test_a_port_of_loopback_is_served_when_it_is_asked_for(self):
+        port = free_port()
+        self.start(f"--metrics-listen=127.0.0.1:{port}")
+
+        def answers():
+            try:
+                return self.ask(connection=http.client.HTTPConnection("127.0.0.1", port, timeout=60))[0] == 200
+            except OSError:
+                return False
+
+        wait_until(answers, 30, "the port")
+        os.kill(self.instance.pid_of("metricsd"), signal.SIGKILL)
+        wait_until(answers, 30, "the port again")
+
+    def test_a_port_that_others_could_reach_is_refused(self):
+        instance = self.holdfast()
+        for address in ("0.0.0.0:9100", "[::]:9100", "9100", "localhost:9100", "127.0.0.1:0", "127.0.0.1:65536", "10.0.0.1:9100"):
+            done = instance.try_mount("http://127.0.0.1:1/x", self.box.make_directory("m"), f"--metrics-listen={address}")
+            self.assert_one_line(done, "127.0.0.1:PORT")
+
+
+if __name__ == "__main__":
+    main()
