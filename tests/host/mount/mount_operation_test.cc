@@ -385,7 +385,8 @@ TEST_F(MountOperationTest, SettingsAreRefusedWhileTheInstanceRuns) {
   EXPECT_EQ(status.error(), EBUSY);
   EXPECT_EQ(status.message(),
             "instance t was not started by holdfast mount; give it its settings where it is "
-            "started (for systemd: /etc/holdfast/t.env)");
+            "started (for systemd: " +
+                request.instance.root() + "/etc/holdfast/t.conf)");
   ExpectNothingLeft();
 }
 
