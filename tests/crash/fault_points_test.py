@@ -33,7 +33,7 @@ ELSEWHERE = ("cachefiles.", "cull.", "store.before_choice", "store.choice")
 PROGRAMS = ("holdfastd", "holdfast-fetcherd")
 PID_FILE = {"holdfastd": "holdfastd", "holdfast-fetcherd": "fetcherd"}
 # Passed only while an instance begins, only where the kernel cannot resend, when an object is replaced, at the end.
-BEGIN = ("fuse.stored", "fuse.mounted", "fuse.request_log_stored", "fuse.init_saved")
+BEGIN = ("totals.stored", "fuse.stored", "fuse.mounted", "fuse.request_log_stored", "fuse.init_saved")
 ONCE = BEGIN + ("start.listening", "start.database_open", "start.database_prepared", "journal.replayed",
                 "fuse.init_replayed", "fuse.taken_over", "device.attached", "device.resumed", "stop.unmounted",
                 "stop.store_emptied", "fetcher.attached", "fetcher.connection_stored", "store.before_volume",
