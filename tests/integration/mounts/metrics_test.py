@@ -105,8 +105,9 @@ class MetricsTest(Case):
         for name in ("holdfast_reads_by_result_total,miss", "holdfast_read_wait_seconds_count", "holdfast_filled_bytes_total"):
             self.assertGreaterEqual(got[name], known.get(name, 3 * BLOCK), name)
         self.assertEqual(got["holdfast_service_ends_total,holdfastd,signal"], 3)
-        self.assertEqual(got["holdfast_service_restarts_total,holdfastd"], 3)
-        self.assertEqual(got["holdfast_recovery_pause_seconds_count"], 3)
+        # The stop ends holdfastd first, and its supervisor may have started another one before it is ended itself.
+        self.assertIn(got["holdfast_service_restarts_total,holdfastd"], (3, 4))
+        self.assertIn(got["holdfast_recovery_pause_seconds_count"], (3, 4))
         hits = got["holdfast_reads_by_result_total,hit"]
         self.read_block(path, 5)
         self.wait_known({"holdfast_reads_by_result_total,hit": hits + 1})
