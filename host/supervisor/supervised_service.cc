@@ -41,13 +41,7 @@ Result<std::unique_ptr<SupervisedService>> SupervisedService::Create(
   ASSIGN_OR_RETURN(service->socket_,
                    NotifySocket::Bind(NotifyPath(options.run_dir, spec.name), spec.uid));
   ASSIGN_OR_RETURN(service->store_, StoredDescriptors::Create(spec.fd_store_max, first_stored_fd));
-  for (const auto& [name, fd] : spec.stored_fds) {
-    UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, first_stored_fd));
-    if (service->store_->Add(std::move(copy), name, /*poll=*/false) !=
-        StoredDescriptors::AddOutcome::kStored) {
-      return Status(EINVAL, "descriptor '" + name + "' can't be stored");
-    }
-  }
+  RETURN_IF_ERROR(service->StoreGiven());
   LaunchSpec launch{.argv = spec.argv,
                     .notify_socket = service->socket_->path(),
                     .log_path = spec.log_path,
@@ -64,14 +58,47 @@ Result<std::unique_ptr<SupervisedService>> SupervisedService::Create(
   return service;
 }
 
+Status SupervisedService::StoreGiven() {
+  for (const auto& [name, fd] : spec_.stored_fds) {
+    UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    if (store_->Add(std::move(copy), name, /*poll=*/false) !=
+        StoredDescriptors::AddOutcome::kStored) {
+      return Status(EINVAL, "descriptor '" + name + "' can't be stored");
+    }
+  }
+  return Status();
+}
+
+Status SupervisedService::StoreCopies(std::vector<cachecore::DescriptorTable::Copy> copies) {
+  for (cachecore::DescriptorTable::Copy& copy : copies) {
+    if (!IsValidFdName(copy.name)) {
+      Say("%s: a descriptor is left out, since its name is not valid", spec_.name.c_str());
+      continue;
+    }
+    const auto outcome = store_->Add(std::move(copy.fd), copy.name, copy.is_polled);
+    if (outcome == StoredDescriptors::AddOutcome::kFull) {
+      return Status(ENOSPC, "descriptor '" + copy.name + "' has no room: the store holds " +
+                                std::to_string(store_->capacity()));
+    }
+    if (outcome == StoredDescriptors::AddOutcome::kFailed) {
+      return Status::FromErrno(errno, "store descriptor '" + copy.name + "'");
+    }
+  }
+  return Status();
+}
+
 // The socket is bound: what the process stores or removes from now on is told there too.
 Result<bool> SupervisedService::AdoptOrphan() {
+  if (spec_.fd_store_max == 0) return false;  // It lists nothing, and loses nothing by its end.
   ASSIGN_OR_RETURN(std::optional<Orphan> orphan,
                    FindOrphan(spec_.pid_path, program(), spec_.argv, options_.list_time));
   if (!orphan) return false;
   store_->Clear();  // What it had is what its next life has.
-  for (cachecore::DescriptorTable::Copy& copy : orphan->stored.copies) {
-    store_->Add(std::move(copy.fd), copy.name, copy.is_polled);
+  if (Status stored = StoreCopies(std::move(orphan->stored.copies)); !stored.ok()) {
+    store_->Clear();
+    RETURN_IF_ERROR(StoreGiven());
+    return std::move(stored).WithContext("go on with process " +
+                                         std::to_string(orphan->process.pid));
   }
   SetProcess(std::move(orphan->process), orphan->is_child);
   started_at_ = MonotonicNow();

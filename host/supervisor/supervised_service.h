@@ -22,9 +22,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
+#include "cachecore/environment/descriptor_table.h"
 #include "cachecore/system/process.h"
 #include "host/notify/notify_message.h"
 #include "host/notify/notify_socket.h"
@@ -47,7 +49,8 @@ class SupervisedService {
       const SupervisorOptions& options, const ServiceSpec& spec, int first_stored_fd);
 
   // Goes on with a process that has lost its supervisor, and with what it had stored.  False: there
-  // is none.  Before the first Start only.
+  // is none, or it stores nothing.  An error leaves the store as Create made it.  Before the first
+  // Start only.
   cachecore::Result<bool> AdoptOrphan();
   bool is_running() const { return pid_ != 0; }
   const StoredDescriptors& store() const { return *store_; }
@@ -94,6 +97,8 @@ class SupervisedService {
   SupervisedService(const SupervisorOptions& options, const ServiceSpec& spec)
       : options_(options), spec_(spec), backoff_(options.restart) {}
 
+  cachecore::Status StoreGiven();
+  cachecore::Status StoreCopies(std::vector<cachecore::DescriptorTable::Copy> copies);
   void Obey(const NotifyMessage& message);
   void Store(NotifyDatagram* datagram, const NotifyMessage& message);
   bool StartFromSpare();

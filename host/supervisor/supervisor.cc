@@ -75,6 +75,7 @@ class Supervisor {
  private:
   static size_t StoredFdsMax(const SupervisorOptions& options);
 
+  Status AdoptOrEnd(const ServiceSpec& spec, SupervisedService* service) const;
   void Turn();
   void Wait();
   void ReadSignals();
@@ -138,12 +139,7 @@ Status Supervisor::Prepare() {
     services_.push_back(std::move(made).value());
   }
   for (size_t i = services_.size(); i-- > 0;) {
-    const ServiceSpec& spec = options_.services[i];
-    ASSIGN_OR_RETURN(const bool goes_on, services_[i]->AdoptOrphan());
-    if (goes_on) continue;
-    ASSIGN_OR_RETURN(pid_t ended, EndStaleProcess(spec.pid_path, services_[i]->program(), spec.argv,
-                                                  options_.stop_grace));
-    if (ended > 0) Say("ended %s of an earlier supervisor (pid %d)", spec.name.c_str(), ended);
+    RETURN_IF_ERROR(AdoptOrEnd(options_.services[i], services_[i].get()));
   }
   GoOnWithTotals();
   if (options_.keep_standby) {
@@ -153,6 +149,22 @@ Status Supervisor::Prepare() {
   writes_log_ = IsStandardError(options_.log_path);
   oom_score_ = ReadOomScore();
   HardenProcess();
+  return Status();
+}
+
+// A process whose end only costs time is ended where the supervisor cannot go on with it: what it
+// did must not keep the supervisor from the others.  Options that differ are the caller's to mend.
+Status Supervisor::AdoptOrEnd(const ServiceSpec& spec, SupervisedService* service) const {
+  Result<bool> goes_on = service->AdoptOrphan();
+  if (!goes_on.ok()) {
+    if (spec.required_ready || goes_on.status().error() == EBUSY) return goes_on.status();
+    Say("%s is started again: %s", spec.name.c_str(), goes_on.status().message().c_str());
+  } else if (*goes_on) {
+    return Status();
+  }
+  ASSIGN_OR_RETURN(const pid_t ended, EndStaleProcess(spec.pid_path, service->program(), spec.argv,
+                                                      options_.stop_grace));
+  if (ended > 0) Say("ended %s of an earlier supervisor (pid %d)", spec.name.c_str(), ended);
   return Status();
 }
 

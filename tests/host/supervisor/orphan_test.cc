@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include "tests/host/supervisor/supervisor_fixture.h"
 
@@ -22,6 +23,16 @@ class OrphanTest : public SupervisorTest {
   static void Store(Life* life, const std::string& name, int fd) {
     life->NotifyAndWait("FDSTORE=1\nFDNAME=" + name, {fd});
     EXPECT_EQ(life->Do("list " + name, {fd}), "ok");
+  }
+  static std::vector<UniqueFd> MemFiles(size_t count) {
+    std::vector<UniqueFd> files;
+    for (size_t i = 0; i < count; ++i) files.push_back(MemFile("one of many"));
+    return files;
+  }
+  static std::vector<int> Numbers(const std::vector<UniqueFd>& files) {
+    std::vector<int> numbers;
+    for (const UniqueFd& file : files) numbers.push_back(file.get());
+    return numbers;
   }
   nlohmann::json WaitPid(const std::string& name, pid_t pid) {
     return ServiceOf(WaitStatus([&](const nlohmann::json& status) {
@@ -123,6 +134,59 @@ TEST_F(OrphanTest, OneThatRunsWithOtherOptionsIsLeftAlone) {
   EXPECT_EQ(end.error, EBUSY);
   EXPECT_NE(end.message.find("runs with other options"), std::string::npos) << end.message;
   EXPECT_FALSE(life.EndsWithin(50));
+}
+
+TEST_F(OrphanTest, OneThatStoresNothingIsStartedAgainAtOnce) {
+  SupervisorOptions options = Options({"one", "two"});
+  options.services[1].fd_store_max = 0;
+  StartSupervisor(options);
+  Life one = NextLife("one"), two = NextLife("two");
+  Store(&one, "mine", MemFile("of one").get());
+  LoseSupervisor();
+  options.list_time = milliseconds(60'000);
+  StartSupervisor(options);
+  EXPECT_NE(NextLife("two").pid, two.pid);
+  WaitPid("one", one.pid);
+}
+
+// More than the store takes.
+TEST_F(OrphanTest, OneThatCannotBeAdoptedIsStartedAgainAndCostsTheOthersNothing) {
+  SupervisorOptions options = Options({"one", "two"});
+  const std::vector<UniqueFd> files = MemFiles(options.services[1].fd_store_max + 1);
+  options.services[0].required_ready = true;
+  options.services[1].stored_fds = {{"given", files[0].get()}};
+  StartSupervisor(options);
+  Life one = NextLife("one"), two = NextLife("two");
+  Store(&one, "mine", MemFile("of one").get());
+  EXPECT_EQ(two.Do("list mine", Numbers(files)), "ok");
+  LoseSupervisor();
+  StartSupervisor(options);
+  const Life next = NextLife("two");
+  EXPECT_NE(next.pid, two.pid);
+  EXPECT_EQ(next.names, "given");
+  EXPECT_EQ(WaitPid("one", one.pid)["fd_store"], nlohmann::json({"mine"}));
+}
+
+TEST_F(OrphanTest, OneThatIsRequiredAndCannotBeAdoptedIsLeftAlone) {
+  SupervisorOptions options = Options({"one"});
+  options.services[0].required_ready = true;
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  EXPECT_EQ(life.Do("list mine", Numbers(MemFiles(options.services[0].fd_store_max + 1))), "ok");
+  LoseSupervisor();
+  const SupervisorExit end = Refused(options);
+  EXPECT_EQ(end.error, ENOSPC);
+  EXPECT_NE(end.message.find("descriptor 'mine' has no room"), std::string::npos) << end.message;
+  EXPECT_FALSE(life.EndsWithin(50));
+}
+
+TEST_F(OrphanTest, ANameThatIsNotValidIsLeftOut) {
+  StartSupervisor(Options({"one"}));
+  Life life = NextLife("one");
+  EXPECT_EQ(life.Do("list a:b", {MemFile("of one").get()}), "ok");
+  LoseSupervisor();
+  StartSupervisor(Options({"one"}));
+  EXPECT_EQ(WaitPid("one", life.pid)["fd_store"], nlohmann::json::array());
 }
 
 TEST_F(OrphanTest, AHungUpConnectionGoesAsItWouldHaveGone) {
