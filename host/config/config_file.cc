@@ -128,7 +128,7 @@ void Reader::TakeKey(const std::string& table, const std::string& key, const tom
   config_.entries.push_back({file_, line, table, key, *value});
 }
 
-// Whoever can change it decides what runs as root.
+// A user who can change the file decides what runs as root.
 std::string WhyUntrusted(const struct stat& info) {
   if (!S_ISREG(info.st_mode)) return "it is no regular file";
   if (info.st_uid != 0 && info.st_uid != geteuid()) return "it belongs to another user than root";

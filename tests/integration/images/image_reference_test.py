@@ -54,7 +54,7 @@ class OciLayoutTest(Case):
         point = self.holdfast_.mount(self.reference("native"))
         self.assertEqual(images.manifest(point), images.manifest(self.tree))
         self.assertIn("unverified", self.holdfast_.run("status", "--root", self.holdfast_.root).stdout)
-        shown = self.holdfast_.run("image", "inspect", self.reference("native"))
+        shown = self.holdfast_.run("image", "inspect", *self.holdfast_.root_flags(), self.reference("native"))
         self.assertEqual(shown.returncode, 0, shown.stderr)
         self.assertRegex(shown.stdout, "verity +none: what is read is not checked\n")
         self.holdfast_.umount(point)

@@ -9,15 +9,14 @@ import unittest
 import _path  # noqa: F401
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
-from harness.readers import RIGHT, Reader, wait_all
 from harness.sandbox import mounts_below, wait_gone, wait_until
+from harness.tree_readers import TreeReaders
 
 FILES = 12
 FILE_SIZE = 1 << 20
-DELAY_MS = 400
 
 
-class SupervisorKilledTest(Case):
+class SupervisorKilledTest(TreeReaders, Case):
     def setUp(self):
         super().setUp()
         self.instance = self.holdfast()
@@ -43,21 +42,7 @@ class SupervisorKilledTest(Case):
         return self.wait_standby(other_than=pid)
 
     def start_readers(self):
-        self.origin.restart(delay_ms=DELAY_MS)
-        names = sorted(os.listdir(self.point))[:4]
-        self.readers = []
-        for name in names:
-            with open(os.path.join(self.tree, name), "rb") as f:
-                self.readers.append(self.keep(Reader(os.path.join(self.point, name), 0, FILE_SIZE, f.read())))
-        wait_until(lambda: self.instance.waiting() > 0, 20, "reads that wait")
-
-    def assert_all_right(self):
-        self.assertEqual([r.what for r in wait_all(self.readers, 60)], [], "readers still wait")
-        self.assertEqual({r.result for r in self.readers}, {RIGHT})
-
-    def assert_tree_right(self):
-        for name in sorted(os.listdir(self.point)):
-            self.assert_reads_right(os.path.join(self.point, name), os.path.join(self.tree, name))
+        self.start_reading(sorted(os.listdir(self.point))[:4])
 
     def test_alone(self):
         self.start_readers()

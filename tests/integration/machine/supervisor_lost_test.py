@@ -7,16 +7,15 @@ import subprocess
 import _path  # noqa: F401
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
-from harness.readers import RIGHT, Reader, wait_all
 from harness.sandbox import mounts_below, wait_gone, wait_until
+from harness.tree_readers import TreeReaders
 
 FILES = 12
 FILE_SIZE = 1 << 20
-DELAY_MS = 400
 STORED = ["control.sock", "device.sock", "fuse"]
 
 
-class SupervisorLostTest(Case):
+class SupervisorLostTest(TreeReaders, Case):
     def setUp(self):
         super().setUp()
         self.instance = self.holdfast()
@@ -28,21 +27,7 @@ class SupervisorLostTest(Case):
         self.unread = sorted(os.listdir(self.point))
 
     def start_readers(self):
-        self.origin.restart(delay_ms=DELAY_MS)
-        self.readers = []
-        for name in [self.unread.pop() for _ in range(3)]:
-            with open(os.path.join(self.tree, name), "rb") as f:
-                self.readers.append(self.keep(Reader(os.path.join(self.point, name), 0, FILE_SIZE, f.read())))
-        wait_until(lambda: self.instance.waiting() > 0, 20, "reads that wait")
-
-    def assert_all_right(self):
-        self.assertEqual([r.what for r in wait_all(self.readers, 60)], [], "readers still wait")
-        self.assertEqual({r.result for r in self.readers}, {RIGHT})
-
-    def assert_tree_right(self, point=None):
-        point = point or self.point
-        for name in sorted(os.listdir(point)):
-            self.assert_reads_right(os.path.join(point, name), os.path.join(self.tree, name))
+        self.start_reading([self.unread.pop() for _ in range(3)])
 
     def service(self, name):
         return self.instance.service(name)

@@ -11,19 +11,18 @@ import _path  # noqa: F401
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
 from harness.programs import Programs
-from harness.readers import RIGHT, Reader, wait_all
 from harness.sandbox import wait_gone, wait_until
+from harness.tree_readers import TreeReaders
 
 FILES = 16
 FILE_SIZE = 1 << 20
-DELAY_MS = 400
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED") or time.time())
 
 CAN_AND_DIES = '[ "$2" = --can-exchange ] && exit 0\nexit 3\n'
 CANNOT = "exit 2\n"
 
 
-class SupervisorUpgradeTest(Case):
+class SupervisorUpgradeTest(TreeReaders, Case):
     def setUp(self):
         super().setUp()
         self.programs = Programs(self.box)
@@ -49,21 +48,8 @@ class SupervisorUpgradeTest(Case):
         pid = self.instance.supervisor_pid()
         return os.stat(f"/proc/{pid}/exe").st_ino, os.stat(self.programs.path("holdfast")).st_ino
 
-    def start_readers(self, count=3):
-        self.origin.restart(delay_ms=DELAY_MS)
-        self.readers = []
-        for name in [self.unread.pop() for _ in range(count)]:
-            with open(os.path.join(self.tree, name), "rb") as f:
-                self.readers.append(self.keep(Reader(os.path.join(self.point, name), 0, FILE_SIZE, f.read())))
-        wait_until(lambda: self.instance.waiting() > 0, 20, "reads that wait")
-
-    def assert_all_right(self):
-        self.assertEqual([r.what for r in wait_all(self.readers, 60)], [], "readers still wait")
-        self.assertEqual({r.result for r in self.readers}, {RIGHT})
-
-    def assert_tree_right(self):
-        for name in sorted(os.listdir(self.point)):
-            self.assert_reads_right(os.path.join(self.point, name), os.path.join(self.tree, name))
+    def start_readers(self):
+        self.start_reading([self.unread.pop() for _ in range(3)])
 
     def test_it_runs_the_program_on_disk_in_its_own_process(self):
         pid = self.instance.supervisor_pid()
