@@ -4,13 +4,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import unittest
 
 import _path  # noqa: F401
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
+from harness.readers import TreeReaders
 from harness.sandbox import mounts_below, wait_gone, wait_until
-from harness.tree_readers import TreeReaders
 
 FILES = 12
 FILE_SIZE = 1 << 20

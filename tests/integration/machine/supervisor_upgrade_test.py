@@ -11,8 +11,8 @@ import _path  # noqa: F401
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
 from harness.programs import Programs
+from harness.readers import TreeReaders
 from harness.sandbox import wait_gone, wait_until
-from harness.tree_readers import TreeReaders
 
 FILES = 16
 FILE_SIZE = 1 << 20
