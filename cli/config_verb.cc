@@ -61,6 +61,9 @@ std::vector<std::string> GivenFlags(const Instance& instance) {
   };
   if (!given.cache_dir.empty()) add(host::kConfigInstance, "cache-dir=" + given.cache_dir);
   if (!given.fetcher_user.empty()) add(host::kConfigInstance, "fetcher-user=" + given.fetcher_user);
+  if (!given.metrics_listen.empty()) {
+    add(host::kConfigInstance, "metrics-listen=" + given.metrics_listen);
+  }
   if (!given.keep_spare) add(host::kConfigInstance, "no-spare=true");
   if (given.watchdog != host::Settings::kDefaultWatchdog) {
     add(host::kConfigInstance, "watchdog=" + std::to_string(given.watchdog.count()) + "ms");

@@ -96,7 +96,7 @@ struct SuperviseOptions {
 // It keeps nothing: what it serves is the others'.  Without its program there are no metrics by HTTP.
 Status AddMetricsService(const Instance& instance, const std::string& listen,
                          std::vector<ServiceSpec>* services) {
-  if (!listen.empty()) RETURN_IF_ERROR(CheckLoopback(listen));
+  if (!listen.empty()) RETURN_IF_ERROR(CheckLoopback(listen).WithContext("--metrics-listen"));
   const Result<std::string> program = FindProgram(kMetricsProgram);
   if (!program.ok()) {
     std::cerr << "holdfast: no metrics are served: " << program.status().message() << std::endl;

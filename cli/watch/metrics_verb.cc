@@ -56,7 +56,8 @@ int RunMetrics(const MetricsOptions& options) {
     std::cout << text;
     return kExitOk;
   }
-  const Status written = WriteOutput(options.output, text);
+  const Status written =
+      WriteOutput(options.output, text, 0644);  // For the monitoring system's user.
   return written.ok() ? kExitOk : Fail(written);
 }
 

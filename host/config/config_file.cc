@@ -26,8 +26,8 @@ namespace {
 using cachecore::Result;
 using cachecore::UniqueFd;
 
-// Over the instance's directories and processes nobody but the instance decides, and what ends the
-// program at once is no setting.
+// The instance alone sets its directories and processes.  A flag that ends the program at once is no
+// setting.
 constexpr std::array<std::string_view, 26> kNoSettings = {
     "boot-id",     "cache-dir",   "check-flags", "check-pid",       "check-state",
     "device",      "fault-file",  "fetcher-uid", "flagfile",        "fromenv",
@@ -117,9 +117,9 @@ void Reader::TakeKey(const std::string& table, const std::string& key, const tom
                  "metrics-listen, no-spare and watchdog");
   }
   if (table != kConfigInstance && Has(kNoSettings, key)) {
-    return Fault(
-        line, name,
-        key == "cache-dir" ? "it belongs into [instance]" : "the instance decides that itself");
+    return Fault(line, name,
+                 key == "cache-dir" ? "the key belongs in [instance]"
+                                    : "the instance sets this itself; remove the key");
   }
   const auto is_same = [&](const ConfigEntry& entry) {
     return entry.table == table && entry.key == key;

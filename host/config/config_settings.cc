@@ -10,6 +10,7 @@
 #include "cachecore/base/parse_text.h"
 #include "cachecore/system/files.h"
 #include "cachecore/system/subprocess.h"
+#include "host/config/loopback_address.h"
 #include "host/instance/fetcher_user.h"
 #include "host/instance/supervisor_process.h"
 #include "host/instance/trusted_directory.h"
@@ -50,6 +51,10 @@ std::string WhyWrong(const ConfigEntry& entry) {
   if (entry.key == "watchdog") {
     const Result<cachecore::Duration> time = cachecore::ParseDuration(entry.value);
     return time.ok() ? "" : time.status().message();
+  }
+  if (entry.key == "metrics-listen") {
+    const Status listen = CheckLoopback(entry.value);
+    return listen.ok() ? "" : listen.message();
   }
   const Result<FetcherUser> user = FindFetcherUser(entry.value);
   return user.ok() ? "" : user.status().message();

@@ -23,9 +23,10 @@ struct LoopbackAddress {
 };
 
 Result<LoopbackAddress> ParseLoopback(const std::string& text) {
-  const Status refused(EINVAL, "--metrics-listen " + text +
-                                   " is no address of this machine alone: give 127.0.0.1:PORT or "
-                                   "[::1]:PORT, and let a server with passwords answer others");
+  const Status refused(EINVAL, text +
+                                   " is not a port of this machine's loopback; give "
+                                   "127.0.0.1:PORT or [::1]:PORT.  A proxy with passwords can "
+                                   "serve other machines");
   const size_t colon = text.rfind(':');
   if (colon == std::string::npos) return refused;
   uint16_t port = 0;

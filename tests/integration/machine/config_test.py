@@ -2,10 +2,13 @@
 
 import json
 import os
+import socket
 
 import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
+from harness.origins.nginx import free_port
+from harness.sandbox import wait_until
 
 WRONG = """# A comment.
 [holdfastd]
@@ -21,12 +24,14 @@ connections = 100
 watchdog = "soon"
 cache-dir = "relative"
 Spare = false
+metrics-listen = "0.0.0.0:9464"
 
 [else]
 """
 FAULTS = ((3, "holdfastd.fetch-size"), (4, "holdfastd.nonsense"), (5, "holdfastd.run-dir"), (6, "holdfastd.cache-max"),
           (9, "holdfast-fetcherd.connections"), (12, "instance.watchdog"), (13, "instance.cache-dir"),
-          (14, "instance.Spare"), (16, "else"))
+          (14, "instance.Spare"), (15, "instance.metrics-listen"),
+          (17, "else"))
 
 
 class ConfigTest(Case):
@@ -59,7 +64,9 @@ class ConfigTest(Case):
 
     def test_files_apply_in_their_order_and_flags_outweigh_them(self):
         cache = self.box.path("cache")
-        self.write(f'[instance]\ncache-dir = "{cache}"\nno-spare = true\n[holdfastd]\nfetch-size = "128K"\n'
+        port = free_port()
+        self.write(f'[instance]\ncache-dir = "{cache}"\nno-spare = true\n'
+                   f'metrics-listen = "127.0.0.1:{port}"\n[holdfastd]\nfetch-size = "128K"\n'
                    'request-timeout = "7s"\nfuse-threads = 2\n[holdfast-fetcherd]\nconnections = 3\n')
         self.write('[holdfastd]\nfetch-size = "256K"\n', self.drop_ins + "/20.conf")
         self.write('[holdfastd]\nfetch-size = "512K"\n', self.drop_ins + "/10.conf")
@@ -73,6 +80,7 @@ class ConfigTest(Case):
         self.assertIn("--fuse-threads=2", daemon)
         self.assertLess(daemon.index("--request-timeout=7s"), daemon.index("--request-timeout=9s"))
         self.assertIn("--connections=3", self.argv("fetcherd"))
+        wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 20, "metrics at the port of the file")
         shown = self.shown()
         self.assertEqual(shown["holdfastd.fetch-size"], ("256K", self.drop_ins + "/20.conf:2"))
         self.assertEqual(shown["instance.cache-dir"], (cache, self.file + ":2"))
