@@ -35,6 +35,9 @@ using host::RestoreMounts;
 using host::SavedMountState;
 
 constexpr std::chrono::seconds kRetryPause{10};
+// Of --until-mounted, so that many origins that do not answer hold up no boot.
+constexpr std::chrono::minutes kFirstTry{2};
+constexpr std::chrono::hours kNoEnd{24 * 365};
 
 struct MountsOptions {
   std::string root = host::DefaultRoot();
@@ -79,7 +82,11 @@ void Say(const RestoreEnd& end, std::map<std::string, std::string>* said) {
 int RestoreAll(const MountsOptions& options, std::chrono::milliseconds timeout) {
   std::map<std::string, std::string> said;
   for (bool is_first = true;; is_first = false) {
-    const Result<RestoreEnd> end = RestoreMounts(options.root, options.instance, timeout);
+    const Deadline begin_until(is_first && options.until_mounted
+                                   ? std::chrono::milliseconds(kFirstTry)
+                                   : std::chrono::milliseconds(kNoEnd));
+    const Result<RestoreEnd> end =
+        RestoreMounts(options.root, options.instance, timeout, begin_until);
     if (!end.ok()) return Fail(end.status());
     if (is_first) {
       for (const std::string& bad : end->bad) {
@@ -129,7 +136,8 @@ void AddMounts(CLI::App* app, int* exit_code) {
   app->add_flag("--unmount", options->unmount, "Unmount them, as before a shutdown")
       ->excludes(restore);
   app->add_flag("--json", options->json, "Print JSON")->excludes(restore)->excludes("--unmount");
-  app->add_option("--timeout", options->timeout, "How long each mount may take (default: 30s)")
+  app->add_option("--timeout", options->timeout,
+                  "How long each mount may take; with --unmount, all together (default: 30s)")
       ->type_name("TIME");
   app->add_option("--instance", options->instance, "Only this instance")->type_name("NAME");
   app->add_option("--root", options->root,

@@ -100,7 +100,7 @@ Result<Settings> SettingsOf(const MountOptions& options) {
     settings.fetcher_user = options.fetcher_user;
   }
   if (!options.metrics_listen.empty()) {
-    RETURN_IF_ERROR(CheckLoopback(options.metrics_listen));
+    RETURN_IF_ERROR(CheckLoopback(options.metrics_listen).WithContext("--metrics-listen"));
     settings.metrics_listen = options.metrics_listen;
   }
   settings.watchdog = std::chrono::ceil<std::chrono::milliseconds>(*watchdog);

@@ -431,6 +431,9 @@ Status MountOperation::KeepRecord() {
   if (entry == nullptr) {
     return Status(ESTALE, record_.mount_point + " was unmounted before it was ready");
   }
+  if (request_.restores && !ReadSavedMount(instance(), record_.mount_point).ok()) {
+    return Status(ESTALE, record_.mount_point + " is not persistent any more");
+  }
   record_.superblock = entry->device;
   record_.fuse_device = FuseDevice(instance(), table);
   RETURN_IF_ERROR(UpdateMountRecord(instance(), record_));

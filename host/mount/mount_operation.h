@@ -47,6 +47,7 @@ struct MountRequest {
   bool renew = false;        // May replace the source of a mount that lives.
   // With --persist what is recorded of it, but for what is known once it is mounted.
   std::optional<SavedMount> save = std::nullopt;
+  bool restores = false;  // Of a record of --persist: without it nothing is mounted.
   std::optional<cachecore::Deadline> deadline =
       std::nullopt;  // Where `timeout` has begun to run before.
 };

@@ -19,6 +19,7 @@
 #include "host/instance/systemd_unit.h"
 #include "host/mount/mount_command.h"
 #include "host/mount/umount_command.h"
+#include "host/mounts/fuse_release.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/instance_control.h"
 
@@ -43,11 +44,14 @@ using std::chrono::milliseconds;
 constexpr size_t kAtOnce = 8;
 // A command needs a little longer than its --timeout to undo what it has begun.
 constexpr milliseconds kRestoreGrace{20000};
+constexpr milliseconds kForgetTime{10000};
 
 const char* StateName(SavedState state) {
   switch (state) {
     case SavedState::kMounted:
       return "mounted";
+    case SavedState::kDead:
+      return "dead";
     case SavedState::kMounting:
       return "mounting";
     case SavedState::kNotMounted:
@@ -58,10 +62,14 @@ const char* StateName(SavedState state) {
   return "";
 }
 
-SavedState StateOf(const SavedMount& saved, const std::vector<OwnMount>& mounts) {
+SavedState StateOf(const SavedMount& saved, const std::vector<OwnMount>& mounts,
+                   bool is_connection_dead) {
   for (const OwnMount& mount : mounts) {
     if (mount.record.mount_point != saved.mount_point) continue;
-    if (mount.state == MountState::kMounted) return SavedState::kMounted;
+    if (mount.state == MountState::kDead) return SavedState::kDead;
+    if (mount.state == MountState::kMounted) {
+      return is_connection_dead ? SavedState::kDead : SavedState::kMounted;
+    }
     if (mount.state == MountState::kMounting) return SavedState::kMounting;
   }
   return SavedState::kNotMounted;
@@ -100,8 +108,8 @@ Result<MountOptions> OptionsOf(const Instance& instance, const SavedMount& saved
 }
 
 // With the settings that it had when the last of its mounts was recorded.  Each of them alone would
-// start it with its own.
-Status StartInstance(const Instance& instance, const Deadline& deadline) {
+// start it with its own.  True: it did not run.
+Result<bool> StartInstance(const Instance& instance, const Deadline& deadline) {
   SavedMount newest;
   for (const SavedMountFile& file : ListSavedMounts(instance)) {
     if (file.mount.ok() && !file.mount->settings.is_null() &&
@@ -109,13 +117,21 @@ Status StartInstance(const Instance& instance, const Deadline& deadline) {
       newest = *file.mount;
     }
   }
-  if (newest.settings.is_null()) return {};
+  if (newest.settings.is_null()) return false;
   ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance, deadline));
-  if (AnswersPing(instance) || SystemdRuns(instance)) return {};
-  const Status started =
-      EnsureRunning(instance, Settings::FromJson(newest.settings), deadline).status();
+  if (AnswersPing(instance) || SystemdRuns(instance)) return false;
+  Result<bool> started = EnsureRunning(instance, Settings::FromJson(newest.settings), deadline);
   // It runs by now, with others.
-  return started.error() == EBUSY ? Status() : started;
+  if (started.status().error() == EBUSY) return false;
+  return started;
+}
+
+// One that was started for a mount that failed, and has no other.
+void StopUnused(const Instance& instance) {
+  const Result<UniqueFd> lock = LockInstance(instance, Deadline(kForgetTime));
+  const Result<std::vector<MountRecord>> others = LiveMounts(instance);
+  if (!lock.ok() || !others.ok() || !others->empty()) return;
+  StopInstance(instance).IgnoreError("the error that led here is the one to tell");
 }
 
 // What is on another's directory comes after it.
@@ -134,8 +150,9 @@ std::vector<std::vector<SavedMountState>> Levels(std::vector<SavedMountState> mo
   return levels;
 }
 
-std::string FirstLine(const std::string& output) {
-  std::string line = output.substr(0, output.find('\n'));
+std::string LastLine(std::string line) {
+  while (line.ends_with('\n')) line.pop_back();
+  line.erase(0, line.rfind('\n') + 1);
   if (line.starts_with("holdfast: ")) line.erase(0, 10);
   return line;
 }
@@ -143,18 +160,24 @@ std::string FirstLine(const std::string& output) {
 // Why each has failed; "" for those that are mounted.
 std::vector<std::string> RestoreEach(const std::string& program, const std::string& root,
                                      const std::vector<SavedMountState>& mounts,
-                                     milliseconds timeout) {
+                                     milliseconds timeout, const Deadline& begin_until) {
   std::vector<std::string> why(mounts.size());
   std::atomic<size_t> next = 0;  // Each index is one thread's.
   const auto work = [&] {
     for (size_t i = next++; i < mounts.size() && !StopSignalled(); i = next++) {
+      if (begin_until.Expired()) {
+        why[i] = "it has not been tried yet: others took too long";
+        continue;
+      }
       const Result<ProgramEnd> done = RunProgram(
           {program, "mounts", "--restore", "--root", root, "--instance", mounts[i].instance.name(),
            "--timeout", std::to_string(timeout.count()) + "ms", "--", mounts[i].mount.mount_point},
           Deadline(timeout + kRestoreGrace));
       if (!done.ok()) why[i] = done.status().message();
-      if (done.ok() && done->exit_code != 0) why[i] = FirstLine(done->output);
-      if (done.ok() && done->exit_code != 0 && why[i].empty()) why[i] = "it failed without a word";
+      if (done.ok() && done->exit_code != 0) why[i] = LastLine(done->output);
+      if (done.ok() && done->exit_code != 0 && why[i].empty()) {
+        why[i] = "it failed without a message (exit code " + std::to_string(done->exit_code) + ")";
+      }
     }
   };
   std::vector<std::thread> threads;
@@ -163,18 +186,25 @@ std::vector<std::string> RestoreEach(const std::string& program, const std::stri
   return why;
 }
 
+// Another mount that was to come back to the place of this one does not.
+Status EndOther(const Instance& instance, const MountRecord& record) {
+  for (const Instance& one : Instance::List(instance.root())) {
+    const Result<SavedMount> earlier = ReadSavedMount(one, record.mount_point);
+    if (!earlier.ok()) continue;
+    if (one.name() == instance.name() && earlier->volume == record.volume) continue;
+    ASSIGN_OR_RETURN(const bool is_removed, RemoveSavedMount(one, record.mount_point));
+    if (!is_removed) continue;
+    std::cerr << "holdfast: " << earlier->url << ", which --persist was to bring back to "
+              << record.mount_point << ", does not come back there any more\n";
+  }
+  return {};
+}
+
 }  // namespace
 
 Status SaveMount(const Instance& instance, const std::optional<SavedMount>& save,
                  const MountRecord& record) {
-  if (!save) {
-    const Result<SavedMount> earlier = ReadSavedMount(instance, record.mount_point);
-    if (!earlier.ok() || earlier->volume == record.volume) return {};
-    std::cerr << "holdfast: " << earlier->url << ", which --persist was to bring back to "
-              << record.mount_point << ", does not come back there any more\n";
-    RemoveSavedMount(instance, record.mount_point);
-    return {};
-  }
+  if (!save) return EndOther(instance, record);
   SavedMount saved = *save;
   saved.mount_point = record.mount_point;
   saved.url = record.url;
@@ -203,9 +233,10 @@ Result<std::vector<SavedMountState>> ListSaved(const std::string& root,
     const std::vector<SavedMountFile> files = ListSavedMounts(each);
     if (files.empty()) continue;
     ASSIGN_OR_RETURN(const std::vector<OwnMount> mounts, ListMounts(each));
+    const bool is_dead = IsConnectionDead(each);
     for (const SavedMountFile& file : files) {
       if (file.mount.ok()) {
-        found.push_back({each, *file.mount, StateOf(*file.mount, mounts)});
+        found.push_back({each, *file.mount, StateOf(*file.mount, mounts, is_dead)});
       } else {
         found.push_back({each, {}, SavedState::kBad, file.mount.status().message()});
       }
@@ -258,12 +289,15 @@ Status RestoreMount(const Instance& instance, const std::string& mount_point,
   ASSIGN_OR_RETURN(const MountOptions options, OptionsOf(instance, *saved));
   ASSIGN_OR_RETURN(ParsedMount parsed, ParseMount(options));
   parsed.request.timeout = timeout;
-  RETURN_IF_ERROR(StartInstance(instance, deadline));
-  return MountParsed(&parsed, deadline);
+  parsed.request.restores = true;
+  ASSIGN_OR_RETURN(const bool is_started, StartInstance(instance, deadline));
+  Status mounted = MountParsed(&parsed, deadline);
+  if (!mounted.ok() && is_started) StopUnused(instance);
+  return mounted;
 }
 
 Result<RestoreEnd> RestoreMounts(const std::string& root, const std::string& instance,
-                                 milliseconds timeout) {
+                                 milliseconds timeout, const Deadline& begin_until) {
   RETURN_IF_ERROR(RequireMountRights("mounting"));
   ASSIGN_OR_RETURN(const std::string program, FindProgram("holdfast"));
   ASSIGN_OR_RETURN(std::vector<SavedMountState> mounts, ListSaved(root, instance));
@@ -271,9 +305,11 @@ Result<RestoreEnd> RestoreMounts(const std::string& root, const std::string& ins
   for (const SavedMountState& each : mounts) {
     if (each.state == SavedState::kBad) end.bad.push_back(each.trouble);
   }
-  std::erase_if(mounts, [](const auto& each) { return each.state != SavedState::kNotMounted; });
+  std::erase_if(mounts, [](const auto& each) {
+    return each.state != SavedState::kNotMounted && each.state != SavedState::kDead;
+  });
   for (const std::vector<SavedMountState>& level : Levels(std::move(mounts))) {
-    const std::vector<std::string> why = RestoreEach(program, root, level, timeout);
+    const std::vector<std::string> why = RestoreEach(program, root, level, timeout, begin_until);
     for (size_t i = 0; i < level.size(); ++i) {
       if (!why[i].empty()) end.failed[level[i].mount.mount_point] = why[i];
     }
@@ -284,12 +320,13 @@ Result<RestoreEnd> RestoreMounts(const std::string& root, const std::string& ins
 
 Status UnmountSaved(const std::string& root, const std::string& instance,
                     const Deadline& deadline) {
+  RETURN_IF_ERROR(RequireMountRights("unmounting"));
   ASSIGN_OR_RETURN(std::vector<SavedMountState> mounts, ListSaved(root, instance));
   std::sort(mounts.begin(), mounts.end(),
             [](const auto& a, const auto& b) { return a.mount.mount_point > b.mount.mount_point; });
   size_t left = 0;
   for (const SavedMountState& each : mounts) {
-    if (each.state != SavedState::kMounted) continue;
+    if (each.state != SavedState::kMounted && each.state != SavedState::kDead) continue;
     const Status done = UmountByArguments({"--root", root, "--instance", each.instance.name(),
                                            "--keep-persistent", "--", each.mount.mount_point},
                                           deadline);

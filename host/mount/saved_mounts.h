@@ -31,7 +31,8 @@ namespace host {
 cachecore::Status SaveMount(const Instance& instance, const std::optional<SavedMount>& save,
                             const MountRecord& record);
 
-enum class SavedState { kMounted, kMounting, kNotMounted, kBad };
+// kDead: mounted, and nothing serves it.
+enum class SavedState { kMounted, kDead, kMounting, kNotMounted, kBad };
 
 struct SavedMountState {
   Instance instance;
@@ -54,9 +55,11 @@ struct RestoreEnd {
   std::map<std::string, std::string> failed;  // Why, by mount point.
   std::vector<std::string> bad;               // What is wrong with records.
 };
-// Mounts all that are not mounted, several at once, each within `timeout`.
+// Mounts all that are not mounted, several at once, each within `timeout`.  Begins with none after
+// `begin_until`: those have failed.
 cachecore::Result<RestoreEnd> RestoreMounts(const std::string& root, const std::string& instance,
-                                            std::chrono::milliseconds timeout);
+                                            std::chrono::milliseconds timeout,
+                                            const cachecore::Deadline& begin_until);
 // Unmounts all that are mounted, the innermost first; they come back with the next RestoreMounts.
 // Says on stderr which are in use and stay, and returns EBUSY then.
 cachecore::Status UnmountSaved(const std::string& root, const std::string& instance,

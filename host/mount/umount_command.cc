@@ -85,13 +85,16 @@ Status NotOurs(const UmountOptions& options) {
 }
 
 // What --persist is to bring back, and is not mounted now.
-bool ForgetUnmounted(const UmountOptions& options) {
+Result<bool> ForgetUnmounted(const UmountOptions& options, const Deadline& deadline) {
   if (options.keep_persistent) return false;
   const Result<std::string> real = PathWithoutEntering(options.mount_point);
   for (const std::string& path : {options.mount_point, real.ok() ? *real : ""}) {
     for (const Instance& instance : Instance::List(options.root)) {
       if (!options.instance.empty() && instance.name() != options.instance) continue;
-      if (path.empty() || !RemoveSavedMount(instance, path)) continue;
+      if (!path.starts_with('/') || !ReadSavedMount(instance, path).ok()) continue;
+      ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance, deadline));
+      ASSIGN_OR_RETURN(const bool is_removed, RemoveSavedMount(instance, path));
+      if (!is_removed) continue;
       std::cerr << "holdfast: " << path << " is not mounted, and does not come back any more\n";
       return true;
     }
@@ -228,7 +231,10 @@ Status UmountChecked(const UmountOptions& options, const Deadline& deadline) {
     return Status(by_path.status()).WithContext("cannot unmount " + options.mount_point);
   }
   const std::optional<OwnedMount>& found = *by_path;
-  if (!found) return ForgetUnmounted(options) ? Status() : NotOurs(options);
+  if (!found) {
+    ASSIGN_OR_RETURN(const bool is_forgotten, ForgetUnmounted(options, deadline));
+    return is_forgotten ? Status() : NotOurs(options);
+  }
   if (!options.instance.empty() && found->instance.name() != options.instance) {
     return Status(EINVAL, options.mount_point + " is a mount of instance " +
                               found->instance.name() + ": holdfast umount" +
@@ -242,10 +248,8 @@ Status UmountChecked(const UmountOptions& options, const Deadline& deadline) {
   const std::optional<OwnedMount> owned = FindOwned(options.root, path, table);
   if (!owned || owned->instance.name() != found->instance.name()) return NotOurs(options);
   const Status status = RunUmountLocked(options, *owned, path);
-  if (status.ok() && !options.keep_persistent) {
-    RemoveSavedMount(found->instance, owned->mount.record.mount_point);
-  }
-  return status;
+  if (!status.ok() || options.keep_persistent) return status;
+  return RemoveSavedMount(found->instance, owned->mount.record.mount_point).status();
 }
 
 void UmountOptions::AddTo(CLI::App* app) {
@@ -259,7 +263,7 @@ void UmountOptions::AddTo(CLI::App* app) {
       ->excludes("--keep")
       ->excludes("--lazy");
   app->add_flag("--keep-persistent", keep_persistent,
-                "Let what was mounted with --persist come back all the same");
+                "Keep the record of --persist: the mount comes back after a reboot");
   app->add_option("--timeout", timeout,
                   "How long to wait for another command on this instance (default: 60s)")
       ->type_name("TIME");

@@ -100,13 +100,17 @@ Status WriteSavedMount(const Instance& instance, const SavedMount& mount) {
   RETURN_IF_ERROR(WriteFileAtomically(FileOf(instance, mount.mount_point),
                                       RecordText(mount.ToJson()) + "\n", 0600));
   for (const Instance& other : Instance::List(instance.root())) {
-    if (other.name() != instance.name()) RemoveSavedMount(other, mount.mount_point);
+    if (other.name() == instance.name()) continue;
+    RETURN_IF_ERROR(RemoveSavedMount(other, mount.mount_point).status());
   }
   return {};
 }
 
-bool RemoveSavedMount(const Instance& instance, const std::string& mount_point) {
-  return unlink(FileOf(instance, mount_point).c_str()) == 0;
+Result<bool> RemoveSavedMount(const Instance& instance, const std::string& mount_point) {
+  const std::string path = FileOf(instance, mount_point);
+  if (unlink(path.c_str()) == 0) return true;
+  if (errno == ENOENT || errno == ENOTDIR) return false;
+  return Status::FromErrno(errno, "remove " + path + ", by which the mount comes back");
 }
 
 Result<SavedMount> ReadSavedMount(const Instance& instance, const std::string& mount_point) {

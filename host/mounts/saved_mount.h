@@ -47,7 +47,7 @@ struct SavedMountFile {
 // Replaces the one of that mount point, also one of another instance beneath the same root.
 cachecore::Status WriteSavedMount(const Instance& instance, const SavedMount& mount);
 // False when there is none.
-bool RemoveSavedMount(const Instance& instance, const std::string& mount_point);
+cachecore::Result<bool> RemoveSavedMount(const Instance& instance, const std::string& mount_point);
 cachecore::Result<SavedMount> ReadSavedMount(const Instance& instance,
                                              const std::string& mount_point);
 // By file name; the bad ones too.

@@ -350,11 +350,11 @@ class MountedTest(Case):
                 *self.instance.mount_arguments(self.origin.url("image"), second, "--as=file")))
             while not os.path.ismount(second) and making.poll() is None:
                 pass
-            os.kill(making.pid, signal.SIGSTOP)
+            making.send_signal(signal.SIGSTOP)
             is_hit = os.path.ismount(second) and not self.is_recorded(second) and not self.is_locked()
             if is_hit:
                 self.instance.umount(first)
-            os.kill(making.pid, signal.SIGCONT)
+            making.send_signal(signal.SIGCONT)
             self.assertEqual(making.wait(60), 0)
             self.instance.umount(second)
             if is_hit:
