@@ -34,7 +34,7 @@ int RunReport(const ReportOptions& options) {
     std::cout << page;
     return kExitOk;
   }
-  const Status written = host::WriteOutput(options.output, page);
+  const Status written = host::WriteOutput(options.output, page, 0600);
   return written.ok() ? kExitOk : Fail(written);
 }
 

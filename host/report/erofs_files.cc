@@ -24,6 +24,11 @@ constexpr uint32_t kHole = 0xffffffff;
 constexpr uint32_t kFeature48Bit = 0x80;  // Other superblocks and inodes, from Linux 6.15 on.
 constexpr size_t kMaxChunks = 1 << 20;    // Of a file.
 constexpr uint64_t kMaxDirectory = 64 << 20;
+// Of a path, as the kernel has it; and of all that an image can make this program hold or read.
+constexpr size_t kMaxPath = 4096;
+constexpr size_t kMaxPathBytes = 256 << 20;
+constexpr size_t kMaxExtents = 4 << 20;
+constexpr uint64_t kMaxRead = uint64_t{1} << 30;
 
 enum Layout { kPlain = 0, kCompressedFull = 1, kInline = 2, kCompressedCompact = 3, kChunks = 4 };
 
@@ -67,7 +72,7 @@ class Walker {
     const std::optional<Bytes> super = Read(kSuperblock, 128);
     if (!super) return Status(EINVAL, "the image's superblock is not in the cache");
     if (super->U32(0) != kMagic) return Status(EINVAL, "not an EROFS image");
-    bits_ = super->text()[12];
+    bits_ = static_cast<unsigned char>(super->text()[12]);
     if (bits_ < 9 || bits_ > 16 || (super->U32(80) & kFeature48Bit) != 0) {
       return Status(EINVAL, "an EROFS layout that is not known here");
     }
@@ -90,13 +95,22 @@ class Walker {
  private:
   uint64_t BlockSize() const { return uint64_t{1} << bits_; }
 
-  std::optional<Bytes> Read(uint64_t offset, size_t size) const {
+  std::optional<Bytes> Read(uint64_t offset, size_t size) {
+    if (!Spend(size, kMaxRead, &read_bytes_)) return std::nullopt;
     std::string bytes(size, '\0');
     if (!read_(offset, bytes.data(), size)) return std::nullopt;
     return Bytes(std::move(bytes));
   }
 
-  std::optional<Inode> ReadInode(uint64_t node) const {
+  // False: with `more` it would be above `max`, and the listing ends here.
+  template <typename Number>
+  bool Spend(Number more, Number max, Number* spent) {
+    if (more > max - *spent) listing_.is_cut = true;
+    if (!listing_.is_cut) *spent += more;
+    return !listing_.is_cut;
+  }
+
+  std::optional<Inode> ReadInode(uint64_t node) {
     if (node > UINT64_MAX / kNodeGrain / 2) return std::nullopt;
     const uint64_t at = meta_ + node * kNodeGrain;
     const std::optional<Bytes> compact = Read(at, 32);
@@ -112,7 +126,7 @@ class Walker {
     return inode;
   }
 
-  std::vector<ByteRange> ExtentsOf(const Inode& inode) const {
+  std::vector<ByteRange> ExtentsOf(const Inode& inode) {
     const uint64_t place = uint64_t{inode.place} << bits_;
     switch (inode.layout) {
       case kPlain:
@@ -134,7 +148,7 @@ class Walker {
   }
 
   // 4 bytes for each chunk, or 8 that name a device, too.
-  std::vector<ByteRange> Chunks(const Inode& inode) const {
+  std::vector<ByteRange> Chunks(const Inode& inode) {
     const uint64_t chunk = uint64_t{1} << (bits_ + (inode.place & 31));
     const bool has_indexes = (inode.place & 32) != 0;
     const size_t width = has_indexes ? 8 : 4;
@@ -158,7 +172,7 @@ class Walker {
   }
 
   // From the block of its first cluster on, as many as the inode says.
-  std::vector<ByteRange> Compressed(const Inode& inode) const {
+  std::vector<ByteRange> Compressed(const Inode& inode) {
     constexpr uint16_t kCompacted2B = 1, kBigClusters = 2;
     constexpr uint8_t kInPackedInode = 0x80;
     const uint64_t header_at = AlignUp(inode.behind, 8);
@@ -227,6 +241,7 @@ class Walker {
       name.resize(std::min(name.find('\0'), name.size()));
       if (name.empty() || name == "." || name == "..") continue;
       AddNode(block.U64(i * kDirentSize), path + "/" + name);
+      if (listing_.is_cut) return;
     }
   }
 
@@ -237,6 +252,11 @@ class Walker {
       listing_.is_cut = true;
       return;
     }
+    if (path.size() > kMaxPath) {
+      ++listing_.unread;
+      return;
+    }
+    if (!Spend(path.size(), kMaxPathBytes, &path_bytes_)) return;
     const std::optional<Inode> inode = ReadInode(node);
     if (!inode) {
       ++listing_.unread;
@@ -245,6 +265,7 @@ class Walker {
     } else if (S_ISREG(inode->mode)) {
       std::vector<ByteRange> extents = ExtentsOf(*inode);
       std::erase_if(extents, [](ByteRange extent) { return extent.empty(); });
+      if (!Spend(extents.size(), kMaxExtents, &extents_)) return;
       listing_.files.push_back({path, inode->size, std::move(extents)});
     }
   }
@@ -254,6 +275,9 @@ class Walker {
   uint64_t meta_ = 0;
   std::vector<std::pair<uint64_t, std::string>> directories_;
   std::unordered_set<uint64_t> seen_;
+  uint64_t read_bytes_ = 0;
+  size_t path_bytes_ = 0;
+  size_t extents_ = 0;
   ErofsListing listing_;
 };
 

@@ -7,7 +7,8 @@
 // Errors   EINVAL: no EROFS image, or a layout that is not known.  What is damaged further in is
 //          left out and counted: nothing of an image is trusted.
 // Threads  thread-safe: no state.
-// Cost     one read of an inode for each name; kMaxFiles names at most.
+// Cost     one read of an inode for each name; kMaxFiles names, 1 GiB that is read and some hundred
+//          MiB of memory at most, whatever the image says.
 // See      Documentation/filesystems/erofs.rst of the kernel, and its fs/erofs/erofs_fs.h.
 
 #ifndef HOST_REPORT_EROFS_FILES_H_
@@ -38,7 +39,7 @@ struct ErofsListing {
 
   std::vector<ErofsFile> files;  // Regular files, in the order of their first block.
   uint64_t unread = 0;           // Inodes and directory blocks that could not be read.
-  bool is_cut = false;           // There are more than kMaxFiles.
+  bool is_cut = false;           // There is more than kMaxFiles, or than is read of an image.
 };
 
 cachecore::Result<ErofsListing> ListErofsFiles(const ReadImage& read);

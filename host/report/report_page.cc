@@ -149,6 +149,11 @@ std::string FilesPart(const ReportData& data, const Figures& figures) {
   return html;
 }
 
+std::string ErrorText(int error) {
+  const char* const text = strerrordesc_np(error);
+  return text != nullptr ? text : "error " + std::to_string(error);
+}
+
 std::string ReadsPart(const ReportData& data, const Figures& figures, const FileIndex& files) {
   std::string html = "<h2>The slowest reads</h2>\n";
   if (figures.slowest.empty()) return html + "<p>No read has waited.</p>\n";
@@ -157,10 +162,9 @@ std::string ReadsPart(const ReportData& data, const Figures& figures, const File
   for (const ReportedRead* read : figures.slowest) {
     std::string where = read->range.ToString();
     for (const ErofsFile* file : files.At(read->range, kFilesOfRead)) where += " " + file->path;
-    const std::string state = read->waits ? "waits still: "
-                              : read->error == 0
-                                  ? ""
-                                  : std::string("failed, ") + strerrordesc_np(read->error) + ": ";
+    const std::string state = read->waits        ? "waits still: "
+                              : read->error == 0 ? ""
+                                                 : "failed, " + ErrorText(read->error) + ": ";
     const std::string reader =
         read->pid == 0 ? "not known" : read->command + " (" + std::to_string(read->pid) + ")";
     const int64_t unix_us = data.now_unix_us - data.now_us + read->started_us;

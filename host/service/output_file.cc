@@ -18,7 +18,6 @@ using cachecore::OwnPidStamp;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
-constexpr mode_t kNewMode = 0644;  // For the monitoring system's user.
 constexpr mode_t kModeBits = 07777;
 constexpr int kLinksMax = 40;  // As the kernel has it.
 
@@ -54,7 +53,7 @@ std::string EndOfLinks(const std::string& path) {
   return place.string();
 }
 
-Status GiveOwnerAndMode(int fd, const struct stat* old, const std::string& path) {
+Status GiveOwnerAndMode(int fd, const struct stat* old, mode_t new_mode, const std::string& path) {
   struct stat made;
   if (fstat(fd, &made) != 0) return Status::FromErrno(errno, "look at " + path);
   // The owner first: a change of it takes bits of the mode away.
@@ -63,20 +62,21 @@ Status GiveOwnerAndMode(int fd, const struct stat* old, const std::string& path)
     return Status(errno, path + " belongs to another user, and its owner could not be kept (" +
                              strerrordesc_np(errno) + "); run this as root, or name another file");
   }
-  if (fchmod(fd, old != nullptr ? old->st_mode & kModeBits : kNewMode) != 0) {
+  if (fchmod(fd, old != nullptr ? old->st_mode & kModeBits : new_mode) != 0) {
     return Status::FromErrno(errno, "set the mode of " + path);
   }
   return {};
 }
 
 // `old`: what is there; null: nothing.
-Status Replace(const std::string& path, const struct stat* old, const std::string& text) {
+Status Replace(const std::string& path, const struct stat* old, mode_t new_mode,
+               const std::string& text) {
   const std::string temporary = path + ".new" + OwnPidStamp('.');
   unlink(temporary.c_str());
   const UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd.valid()) return Status::FromErrno(errno, "create " + temporary);
   Status status = WriteAll(fd.get(), text, temporary);
-  if (status.ok()) status = GiveOwnerAndMode(fd.get(), old, path);
+  if (status.ok()) status = GiveOwnerAndMode(fd.get(), old, new_mode, path);
   if (status.ok() && fsync(fd.get()) != 0) status = Status::FromErrno(errno, "fsync " + temporary);
   if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) {
     status = Status::FromErrno(errno, "rename to " + path);
@@ -87,23 +87,22 @@ Status Replace(const std::string& path, const struct stat* old, const std::strin
 
 }  // namespace
 
-Status WriteOutput(const std::string& path, const std::string& text) {
+Status WriteOutput(const std::string& path, const std::string& text, mode_t new_mode) {
   struct stat info;
   // Through the kernel, which may refuse another user's link.
   const bool is_there = stat(path.c_str(), &info) == 0;
   if (!is_there && errno != ENOENT) return Status::FromErrno(errno, "look at " + path);
   if (path.ends_with('/') || (is_there && S_ISDIR(info.st_mode))) {
     const std::string directory = path.substr(0, path.find_last_not_of('/') + 1);
-    return Status(EISDIR,
-                  path + " is a directory; name a file in it: " + directory + "/holdfast.prom");
+    return Status(EISDIR, path + " is a directory; name a file in it: " + directory + "/FILE");
   }
-  if (!is_there) return Replace(EndOfLinks(path), nullptr, text);
+  if (!is_there) return Replace(EndOfLinks(path), nullptr, new_mode, text);
   struct stat standard;
   if (fstat(STDOUT_FILENO, &standard) == 0 && IsSameFile(info, standard)) {
     return WriteAll(STDOUT_FILENO, text, path);
   }
   if (!S_ISREG(info.st_mode)) return WriteInto(path, text);
-  return Replace(EndOfLinks(path), &info, text);
+  return Replace(EndOfLinks(path), &info, new_mode, text);
 }
 
 }  // namespace host

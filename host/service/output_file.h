@@ -11,15 +11,16 @@
 #ifndef HOST_SERVICE_OUTPUT_FILE_H_
 #define HOST_SERVICE_OUTPUT_FILE_H_
 
+#include <sys/types.h>
+
 #include <string>
 
 #include "cachecore/base/status.h"
 
 namespace host {
 
-// An existing file keeps its mode and its owner.  A new one can be read by every user, whatever the
-// umask.
-cachecore::Status WriteOutput(const std::string& path, const std::string& text);
+// An existing file keeps its mode and its owner.  A new one has `new_mode`, whatever the umask.
+cachecore::Status WriteOutput(const std::string& path, const std::string& text, mode_t new_mode);
 
 }  // namespace host
 

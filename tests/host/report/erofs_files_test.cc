@@ -49,6 +49,40 @@ class Image {
   std::string bytes_;
 };
 
+// A directory within each directory, and 4096 names in each, for ever.
+TEST(ErofsFilesTest, AnImageWithoutEndCostsNoMoreThanItsLimits) {
+  uint64_t read = 0;
+  const auto endless = [&read](uint64_t offset, void* to, size_t size) {
+    read += size;
+    std::memset(to, 0, size);
+    auto* const bytes = static_cast<unsigned char*>(to);
+    const auto put = [bytes](size_t at, uint64_t value, size_t width) {
+      for (size_t i = 0; i < width; ++i) bytes[at + i] = static_cast<unsigned char>(value >> 8 * i);
+    };
+    if (offset == 1024) {
+      put(0, 0xe0f5e1e2, 4);
+      bytes[12] = 12;
+      put(40, 1, 4);
+    } else if (size == 32) {  // An inode: a directory at a block that is its node's number.
+      put(4, 0040755, 2);
+      put(8, 4096, 4);
+      put(16, (offset - 4096) / 32 + (uint64_t{1} << 30), 4);
+    } else {  // A directory's block: names of 200 bytes, which lead to further nodes.
+      constexpr size_t kNames = 16;
+      for (size_t i = 0; i < kNames; ++i) {
+        put(i * 12, (offset / 4096 - (uint64_t{1} << 30)) * kNames + i + 1, 8);
+        put(i * 12 + 8, kNames * 12 + i * 200, 2);
+        std::memset(bytes + kNames * 12 + i * 200, static_cast<int>('a' + i), 200);
+      }
+    }
+    return true;
+  };
+  const auto listing = ListErofsFiles(endless);
+  ASSERT_TRUE(listing.ok()) << listing.status().message();
+  EXPECT_TRUE(listing->is_cut || listing->unread > 0);
+  EXPECT_LE(read, uint64_t{1} << 30);
+}
+
 TEST(ErofsFilesTest, AFileHasItsPathSizeAndBlocks) {
   const auto listing = Image().List();
   ASSERT_TRUE(listing.ok()) << listing.status().message();

@@ -44,7 +44,7 @@ class OutputFileTest : public testing::Test {
 
 TEST_F(OutputFileTest, ANewFileCanBeReadByAllWhateverTheUmask) {
   const mode_t before = umask(077);
-  const Status written = WriteOutput(path_, "a\n");
+  const Status written = WriteOutput(path_, "a\n", 0644);
   umask(before);
   ASSERT_TRUE(written.ok()) << written.message();
   ExpectText(path_, "a\n");
@@ -60,7 +60,7 @@ TEST_F(OutputFileTest, AnExistingFileKeepsItsModeAndOwner) {
     ASSERT_EQ(chown(path_.c_str(), owner, owner), 0);
   }
   const ino_t before = LookAt(path_).st_ino;
-  ASSERT_TRUE(WriteOutput(path_, "new").ok());
+  ASSERT_TRUE(WriteOutput(path_, "new", 0644).ok());
   ExpectText(path_, "new");
   EXPECT_EQ(LookAt(path_).st_mode, S_IFREG | 0640U);
   EXPECT_EQ(LookAt(path_).st_uid, owner);
@@ -73,7 +73,7 @@ TEST_F(OutputFileTest, ALinkStaysAndItsTargetIsReplaced) {
   ASSERT_EQ(symlink("elsewhere/second", path_.c_str()), 0);
   ASSERT_EQ(symlink((directory + "/target").c_str(), (directory + "/second").c_str()), 0);
   for (const char* text : {"the target was not there", "and now it is"}) {
-    const Status written = WriteOutput(path_, text);
+    const Status written = WriteOutput(path_, text, 0644);
     ASSERT_TRUE(written.ok()) << written.message();
     EXPECT_TRUE(S_ISLNK(LookAt(path_).st_mode));
     EXPECT_TRUE(S_ISLNK(LookAt(directory + "/second").st_mode));
@@ -85,7 +85,7 @@ TEST_F(OutputFileTest, AFifoIsWrittenInto) {
   ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
   // Of this process, so that neither side waits for ever.
   const UniqueFd reader(open(path_.c_str(), O_RDWR | O_CLOEXEC));
-  const Status written = WriteOutput(path_, "text");
+  const Status written = WriteOutput(path_, "text", 0644);
   ASSERT_TRUE(written.ok()) << written.message();
   char got[8];
   EXPECT_EQ(std::string(got, static_cast<size_t>(read(reader.get(), got, sizeof got))), "text");
@@ -96,7 +96,7 @@ TEST_F(OutputFileTest, ADeviceStaysOne) {
   if (mknod(path_.c_str(), S_IFCHR | 0600, makedev(kMemoryMajor, kNullMinor)) != 0) {
     GTEST_SKIP() << "SKIP: a device node can't be made here";
   }
-  const Status written = WriteOutput(path_, "text");
+  const Status written = WriteOutput(path_, "text", 0644);
   EXPECT_TRUE(written.ok() || written.error() == EACCES) << written.message();  // EACCES: nodev.
   EXPECT_TRUE(S_ISCHR(LookAt(path_).st_mode));
 }
@@ -104,20 +104,20 @@ TEST_F(OutputFileTest, ADeviceStaysOne) {
 TEST_F(OutputFileTest, ADirectoryIsRefusedWithTheCure) {
   const std::string directory = box_ / "sub";
   for (const char* slash : {"/", "//"}) {
-    EXPECT_EQ(WriteOutput(directory + slash, "x").error(), EISDIR);
+    EXPECT_EQ(WriteOutput(directory + slash, "x", 0644).error(), EISDIR);
   }
   ASSERT_EQ(mkdir(directory.c_str(), 0755), 0);
   for (const char* slash : {"", "/"}) {
-    const Status refused = WriteOutput(directory + slash, "x");
-    EXPECT_EQ(refused.message(), directory + slash + " is a directory; name a file in it: " +
-                                     directory + "/holdfast.prom");
+    const Status refused = WriteOutput(directory + slash, "x", 0644);
+    EXPECT_EQ(refused.message(),
+              directory + slash + " is a directory; name a file in it: " + directory + "/FILE");
   }
 }
 
 TEST_F(OutputFileTest, WhatCannotBeWrittenLeavesNothing) {
-  EXPECT_EQ(WriteOutput(box_ / "none/x.prom", "x").error(), ENOENT);
+  EXPECT_EQ(WriteOutput(box_ / "none/x.prom", "x", 0644).error(), ENOENT);
   ASSERT_EQ(symlink("x.prom", path_.c_str()), 0);
-  EXPECT_EQ(WriteOutput(path_, "x").error(), ELOOP);
+  EXPECT_EQ(WriteOutput(path_, "x", 0644).error(), ELOOP);
   EXPECT_EQ(ListDirectory(box_.path()).size(), 1U);
 }
 
