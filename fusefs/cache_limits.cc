@@ -113,15 +113,22 @@ uint64_t CacheLimits::Used(const DiskSpace& disk) {
   return *allocated_ + (filled - filled_then_) + coming;
 }
 
-uint64_t CacheLimits::Max(const DiskSpace& disk) const {
-  const bool counts = !options_.max_by_default || clock_.Now() >= default_from_;
-  return counts ? options_.max.Of(disk.total) : 0;
+uint64_t CacheLimits::Max(const DiskSpace& disk) const { return options_.max.Of(disk.total); }
+
+bool CacheLimits::AwaitsMounts() const {
+  return options_.max_by_default && clock_.Now() < default_from_;
 }
 
 uint64_t CacheLimits::MinFree(const DiskSpace& disk) const {
   const bool counts =
       !options_.min_free_by_default || clock_.Now() >= std::max(default_from_, min_free_from_);
   return counts ? options_.min_free.Of(disk.total) : 0;
+}
+
+bool CacheLimits::AreFar(const DiskSpace& disk) const {
+  const uint64_t max = Max(disk), min_free = MinFree(disk);
+  return (max == 0 || disk.total - disk.free + kFarFromFull <= max) &&
+         (min_free == 0 || disk.free >= min_free + kFarFromFull);
 }
 
 bool CacheLimits::IsKept(uint64_t used, const DiskSpace& disk) const {
@@ -180,12 +187,15 @@ void CacheLimits::Keep() {
   if (!options_.applies || clock_.Now() < held_until_) return;
   const Result<DiskSpace> disk = cache_->disk_space();
   if (!disk.ok() || MakeRoomOnFullDisk(*disk)) return;
-  if (!options_.IsSet() || IsKept(Used(*disk), *disk)) return EndSpell();
+  if (!options_.IsSet() || AreFar(*disk) || IsKept(Used(*disk), *disk)) return EndSpell();
   Result<Found> found = Find();
   if (!found.ok()) return;
   const uint64_t used = Used(*disk);
   if (IsKept(used, *disk)) return EndSpell();
   const Wanted wanted{AboveMax(used, *disk), MissingFree(*disk)};
+  if (AwaitsMounts()) {
+    std::erase_if(found->parts, [](const CullPart& part) { return !part.is_mounted; });
+  }
   KeepWhatIsUsed(*disk, wanted, &*found);
   const uint64_t culled = CullParts(found->parts, wanted);
   if (culled < std::max(wanted.below_max, wanted.free) && !IsEnough(culled, wanted)) {
@@ -200,7 +210,7 @@ void CacheLimits::GiveUp(uint64_t culled, const Wanted& wanted, const Found& fou
     return;  // As it is where other files take the room: nobody has asked for more.
   }
   held_until_ = clock_.Now() + kHold;
-  if (said_.contains(kUnreachable)) return;
+  if (said_.contains(kUnreachable) || AwaitsMounts()) return;
   const uint64_t above = std::max(wanted.below_max, wanted.free) - culled;
   SayOnce("above", "the cache is above its limit by " + Bytes(above) +
                        (found.pinned > 0 ? ": " + Bytes(found.pinned) +
@@ -217,7 +227,8 @@ bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
   if (!found.ok()) return true;
   // What is being used is worth as much as what is being fetched, unless a limit says that the
   // least recently used goes.
-  if (!options_.IsAskedFor()) {
+  const bool is_lru = options_.IsAskedFor() || (Max(disk) > 0 && Used(disk) > Max(disk));
+  if (!is_lru) {
     std::erase_if(found->parts,
                   [](const CullPart& part) { return part.is_mounted && part.age < kKeptInVain; });
   }
@@ -226,12 +237,12 @@ bool CacheLimits::MakeRoomOnFullDisk(const DiskSpace& disk) {
   allocated_.reset();
   if (culled >= wanted) return true;
   held_until_ = clock_.Now() + kHold;
-  SayOnce(kFullDisk, "the file system of the cache is full, with " + Bytes(disk.free) + " free; " +
-                         Bytes(found->pinned) + " of the cache are pinned, and the rest " +
-                         (options_.IsAskedFor() ? "is in use"
-                                                : "was used in the last " +
-                                                      std::to_string(kKeptInVain.count()) + " s") +
-                         ": what is to be fetched waits for room");
+  SayOnce(kFullDisk,
+          "the file system of the cache is full, with " + Bytes(disk.free) + " free; " +
+              Bytes(found->pinned) + " of the cache are pinned, and the rest " +
+              (is_lru ? "is in use"
+                      : "was used in the last " + std::to_string(kKeptInVain.count()) + " s") +
+              ": what is to be fetched waits for room");
   return true;
 }
 

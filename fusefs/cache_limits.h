@@ -3,8 +3,9 @@
 // Model    Keep looks at what is allocated, at what was filled since, and at what is on its way.
 //          When a limit is passed it culls until both are kept with a margin, so that it does not
 //          cull for each fill.  A limit that an operator has chosen (Choices) counts in place of
-//          the flag.  A limit by default waits until mounts had time to come, and room is left free
-//          by default at the cost of objects alone that no mount shows.  Whatever the limits, it
+//          the flag.  Until mounts had time to come a size by default is kept at the cost of what a
+//          mount shows already; room is left free by default, later, at the cost of objects alone
+//          that no mount shows.  Whatever the limits, it
 //          culls on a full disk for what is being fetched: objects that no mount shows, and what
 //          was not used lately.
 // Units    bytes that are allocated on the disk.
@@ -56,7 +57,7 @@ class CacheLimits {
               cachecore::Culler::IsMounted is_mounted);
 
   // No mount is there yet, and those that come need what is present: for a while nothing is culled
-  // for what is being fetched, nor for a limit by default.  Before Keep.
+  // for what is being fetched, and nothing without a mount for a limit by default.  Before Keep.
   void AwaitMounts();
   void Keep() EXCLUDES(mu_);
   // What counts now: the flags, and what was chosen in their place.
@@ -83,6 +84,10 @@ class CacheLimits {
   // What the limits are now, in bytes; 0 is none.
   uint64_t Max(const cachecore::DiskSpace& disk) const;
   uint64_t MinFree(const cachecore::DiskSpace& disk) const;
+  // The size by default may not cost what mounts that come back need.
+  bool AwaitsMounts() const;
+  // Both, from what all files of the disk take: what is on its way need not be known.
+  bool AreFar(const cachecore::DiskSpace& disk) const;
   bool IsKept(uint64_t used, const cachecore::DiskSpace& disk) const;
   uint64_t AboveMax(uint64_t used, const cachecore::DiskSpace& disk) const;
   uint64_t MissingFree(const cachecore::DiskSpace& disk) const;
