@@ -23,6 +23,7 @@ constexpr char kName[] = "totals";
 
 KeptTotals::KeptTotals(const std::string& cache_dir, FdStore* store)
     : path_(cache_dir + "/" + kName) {
+  cachecore::RemoveAbandonedWrites(cache_dir);
   if (UniqueFd memory = store->Take(kName); memory.valid()) {
     Result<std::unique_ptr<Totals>> left = Totals::Open(std::move(memory));
     if (left.ok()) {

@@ -167,6 +167,9 @@ Status DevicePort::RecordFirst(const wire::Command& command) {
 
 int32_t DevicePort::ExecuteOne(const wire::Command& command) {
   if (const auto* copen = std::get_if<wire::CopenCommand>(&command)) return ExecuteCopen(*copen);
+  if (const auto* count = std::get_if<wire::CountCommand>(&command)) {
+    return fetcher_totals_.Take(*count);  // Without the engine's lock.
+  }
   if (const Status kept = RecordFirst(command); !kept.ok()) {
     log_->Error("what the fetcher says of an object cannot be kept: " + kept.message());
     return -kept.error();
@@ -181,9 +184,6 @@ int32_t DevicePort::ExecuteOne(const wire::Command& command) {
   }
   if (const auto* facts = std::get_if<wire::FactsCommand>(&command)) {
     return core_->engine.SetFacts(*facts, effects);
-  }
-  if (const auto* count = std::get_if<wire::CountCommand>(&command)) {
-    return fetcher_totals_.Take(*count);
   }
   if (const auto* cause = std::get_if<wire::CauseCommand>(&command)) {
     return core_->engine.SetCause(*cause);

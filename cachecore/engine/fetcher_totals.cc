@@ -66,6 +66,7 @@ std::string FetcherTotals::HostOf(const std::string& host) {
 
 int FetcherTotals::Take(const wire::CountCommand& command) {
   const std::vector<std::string>& labels = command.labels;
+  MutexLock lock(&mu_);
   std::string name;
   if (command.name == "requests" && labels.size() == 2 && IsHost(labels[0]) && IsCode(labels[1])) {
     const std::string host = HostOf(labels[0]);
@@ -77,7 +78,10 @@ int FetcherTotals::Take(const wire::CountCommand& command) {
   } else {
     return -EINVAL;
   }
-  Totals::Find(totals_, name).Add(command.more);
+  if (totals_ == nullptr) return 0;
+  auto found = counts_.find(name);
+  if (found == counts_.end()) found = counts_.emplace(name, totals_->Find(name)).first;
+  found->second.Add(command.more);
   return 0;
 }
 

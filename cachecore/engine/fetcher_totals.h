@@ -4,7 +4,7 @@
 //          most kMaxHosts hosts, and kMaxCodes codes of each; further ones count as "other".
 // Errors   Take: the errno that the command gets; EINVAL for a count that is not known, or a word
 //          that is not one.
-// Threads  thread-compatible.
+// Threads  thread-safe.
 // See      docs/protocol.md, "count"; docs/metrics.md.
 
 #ifndef CACHECORE_ENGINE_FETCHER_TOTALS_H_
@@ -15,6 +15,7 @@
 #include <set>
 #include <string>
 
+#include "cachecore/base/mutex.h"
 #include "cachecore/protocol/wire.h"
 #include "cachecore/totals/totals.h"
 
@@ -29,15 +30,17 @@ class FetcherTotals {
   // `totals` may be null: then nothing is counted.
   explicit FetcherTotals(Totals* totals);
   // 0, or a negative errno.
-  int Take(const wire::CountCommand& command);
+  int Take(const wire::CountCommand& command) EXCLUDES(mu_);
 
  private:
-  std::string HostOf(const std::string& host);
+  std::string HostOf(const std::string& host) REQUIRES(mu_);
 
   Totals* const totals_;
-  std::set<std::string> hosts_;
-  std::map<std::string, std::set<std::string>> codes_;  // Of each host.
-  std::set<std::string> causes_;
+  Mutex mu_;
+  std::set<std::string> hosts_ GUARDED_BY(mu_);
+  std::map<std::string, std::set<std::string>> codes_ GUARDED_BY(mu_);  // Of each host.
+  std::set<std::string> causes_ GUARDED_BY(mu_);
+  std::map<std::string, Count> counts_ GUARDED_BY(mu_);  // Those that were found, by name.
 };
 
 }  // namespace cachecore

@@ -53,8 +53,8 @@ void FdStore::ListReturned() {
   if (table.ok()) {
     table_ = std::move(table).value();
   } else {
-    LOG(ERROR) << table.status().message() << "; a supervisor that is killed together with its "
-               << "standby takes the mounts along";
+    LOG(ERROR) << table.status().message() << "; if the supervisor and its standby are "
+               << "killed at the same moment, the mounts are lost";
   }
 }
 
