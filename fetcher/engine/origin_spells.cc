@@ -25,9 +25,12 @@ std::string PlaceOf(const std::string& origin) {
 void OriginSpells::Failed(const std::string& origin, const std::string& cause, Duration now) {
   const std::string place = PlaceOf(origin);
   const auto [at, is_new] = spells_.try_emplace(place, Spell{now, now});
-  at->second.last = now;
-  ++at->second.failures;
-  if (is_new) {
+  Spell& spell = at->second;
+  spell.last = now;
+  ++spell.failures;
+  const bool serves_no_more = spell.has_served && now - spell.served >= kCalm;
+  if (is_new || serves_no_more) {
+    spell.has_served = false;
     LOG(WARNING) << LogAbout{.kind = LogKind::kOriginFails, .origin = place} << "origin "
                  << WithoutControls(place) << " fails: " << WithoutControls(cause);
   }
@@ -36,7 +39,10 @@ void OriginSpells::Failed(const std::string& origin, const std::string& cause, D
 void OriginSpells::Served(const std::string& origin, Duration now) {
   if (spells_.empty()) return;
   const auto at = spells_.find(PlaceOf(origin));
-  if (at == spells_.end() || now - at->second.last < kCalm) return;
+  if (at == spells_.end()) return;
+  at->second.has_served = true;
+  at->second.served = now;
+  if (now - at->second.last < kCalm) return;
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now - at->second.since);
   LOG(INFO) << LogAbout{.kind = LogKind::kOriginServes, .origin = at->first} << "origin "
             << WithoutControls(at->first) << " serves again; " << at->second.failures

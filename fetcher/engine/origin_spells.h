@@ -2,7 +2,9 @@
 //
 // Model    a spell of a place (scheme and authority of the origins' URLs) begins with its first
 //          failure.  It ends when the place serves and its last failure is kCalm ago, so that one
-//          that fails now and then is one spell.  A spell costs two lines, for all objects.
+//          that fails now and then is one spell.  A spell costs two lines, for all objects, and one
+//          more where the place has served in it and for kCalm only fails: an object that is broken
+//          hides no outage.
 // Threads  the event loop's.
 // Cost     one comparison for what is served while nothing fails.
 // Crash    nothing: the next fetcher begins without spells.
@@ -31,6 +33,8 @@ class OriginSpells {
     cachecore::Duration since;
     cachecore::Duration last;
     uint64_t failures = 0;
+    bool has_served = false;  // Since the last line.
+    cachecore::Duration served{0};
   };
   std::map<std::string, Spell> spells_;  // By place.
 };

@@ -27,6 +27,22 @@ TEST(OriginSpellsTest, TwoLinesForASpellOfAllObjectsOfAPlace) {
   EXPECT_EQ(log.Count("origin https://a.example fails: it is slow"), 1);
 }
 
+TEST(OriginSpellsTest, AnObjectThatIsBrokenHidesNoOutage) {
+  cachecore::CapturedLog log;
+  OriginSpells spells;
+  const std::string broken = "https://a.example/broken", other = "https://a.example/other";
+  int second = 0;
+  for (; second < 60; ++second) {
+    spells.Failed(broken, "404", seconds(second));
+    spells.Served(other, seconds(second));
+  }
+  EXPECT_EQ(log.Count("fails"), 1);
+  for (; second < 120; ++second) spells.Failed(other, "no route", seconds(second));
+  EXPECT_EQ(log.Count("fails: no route"), 1);
+  spells.Served(other, seconds(second) + OriginSpells::kCalm);
+  EXPECT_EQ(log.Count("serves again"), 1);
+}
+
 TEST(OriginSpellsTest, WhatIsNoUrlIsAPlaceOfItsOwn) {
   cachecore::CapturedLog log;
   OriginSpells spells;
