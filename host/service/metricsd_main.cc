@@ -119,7 +119,10 @@ int main(int argc, char** argv) {
   const Result<Instance> instance = options.Make();
   if (!instance.ok()) return Fail(instance.status());
   if (!address.empty()) {
-    if (const Status checked = host::CheckLoopback(address); !checked.ok()) return Fail(checked);
+    if (const Status checked = host::CheckLoopback(address).WithContext("--listen");
+        !checked.ok()) {
+      return Fail(checked);
+    }
   }
   return Serve(*instance, address);
 }
