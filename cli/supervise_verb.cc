@@ -311,9 +311,7 @@ Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
   if (!options.keep_standby) options.why_no_standby = why_no_standby;
   if (exchange.is_one) options.services = GoOnWith(&exchange, options.services);
   options.on_exchange = [&options](const std::vector<StoredBy>& stored) {
-    const Status failed = RunNewProgram(options.services, stored);
-    std::cerr << "holdfast supervise: " << failed.message() << "; the old program goes on"
-              << std::endl;
+    return RunNewProgram(options.services, stored);
   };
   options.on_stop = [&instance](int signal) { SayWhatStops(instance, signal); };
   options.standby = {.on_wait = [&pid_file] { pid_file.HoldAsStandby(); },

@@ -53,6 +53,10 @@ int RunUpgrade(const UpgradeOptions& options) {
   std::cout << "holdfast supervise: pid " << report->supervisor.pid;
   if (report->old_supervisor_version.empty()) {
     std::cout << " stays the old program until the instance is stopped\n";
+    if (!report->why_old_supervisor.empty()) {
+      std::cerr << "holdfast: the supervisor does not exchange its program: "
+                << report->why_old_supervisor << "\n";
+    }
   } else {
     std::cout << " version " << report->old_supervisor_version << " -> version "
               << report->supervisor.version << "\n";

@@ -33,9 +33,8 @@ UniqueFd CopyOf(const UniqueFd& pidfd, int number) {
   return UniqueFd(pidfd_getfd(pidfd.get(), number, 0));
 }
 
-bool IsTable(const std::filesystem::path& path) {
-  std::error_code error;
-  return std::filesystem::read_symlink(path, error) ==
+bool IsTable(const std::filesystem::path& path, std::error_code* error) {
+  return std::filesystem::read_symlink(path, *error) ==
          std::string("/memfd:") + kName + " (deleted)";
 }
 
@@ -45,7 +44,14 @@ Result<UniqueFd> FindTable(pid_t process, const UniqueFd& pidfd) {
   std::error_code error;
   std::filesystem::directory_iterator entry("/proc/" + std::to_string(process) + "/fd", error);
   for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-    if (!IsTable(entry->path())) continue;
+    std::error_code unread;
+    const bool is_table = IsTable(entry->path(), &unread);
+    // Root may list the descriptors of another user's process, and not see what they are.
+    if (unread == std::errc::permission_denied) {
+      error = unread;
+      break;
+    }
+    if (!is_table) continue;
     const std::string number = entry->path().filename();
     UniqueFd fd = CopyOf(pidfd, std::atoi(number.c_str()));
     if (!fd.valid()) {
@@ -53,6 +59,11 @@ Result<UniqueFd> FindTable(pid_t process, const UniqueFd& pidfd) {
                                           ", which needs the capability CAP_SYS_PTRACE");
     }
     if ((fcntl(fd.get(), F_GET_SEALS) & kSeals) == kSeals) return fd;
+  }
+  if (error == std::errc::permission_denied) {
+    return Status(error.value(),
+                  "list the descriptors of " + who +
+                      ", which needs the capability CAP_SYS_PTRACE: " + error.message());
   }
   if (error)
     return Status(error.value(), "list the descriptors of " + who + ": " + error.message());

@@ -62,12 +62,12 @@ std::string Joined(const std::vector<std::string>& argv) {
 }
 
 // The program's file name, which an upgrade under the running process leaves with " (deleted)"
-// behind it.
+// behind it.  Without CAP_SYS_PTRACE the arguments alone tell of another user's process.
 bool RunsFile(pid_t pid, const std::string& program) {
   std::error_code error;
   std::string exe =
       std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe", error).filename();
-  if (error) return false;
+  if (error) return error == std::errc::permission_denied;
   constexpr std::string_view kDeleted = " (deleted)";
   if (exe.ends_with(kDeleted)) exe.resize(exe.size() - kDeleted.size());
   auto real = std::filesystem::canonical(program, error);
@@ -121,6 +121,14 @@ Result<std::optional<Orphan>> FindOrphan(const std::string& pid_path, const std:
         waitid(P_PID, static_cast<id_t>(stamp.pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0;
     return std::optional<Orphan>(std::move(orphan));
   }
+}
+
+Status CheckAdoptable(pid_t process, const UniqueFd& pidfd) {
+  Status copied = DescriptorTable::CopyFrom(process, pidfd).status();
+  if (copied.ok() || copied.error() == ENOENT || EndsWithin(pidfd.get(), kEnding)) {
+    return Status();
+  }
+  return copied;
 }
 
 Result<pid_t> EndStaleProcess(const std::string& pid_path, const std::string& program,

@@ -4,8 +4,8 @@
 //          What it has stored is copied from it, whatever it is doing
 //          (cachecore/environment/descriptor_table.h).  One that lists nothing is of an earlier
 //          version: it is ended.
-// Errors   EPERM: its descriptors may not be copied.  EBUSY: it runs with other arguments, or does
-//          not end.  EIO and the like for a pid file that can't be removed.
+// Errors   EPERM, EACCES: its descriptors may not be copied.  EBUSY: it runs with other arguments,
+//          or does not end.  EIO and the like for a pid file that can't be removed.
 // Threads  thread-safe: no state.
 // See      host/supervisor/supervised_service.h: AdoptOrphan.
 
@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "cachecore/base/status.h"
+#include "cachecore/base/unique_fd.h"
 #include "cachecore/environment/descriptor_table.h"
 #include "cachecore/system/process.h"
 
@@ -37,6 +38,11 @@ cachecore::Result<std::optional<Orphan>> FindOrphan(const std::string& pid_path,
                                                     const std::string& program,
                                                     const std::vector<std::string>& argv,
                                                     std::chrono::milliseconds list_time);
+
+// Whether another program in our place could go on with `process`, which `pidfd` pins.  OK also
+// where it ends, or has listed nothing yet.  EPERM, EACCES, ENOSYS: its descriptors may not be
+// copied.
+cachecore::Status CheckAdoptable(pid_t process, const cachecore::UniqueFd& pidfd);
 
 // Ends the process an earlier supervisor left behind and removes its pid file.  Only a process
 // whose arguments are `argv` and whose program has the file name of `program` is touched; a pid

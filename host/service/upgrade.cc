@@ -193,9 +193,13 @@ Status SwapSupervisor(const Instance& instance, const Deadline& deadline, Upgrad
     return Status::FromErrno(errno, "tell the supervisor of the new program");
   }
   json now;
+  bool refused = false;
   const auto exchanged = [&] {
     now = ReadSuperviseStatus(instance);
-    return SinceMs(now) != SinceMs(before) && SupervisorPid(instance) != 0;
+    if (SinceMs(now) != SinceMs(before)) return SupervisorPid(instance) != 0;
+    refused = JsonInt(now, supervise_field::kExchangesRefused) !=
+              JsonInt(before, supervise_field::kExchangesRefused);
+    return refused;
   };
   const Status waited =
       WaitUntil(exchanged, Deadline(std::min(kExchangeTime, deadline.Remaining())));
@@ -207,6 +211,10 @@ Status SwapSupervisor(const Instance& instance, const Deadline& deadline, Upgrad
                       "); holdfast status tells whether one runs");
   }
   RETURN_IF_ERROR(waited);
+  if (refused) {
+    report->why_old_supervisor = JsonString(now, supervise_field::kWhyNotExchanged);
+    return {};
+  }
   report->old_supervisor_version = version;
   report->supervisor = {static_cast<pid_t>(JsonInt(now, supervise_field::kPid)),
                         JsonString(now, supervise_field::kVersion)};

@@ -35,7 +35,8 @@ struct UpgradeReport {
   pid_t old_fetcher = 0;  // 0: none was attached.
   pid_t new_fetcher = 0;
   Life supervisor;                     // As it is now.
-  std::string old_supervisor_version;  // "": it cannot exchange its program, and goes on.
+  std::string old_supervisor_version;  // "": it goes on with the old program.
+  std::string why_old_supervisor;      // Where it was asked to exchange it, and did not.
   std::chrono::milliseconds pause{0};  // From the old daemon's last answer to the new one's first.
 };
 

@@ -24,6 +24,10 @@ inline constexpr char kSinceMs[] = "since_ms";
 inline constexpr char kStandby[] = "standby";
 inline constexpr char kWhyNoStandby[] = "why_no_standby";
 inline constexpr char kTakeovers[] = "takeovers";
+// How often this program was told to let another one go on in its process, and did not; and why,
+// the last time.
+inline constexpr char kExchangesRefused[] = "exchanges_refused";
+inline constexpr char kWhyNotExchanged[] = "why_not_exchanged";
 inline constexpr char kVersion[] = "version";
 inline constexpr char kServices[] = "services";
 // Of earlier supervisors.

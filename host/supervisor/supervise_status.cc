@@ -18,7 +18,7 @@ namespace {
 namespace field = supervise_field;
 
 // A quoted byte takes at most two: names and texts hold no control characters once quoted.
-constexpr size_t kHeadBytes = 512;
+constexpr size_t kHeadBytes = 640 + 2 * kStatusTextBytesMax;
 constexpr size_t kTotalsBytes = 1024;
 constexpr size_t kServiceBytes = 512 + kTotalsBytes + 2 * (kLastExitBytesMax + kStatusTextBytesMax);
 constexpr size_t kStoredFdBytes = 2 * kFdNameBytesMax + 4;
@@ -47,6 +47,10 @@ void SuperviseStatus::Begin(const SupervisorStatus& supervisor) {
   PutQuoted(HOLDFAST_VERSION);
   PutField(",", field::kTakeoversBefore);
   PutNumber(static_cast<int64_t>(supervisor.takeovers_before));
+  PutField(",", field::kExchangesRefused);
+  PutNumber(static_cast<int64_t>(supervisor.exchanges_refused));
+  PutField(",", field::kWhyNotExchanged);
+  PutQuoted(supervisor.why_not_exchanged);
   PutField(",", field::kState);
   PutQuoted(supervisor.state);
   PutField(",", field::kSinceMs);

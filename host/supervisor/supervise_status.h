@@ -77,6 +77,8 @@ struct SupervisorStatus {
   std::string_view why_no_standby;
   uint64_t takeovers;
   uint64_t takeovers_before;  // Of earlier supervisors.
+  uint64_t exchanges_refused;
+  std::string_view why_not_exchanged;
   const char* state;
   int64_t since_ms;
 };

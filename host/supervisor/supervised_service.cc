@@ -110,6 +110,12 @@ Result<bool> SupervisedService::AdoptOrphan() {
   return true;
 }
 
+Status SupervisedService::CheckAdoptable() const {
+  if (spec_.fd_store_max == 0 || !Runs(process_)) return Status();
+  return host::CheckAdoptable(pid_, process_)
+      .WithContext("a new one could not go on with " + spec_.name);
+}
+
 std::array<int, SupervisedService::kPollFds> SupervisedService::poll_fds() const {
   return {socket_->fd(), store_->poll_fd(), spare_ != nullptr ? spare_->poll_fd() : -1,
           is_child_ ? -1 : process_.get()};

@@ -52,6 +52,8 @@ class SupervisedService {
   // is none, or it stores nothing.  An error leaves the store as Create made it.  Before the first
   // Start only.
   cachecore::Result<bool> AdoptOrphan();
+  // Whether another program in this process could go on with what runs, as AdoptOrphan does.
+  cachecore::Status CheckAdoptable() const;
   bool is_running() const { return pid_ != 0; }
   const StoredDescriptors& store() const { return *store_; }
   void Start();

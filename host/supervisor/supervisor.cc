@@ -86,6 +86,7 @@ class Supervisor {
   void Reap();
   bool RenewStandby();
   void Exchange();
+  void RefuseExchange(const Status& why);
   bool NoteChanges();
   void StopNext();
   bool AllStopped() const;
@@ -104,6 +105,8 @@ class Supervisor {
   int64_t since_ms_ = WallMs();
   uint64_t takeovers_ = 0;
   uint64_t takeovers_before_ = 0;
+  uint64_t exchanges_refused_ = 0;
+  FixedText<kStatusTextBytesMax> why_not_exchanged_;
   bool stopping_ = false;
   bool exchange_asked_ = false;
   bool child_exited_ = true;    // Of the program before this one, perhaps.
@@ -329,6 +332,8 @@ bool Supervisor::RenewStandby() {
 void Supervisor::Exchange() {
   std::vector<StoredBy> stored;
   for (const auto& service : services_) {
+    // The new program would end with an error, or end the service: asked before anything is ended.
+    if (const Status able = service->CheckAdoptable(); !able.ok()) return RefuseExchange(able);
     const StoredDescriptors& store = service->store();
     for (size_t i = 0; i < store.size(); ++i) {
       if (store.is_polled(i)) continue;
@@ -338,9 +343,17 @@ void Supervisor::Exchange() {
   Say("exchanging its program");
   if (standby_ != nullptr) standby_->End();  // It would see an end of this one.
   RestoreOomScore(oom_score_);
-  options_.on_exchange(stored);
+  const Status failed = options_.on_exchange(stored);
   HardenProcess();
   standby_is_old_ = true;
+  RefuseExchange(failed);
+}
+
+void Supervisor::RefuseExchange(const Status& why) {
+  Say("does not exchange its program: %s", why.message().c_str());
+  ++exchanges_refused_;
+  why_not_exchanged_.Assign(why.message());
+  changed_ = true;
 }
 
 void Supervisor::Reap() {
@@ -378,6 +391,8 @@ void Supervisor::WriteStatus() {
                  .why_no_standby = WhyNoStandby(),
                  .takeovers = takeovers_,
                  .takeovers_before = takeovers_before_,
+                 .exchanges_refused = exchanges_refused_,
+                 .why_not_exchanged = why_not_exchanged_.view(),
                  .state = stopped     ? "stopped"
                           : stopping_ ? "stopping"
                                       : "running",

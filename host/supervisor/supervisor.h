@@ -98,8 +98,9 @@ struct SupervisorOptions {
   const char* why_no_standby = "it was not asked for";  // Otherwise; for people, at most 80 bytes.
   StandbyHooks standby;
   // Called on SIGUSR2, without a standby: runs another program in this process, which finds what is
-  // listed.  Returns when that fails.  Null: SIGUSR2 does nothing.
-  std::function<void(const std::vector<StoredBy>& stored)> on_exchange;
+  // listed.  Returns when that fails.  Null: SIGUSR2 does nothing.  Where another program could not
+  // go on with a service, nothing is ended, and it is not called.
+  std::function<cachecore::Status(const std::vector<StoredBy>& stored)> on_exchange;
   // Called once, before the first service is started: what is left of earlier lives goes on.
   std::function<void()> on_start;
   // Called once, when `signal` has told the supervisor to stop, before anything is ended.

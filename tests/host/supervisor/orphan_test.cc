@@ -1,7 +1,15 @@
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include <chrono>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -12,6 +20,19 @@ namespace {
 
 using cachecore::UniqueFd;
 using std::chrono::milliseconds;
+
+// As a container may.
+void ForbidCopiesOfDescriptors() {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_getfd, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program = {.len = std::size(code), .filter = code};
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(99);
+}
 
 class OrphanTest : public SupervisorTest {
  protected:
@@ -178,6 +199,50 @@ TEST_F(OrphanTest, OneThatIsRequiredAndCannotBeAdoptedIsLeftAlone) {
   EXPECT_EQ(end.error, ENOSPC);
   EXPECT_NE(end.message.find("descriptor 'mine' has no room"), std::string::npos) << end.message;
   EXPECT_FALSE(life.EndsWithin(50));
+}
+
+TEST_F(OrphanTest, AProgramIsNotExchangedWhereAnotherOneCouldNotGoOn) {
+  SupervisorOptions options = Options({"one"});
+  options.services[0].required_ready = true;
+  options.keep_standby = true;
+  options.on_start = ForbidCopiesOfDescriptors;
+  options.on_exchange = [this](const std::vector<StoredBy>&) {
+    std::ofstream(Path("exchanged")) << "yes";
+    return cachecore::Status(EIO, "it was tried");
+  };
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  Store(&life, "mine", MemFile("of one").get());
+  const pid_t standby = WaitStatus([](const nlohmann::json& now) {
+    return now.value("standby", 0) != 0 && !ServiceOf(now, "one")["fd_store"].empty();
+  })["standby"];
+  for (int asked = 1; asked <= 2; ++asked) {
+    SignalSupervisor(SIGUSR2);
+    const auto status = WaitStatus(
+        [&](const nlohmann::json& now) { return now.value("exchanges_refused", 0) == asked; });
+    EXPECT_NE(status["why_not_exchanged"].get<std::string>().find("could not go on with one: "),
+              std::string::npos)
+        << status;
+    EXPECT_EQ(status["standby"], standby);
+    EXPECT_EQ(ServiceOf(status, "one")["pid"], life.pid);
+  }
+  EXPECT_EQ(ReadFile(Path("exchanged")), "");
+  EXPECT_EQ(Reborn(&life).Do("read mine"), "of one");
+}
+
+TEST_F(OrphanTest, AnExchangeThatFailsIsToldAndTheOldProgramGoesOn) {
+  SupervisorOptions options = Options({"one"});
+  options.on_exchange = [](const std::vector<StoredBy>& stored) {
+    return cachecore::Status(ENOENT, std::to_string(stored.size()) + " stored");
+  };
+  StartSupervisor(options);
+  Life life = NextLife("one");
+  Store(&life, "mine", MemFile("of one").get());
+  SignalSupervisor(SIGUSR2);
+  const auto status =
+      WaitStatus([](const nlohmann::json& now) { return now.value("exchanges_refused", 0) == 1; });
+  EXPECT_EQ(status["why_not_exchanged"], "1 stored");
+  EXPECT_EQ(Reborn(&life).Do("read mine"), "of one");
 }
 
 TEST_F(OrphanTest, ANameThatIsNotValidIsLeftOut) {

@@ -127,6 +127,22 @@ class SupervisorLostTest(TreeReaders, Case):
         self.assertEqual(self.instance.daemon_pid(), daemon)
         self.assertNotEqual(self.instance.wait_fetcher(), fetcher)
 
+    def test_a_fetcher_that_may_not_be_copied_from_is_started_again(self):
+        def run(*arguments):
+            command = self.instance.command_line(*arguments)
+            done = self.box.run(["setpriv", "--bounding-set=-sys_ptrace", *command])  # As in a container.
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.point = self.box.make_directory("bounded")
+        run(*self.instance.mount_arguments(self.url, self.point, "--as=erofs", NO_READ_AHEAD))
+        daemon, fetcher = self.pids()
+        self.instance.kill_supervisor()
+        run("start", *self.instance.root_flags(), "--instance", self.instance.name)
+        self.assertTrue(wait_gone(fetcher, 30), "nothing supervises it")
+        self.assertEqual(self.instance.wait_fetcher(other_than=fetcher), self.instance.pid_of("fetcherd"))
+        self.assertIn("fetcherd is started again", self.instance.log_text("supervise"))
+        self.instance.assert_daemon_is(daemon)
+        self.assert_tree_right()
+
     def test_with_the_daemon_the_mounts_are_lost_and_the_fetcher_goes_on(self):
         self.mount_first()
         daemon, fetcher = self.pids()

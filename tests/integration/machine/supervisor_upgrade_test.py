@@ -124,6 +124,30 @@ class SupervisorUpgradeTest(TreeReaders, Case):
         os.kill(self.instance.daemon_pid(), signal.SIGKILL)
         self.assert_tree_right()
 
+    def test_without_the_right_to_copy_descriptors_the_old_program_goes_on(self):
+        other = self.holdfast("bounded")
+        point = self.box.make_directory("bounded-point")
+        mount = other.command_line(*other.mount_arguments(self.url, point, "--as=erofs", NO_READ_AHEAD))
+        done = self.box.run(["setpriv", "--bounding-set=-sys_ptrace", *mount])  # As in a container.
+        self.assertEqual(done.returncode, 0, done.stderr)
+        other.wait_fetcher()
+        supervisor = other.supervisor_pid()
+        for _ in range(2):
+            done = other.run("upgrade", *other.root_flags(), "--instance", other.name)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"holdfast supervise: pid {supervisor} stays the old program until the instance is stopped\n", done.stdout)
+            self.assertRegex(done.stderr, r"\Aholdfast: the supervisor does not exchange its program: a new one could not go on "
+                                          r"with fetcherd: .*CAP_SYS_PTRACE.*\n\Z")
+            self.assertEqual(other.supervisor_pid(), supervisor)
+        daemon, fetcher = other.daemon_pid(), other.attached_pid()
+        self.assertEqual(other.pid_of("fetcherd"), fetcher)
+        os.kill(daemon, signal.SIGKILL)
+        for name in self.unread:
+            self.assert_reads_right(os.path.join(point, name), os.path.join(self.tree, name))
+        self.assertNotEqual(other.daemon_pid(), daemon)
+        self.assertEqual(other.pid_of("fetcherd"), fetcher)
+        other.umount(point)
+
     def test_a_program_that_dies_leaves_daemons_that_another_one_adopts(self):
         self.programs.replace_by_script("holdfast", CAN_AND_DIES)
         done = self.upgrade("--timeout=10s")
