@@ -29,6 +29,7 @@
 #include "host/instance/supervisor_process.h"
 #include "host/instance/systemd_unit.h"
 #include "host/instance/trusted_directory.h"
+#include "host/service/adoption.h"
 #include "host/service/instance_control.h"
 #include "host/supervisor/supervisor.h"
 
@@ -57,6 +58,7 @@ using host::InstanceOptions;
 using host::IsRunElsewhere;
 using host::kCachefilesFlag;
 using host::kDaemon;
+using host::KeepSuperviseFlags;
 using host::kFetcher;
 using host::kFetcherProgram;
 using host::kInstanceDirMode;
@@ -83,6 +85,11 @@ constexpr size_t kFetcherFdStoreMax = 5;
 
 // To ask the daemons' programs about their flags.
 constexpr std::chrono::seconds kConfigTime{30};
+
+constexpr char kFetcherUserFlag[] = "--fetcher-user";
+constexpr char kMetricsListenFlag[] = "--metrics-listen";
+constexpr char kDeviceFlag[] = "--cachefiles-device";
+constexpr char kNoStandbyFlag[] = "--no-standby";
 
 struct SuperviseOptions {
   InstanceOptions instance;
@@ -163,7 +170,7 @@ Result<SupervisorOptions> ServicesOf(const Instance& instance, const UniqueFd& e
   SupervisorOptions options;
   options.run_dir = instance.RunDir();
   options.status_path = instance.SuperviseStatus();
-  options.totals_path = instance.StateDir() + "/supervise.totals";
+  options.totals_path = instance.SuperviseTotals();
   options.log_path = instance.LogFile(kSupervisor);
   options.services = {daemon_service};
   // A client of the cachefiles device is in the fetcher's place.
@@ -284,6 +291,18 @@ void SayWhatStops(const Instance& instance, int signal) {
             << instance.RootFlag() << " --force MOUNTPOINT:" << list << std::endl;
 }
 
+// What a supervisor that goes on in its place is to be given, too.
+std::vector<std::string> FlagsOf(const SuperviseOptions& given) {
+  std::vector<std::string> flags;
+  for (const auto& [flag, value] : {std::pair(kFetcherUserFlag, &given.fetcher_user),
+                                    std::pair(kMetricsListenFlag, &given.metrics_listen),
+                                    std::pair(kDeviceFlag, &given.cachefiles_device)}) {
+    if (!value->empty()) flags.push_back(std::string(flag) + "=" + *value);
+  }
+  if (!given.keep_standby) flags.emplace_back(kNoStandbyFlag);
+  return flags;
+}
+
 Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
   Exchange exchange = TakeExchange();
   ASSIGN_OR_RETURN(const UniqueFd environment, TakeSecrets());
@@ -319,6 +338,8 @@ Result<int> Supervise(const Instance& instance, const SuperviseOptions& given) {
   options.on_start = [&] {
     if (!exchange.is_one && ServicePid(instance, kDaemon) == 0) DetachLostMounts(instance);
     for (const int fd : std::exchange(exchange.fds, {})) close(fd);  // It has copies.
+    const Status kept = KeepSuperviseFlags(instance, FlagsOf(given));
+    if (!kept.ok()) std::cerr << "holdfast supervise: " << kept.message() << std::endl;
   };
   const Result<int> code = RunSupervisor(options);
   // Nothing has its descriptors any more.
@@ -338,16 +359,16 @@ int RunSupervise(const SuperviseOptions& options) {
 void AddSupervise(CLI::App* app, int* exit_code) {
   const auto options = std::make_shared<SuperviseOptions>();
   options->instance.AddTo(app);
-  app->add_option("--fetcher-user", options->fetcher_user,
+  app->add_option(kFetcherUserFlag, options->fetcher_user,
                   "Run the fetcher as this user (default: holdfast-fetcher, else nobody)")
       ->type_name("USER");
-  app->add_option("--metrics-listen", options->metrics_listen,
+  app->add_option(kMetricsListenFlag, options->metrics_listen,
                   "Serve the metrics on this port of 127.0.0.1 or [::1], too")
       ->type_name("ADDRESS:PORT");
-  app->add_option("--cachefiles-device", options->cachefiles_device,
+  app->add_option(kDeviceFlag, options->cachefiles_device,
                   "Serve programs of /dev/cachefiles by a device at this path, without a fetcher")
       ->type_name("PATH");
-  app->add_flag("--no-standby{false}", options->keep_standby,
+  app->add_flag(std::string(kNoStandbyFlag) + "{false}", options->keep_standby,
                 "Keep no process that goes on when this one is killed");
   app->add_flag(
       "--can-exchange", options->can_exchange,

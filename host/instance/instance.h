@@ -47,6 +47,9 @@ class Instance {
   // Of `holdfast mount --persist`.
   std::string SavedMountsDir() const { return StateDir() + "/mounts"; }
 
+  // What its supervisors have counted.
+  std::string SuperviseTotals() const { return StateDir() + "/supervise.totals"; }
+
   std::string RunDir() const { return run_dir_; }
   std::string DeviceSocket() const { return RunDir() + "/device.sock"; }
   std::string ControlSocket() const { return RunDir() + "/control.sock"; }
@@ -55,6 +58,8 @@ class Instance {
   std::string MountsDir() const { return RunDir() + "/mounts"; }
   std::string SettingsFile() const { return RunDir() + "/settings.json"; }
   std::string SuperviseStatus() const { return RunDir() + "/supervise.status"; }
+  // The options that its supervisor was given.
+  std::string SuperviseFlags() const { return RunDir() + "/supervise.flags"; }
   std::string PidFile(const std::string& program) const {
     return RunDir() + "/" + program + ".pid";
   }

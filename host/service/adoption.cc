@@ -6,8 +6,11 @@
 #include <cerrno>
 #include <iostream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cachecore/base/json_fields.h"
+#include "cachecore/system/files.h"
 #include "cachecore/system/process.h"
 #include "cachecore/system/subprocess.h"
 #include "host/instance/supervisor_process.h"
@@ -33,6 +36,14 @@ bool HasEnded(const PinnedProcess& child) {
   return child.pid == 0 || poll(&entry, 1, 0) > 0;
 }
 
+constexpr char kFlags[] = "flags";
+
+// Of the supervisor that was lost.
+std::vector<std::string> LastFlags(const Instance& instance) {
+  const Result<nlohmann::json> record = cachecore::ReadJsonFile(instance.SuperviseFlags());
+  return record.ok() ? cachecore::JsonStrings(*record, kFlags) : std::vector<std::string>();
+}
+
 // It has written its status once it has the descriptors.
 bool Supervises(const Instance& instance) {
   const pid_t pid = SupervisorPid(instance);
@@ -40,6 +51,12 @@ bool Supervises(const Instance& instance) {
 }
 
 }  // namespace
+
+Status KeepSuperviseFlags(const Instance& instance, const std::vector<std::string>& flags) {
+  const nlohmann::json record = {{kFlags, flags}};
+  return cachecore::WriteFileAtomically(instance.SuperviseFlags(), cachecore::RecordText(record),
+                                        0600);
+}
 
 bool IsAbandoned(const Instance& instance) {
   return SupervisorPid(instance) == 0 && ServicePid(instance, kDaemon) > 0;
@@ -51,9 +68,10 @@ Status AdoptAbandoned(const Instance& instance, const Deadline& deadline) {
   struct stat info;
   const size_t log_mark = stat(log.c_str(), &info) == 0 ? static_cast<size_t>(info.st_size) : 0;
   const std::string root = instance.root().empty() ? "/" : instance.root();
-  ASSIGN_OR_RETURN(
-      const pid_t pid,
-      SpawnDetached({program, "supervise", "--root", root, "--instance", instance.name()}, log));
+  std::vector<std::string> command = {program, "supervise",  "--root",
+                                      root,    "--instance", instance.name()};
+  for (std::string& flag : LastFlags(instance)) command.push_back(std::move(flag));
+  ASSIGN_OR_RETURN(const pid_t pid, SpawnDetached(command, log));
   const PinnedProcess child = PinProcess(pid);
   bool adopted = false;
   const auto decided = [&] {

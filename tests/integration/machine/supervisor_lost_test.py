@@ -1,5 +1,6 @@
 """`holdfast supervise` and its standby die at once: the next one goes on with the daemons and has their descriptors again."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import subprocess
 import _path  # noqa: F401
 from harness.case import Case, main
 from harness.holdfast import NO_READ_AHEAD
+from harness.origins.nginx import free_port
 from harness.readers import TreeReaders
 from harness.sandbox import mounts_below, wait_gone, wait_until
 
@@ -46,13 +48,15 @@ class SupervisorLostTest(TreeReaders, Case):
         self.assertRegex(done.stderr, f"had lost its supervisor; process {self.instance.supervisor_pid()} goes on in its place")
         return point
 
-    def supervise(self):
-        """By hand, and until it has adopted; returns its process."""
-        before = self.instance.supervisor_pid()
+    def supervise(self, *flags):
+        """By hand, and until it has adopted or started the daemons."""
         process = self.box.start(self.instance.command_line("supervise", *self.instance.root_flags(),
-                                                            f"--instance={self.instance.name}"), stderr=subprocess.DEVNULL)
-        wait_until(lambda: self.instance.supervisor_pid() not in (before, 0), 20, "another supervisor's status")
-        return process
+                                                            f"--instance={self.instance.name}", *flags), stderr=subprocess.DEVNULL)
+
+        def has_status():
+            with contextlib.suppress(FileNotFoundError):
+                return self.instance.supervisor_pid() == process.pid
+        wait_until(has_status, 20, "another supervisor's status")
 
     def test_the_next_mount_adopts_and_later_deaths_cost_nothing(self):
         self.mount_first()
@@ -162,6 +166,23 @@ class SupervisorLostTest(TreeReaders, Case):
         done = self.instance.try_mount(self.url, self.box.make_directory("other"), "--fetcher-flag=--connections=2")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(wait_gone(fetcher, 0))
+
+    def test_the_next_one_has_the_options_that_the_last_one_was_given(self):
+        port = free_port()
+        self.supervise("--fetcher-user=daemon", f"--metrics-listen=127.0.0.1:{port}", "--no-standby")
+        self.point = self.instance.mount(self.url, "--as=erofs")
+        daemon, fetcher = self.pids()
+        for _ in range(2):  # The second time they are those of an adopting one.
+            supervisor = self.instance.supervisor_pid()
+            self.instance.kill_supervisor()
+            done = self.instance.run("start", *self.instance.root_flags(), "--instance", self.instance.name)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertNotEqual(self.instance.supervisor_pid(), supervisor)
+            self.assertEqual(self.pids(), (daemon, fetcher))
+            self.assertEqual(self.instance.supervise_status()["why_no_standby"], "--no-standby was given")
+            with open(f"/proc/{self.service('metricsd')['pid']}/cmdline") as f:
+                self.assertIn(f"--listen=127.0.0.1:{port}", f.read().split("\0"))
+        self.assert_tree_right()
 
     def test_of_commands_at_once_one_adopts(self):
         self.mount_first()
