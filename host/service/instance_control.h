@@ -64,7 +64,8 @@ void DetachLostMounts(const Instance& instance);
 void DetachLostDevice(const Instance& instance, const std::string& given = "");
 // DetachLostMounts when nothing of the instance runs.
 void DetachDeadMounts(const Instance& instance);
-// Before a life: takes away what an earlier one has left, but its pid files.
+// Before a life: takes away what an earlier one has left, but its pid files and what its supervisor
+// has counted.
 void CleanStart(const Instance& instance);
 // Removes what a life leaves in the run directory.  REQUIRES: nothing of the instance runs.
 void ClearRunDirectory(const Instance& instance);

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <vector>
 
+#include "cachecore/base/json_fields.h"
 #include "cachecore/system/files.h"
 #include "cachecore/system/made_file.h"
 #include "cachecore/system/mount_table.h"
@@ -25,10 +26,13 @@ namespace host {
 
 using cachecore::ListDirectory;
 using cachecore::MountEntry;
+using cachecore::ReadJsonFile;
 using cachecore::ReadMountTable;
+using cachecore::RecordText;
 using cachecore::RemoveAbandonedWrites;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::WriteFileAtomically;
 
 // Claims of other `holdfast mount`s stay: they wait for the lock.
 std::vector<std::string> DetachMounts(const Instance& instance) {
@@ -71,12 +75,27 @@ void DetachLostDevice(const Instance& instance, const std::string& given) {
   made.Remove();
 }
 
+namespace {
+
+// A supervisor that was killed has not left what it had counted.
+void KeepTotals(const Instance& instance) {
+  const Result<nlohmann::json> last = ReadJsonFile(instance.SuperviseStatus());
+  if (!last.ok()) return;
+  const Status kept = WriteFileAtomically(instance.SuperviseTotals(), RecordText(*last), 0600);
+  if (kept.ok() || kept.error() == ENOENT) return;
+  std::cerr << "holdfast: the counts of deaths are lost: " << kept.message() << "\n";
+}
+
+}  // namespace
+
 // Clears what an earlier life left.  Pid files stay: by them the supervisor ends what still runs.
 void CleanStart(const Instance& instance) {
   DetachLostMounts(instance);
   DetachLostDevice(instance);
-  for (const std::string& stale : {instance.ControlSocket(), instance.DeviceSocket(),
-                                   instance.SuperviseStatus(), instance.SettingsFile()}) {
+  KeepTotals(instance);
+  for (const std::string& stale :
+       {instance.ControlSocket(), instance.DeviceSocket(), instance.SuperviseStatus(),
+        instance.SuperviseFlags(), instance.SettingsFile()}) {
     unlink(stale.c_str());
   }
   for (const std::string& directory :

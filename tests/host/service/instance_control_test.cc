@@ -102,6 +102,26 @@ TEST_F(InstanceControlTest, ADaemonThatAnotherServiceManagerRunsIsUsedAndNotStop
   EXPECT_TRUE(AnswersPing(instance_));
 }
 
+TEST_F(InstanceControlTest, ACleanStartKeepsWhatTheLastSupervisorHasCounted) {
+  CleanStart(instance_);
+  EXPECT_FALSE(cachecore::ReadFile(instance_.SuperviseTotals()).ok());
+  ASSERT_TRUE(MakeDirectories(instance_.StateDir(), 0700).ok());
+  const auto write = [&](const std::string& path, const std::string& text) {
+    ASSERT_TRUE(cachecore::WriteFileAtomically(path, text, 0600).ok());
+  };
+  const auto totals = [&] { return *cachecore::ReadJsonFile(instance_.SuperviseTotals()); };
+  write(instance_.SuperviseTotals(), "{\"takeovers\": 1}");
+  CleanStart(instance_);  // The last one has left them itself.
+  EXPECT_EQ(totals(), json({{"takeovers", 1}}));
+  write(instance_.SuperviseStatus(), "{\"takeovers\": ");
+  CleanStart(instance_);
+  EXPECT_EQ(totals(), json({{"takeovers", 1}}));
+  write(instance_.SuperviseStatus(), "{\"takeovers\": 2}");
+  CleanStart(instance_);
+  EXPECT_EQ(totals(), json({{"takeovers", 2}}));
+  EXPECT_FALSE(cachecore::ReadFile(instance_.SuperviseStatus()).ok());
+}
+
 class LiveVerifyTest : public InstanceControlTest {
  protected:
   static std::string OneObject() {

@@ -81,6 +81,20 @@ class MetricsTest(Case):
         self.assertEqual({name: got.get(name) for name in known}, known)
         self.assertGreater(got["holdfast_reads_total"], 0)
 
+    def test_deaths_are_counted_on_after_all_processes_were_killed(self):
+        name = "holdfast_service_ends_total,fetcherd,signal"
+        before = self.samples().get(name, 0)
+        fetcher = self.instance.wait_fetcher()
+        self.instance.kill_fetcher()
+        self.instance.wait_fetcher(other_than=fetcher)
+        self.wait_known({name: before + 1})
+        daemon = self.instance.daemon_pid()
+        self.instance.kill_supervisor()
+        os.kill(daemon, signal.SIGKILL)
+        self.assertTrue(wait_gone(daemon, 30))
+        self.instance.start()
+        self.wait_known({name: before + 1})
+
     def test_totals_go_on_over_deaths_and_restarts(self):
         known = {"holdfast_reads_by_result_total,miss": 3, "holdfast_reads_by_result_total,hit": 5,
                  "holdfast_reads_by_result_total,failed": 0, "holdfast_reads_by_result_total,cancelled": 0,
