@@ -7,7 +7,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include <utility>
 
 #include "cachecore/base/unix_socket.h"
+#include "cachecore/environment/capabilities.h"
 #include "cachecore/environment/log_reopening.h"
 #include "cachecore/environment/secret_environment.h"
 #include "fetcher/source/local_files.h"
@@ -27,7 +27,10 @@
 namespace fetcher {
 namespace {
 
+using cachecore::CapabilityBit;
+using cachecore::DropBoundingSet;
 using cachecore::Result;
+using cachecore::SetCapabilities;
 using cachecore::Status;
 using cachecore::UniqueFd;
 
@@ -90,23 +93,6 @@ void Answer(const RegisteredFiles& files, const std::string& log, const Packet& 
       .IgnoreError("the fetcher no longer waits for this answer");
 }
 
-Status SetCapabilities(uint64_t wanted) {
-  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct data[2] = {};
-  for (int i = 0; i < 2; ++i) {
-    data[i].effective = data[i].permitted = static_cast<uint32_t>(wanted >> (32 * i));
-  }
-  if (syscall(SYS_capset, &header, data) == 0) return Status();
-  return Status::FromErrno(errno, "give up capabilities");
-}
-
-// What no program that we start may ever have again.
-void DropBoundingSet() {
-  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; ++capability) {
-    prctl(PR_CAPBSET_DROP, capability);  // EPERM in a container that leaves us no CAP_SETPCAP.
-  }
-}
-
 // SIGCHLD, blocked, as a descriptor: children are reaped when they end, not at the next request.
 int OpenChildSignals() {
   std::signal(SIGCHLD, SIG_DFL);
@@ -140,7 +126,7 @@ void ReapChildrenUntilAsked(int socket, int signals, int* children) {
   socket = STDERR_FILENO + 1;
   DropBoundingSet();
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  if (!SetCapabilities(uint64_t{1} << CAP_DAC_READ_SEARCH).ok()) {
+  if (!SetCapabilities(CapabilityBit(CAP_DAC_READ_SEARCH)).ok()) {
     SetCapabilities(0).IgnoreError("a container without it can open root's own files");
   }
   const int signals = OpenChildSignals();

@@ -2,6 +2,7 @@
 //
 // Its death costs nothing but the scrape that it was at; the supervisor, or systemd, starts it again.
 
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -11,11 +12,14 @@
 
 #include <CLI/CLI.hpp>
 #include <climits>
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "cachecore/environment/capabilities.h"
+#include "cachecore/environment/log_reopening.h"
 #include "cachecore/system/unix_listener.h"
 #include "host/config/loopback_address.h"
 #include "host/instance/instance_options.h"
@@ -35,6 +39,9 @@ using host::MetricsServer;
 using host::MetricsSource;
 
 constexpr int kTickMs = 1000;
+// To look at the fetcher, which is another user's process, as `holdfast status` does.
+constexpr uint64_t kCapabilities =
+    cachecore::CapabilityBit(CAP_DAC_READ_SEARCH) | cachecore::CapabilityBit(CAP_SYS_PTRACE);
 constexpr Duration kListenAgain = std::chrono::seconds(5);
 
 int Fail(const Status& why) {
@@ -86,6 +93,7 @@ int Serve(const Instance& instance, const std::string& address) {
   sigprocmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGHUP, SIG_IGN);
+  cachecore::ReopenLogOnHangup(cachecore::LogFilePath());
   const UniqueFd stop(signalfd(-1, &set, SFD_CLOEXEC));
   MetricsSource source([&instance] { return host::MetricsText({host::GatherStatus(instance)}); });
   Result<UniqueFd> listener =
@@ -124,5 +132,6 @@ int main(int argc, char** argv) {
       return Fail(checked);
     }
   }
+  if (const Status kept = cachecore::KeepCapabilities(kCapabilities); !kept.ok()) return Fail(kept);
   return Serve(*instance, address);
 }

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import socket
 
 import _path  # noqa: F401
 from harness.case import Case, main
@@ -27,24 +28,31 @@ class LogRotationTest(Case):
                 pass  # It has ended: a standby is renewed.
         return found
 
+    def pids(self):
+        return [self.instance.supervisor_pid(), self.instance.daemon_pid(), self.instance.attached_pid(), self.instance.pid_of("metricsd")]
+
     def test_logrotate_moves_the_logs_and_every_process_goes_on_in_new_ones(self):
         self.serve_random_image(2, SIZE, seed=3)
-        point = self.instance.mount(self.url, NO_READ_AHEAD)
+        taken = socket.create_server(("127.0.0.1", 0))  # So that the log of the metrics has a line: an empty one is not moved.
+        self.addCleanup(taken.close)
+        point = self.instance.mount(self.url, NO_READ_AHEAD, f"--metrics-listen=127.0.0.1:{taken.getsockname()[1]}")
+        wait_until(lambda: "tried again" in self.instance.log_text("metricsd"), 30, "a line of holdfast-metricsd")
         names = sorted(os.listdir(point))
-        pids = [self.instance.supervisor_pid(), self.instance.daemon_pid(), self.instance.attached_pid()]
+        pids = self.pids()
         configuration = self.box.path("logrotate.conf")
         with open(CONFIGURATION) as f, open(configuration, "w") as copy:
             copy.write(f.read().replace(" /run/", f" {self.instance.root}/run/").replace("\n/var/", f"\n{self.instance.root}/var/"))
         self.assertTrue(glob.glob(self.instance.log_path("holdfastd")))
         done = self.box.run(["/usr/sbin/logrotate", "--force", "--state", self.box.path("state"), configuration])
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
-        self.assertEqual(len(glob.glob(self.instance.log_path("holdfastd") + "-*")), 1)
+        for program in ("holdfastd", "metricsd"):
+            self.assertEqual(len(glob.glob(self.instance.log_path(program) + "-*")), 1, program)
 
         def all_write_to_new_ones():
             return all(path.endswith(".log") for paths in self.outputs().values() for path in paths)
         wait_until(all_write_to_new_ones, 30, "every process to write to a new log")
         self.assertGreaterEqual(len(self.outputs()), 4)
-        self.assertEqual([self.instance.supervisor_pid(), self.instance.daemon_pid(), self.instance.attached_pid()], pids)
+        self.assertEqual(self.pids(), pids)
         for name in names:
             with open(os.path.join(self.tree, name), "rb") as f:
                 self.assertEqual(pread(os.path.join(point, name), 0, SIZE), f.read())

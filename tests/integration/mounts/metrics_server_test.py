@@ -14,6 +14,7 @@ from harness.origins.nginx import free_port
 from harness.sandbox import wait_until
 
 CLIENTS = 16  # As many as the server has at a time.
+NEEDED = 1 << 2 | 1 << 19  # CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE.
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -86,6 +87,18 @@ class MetricsServerTest(Case):
             os.kill(self.instance.pid_of("metricsd"), signal.SIGKILL)
             wait_until(self.serves, 30, "the next one")
         self.instance.assert_daemon_is(before)
+
+    def test_it_gives_up_the_rights_that_it_does_not_need(self):
+        self.start()
+        pid = self.instance.pid_of("metricsd")
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/status") as f:
+                fields = dict(line.split(":\t") for line in f.read().splitlines())
+            for held in ("CapPrm", "CapEff"):
+                self.assertEqual(int(fields[held], 16) & ~NEEDED, 0, (task, held))
+            for none in ("CapInh", "CapBnd", "CapAmb"):
+                self.assertEqual(int(fields[none], 16), 0, (task, none))
+            self.assertEqual(fields["NoNewPrivs"].strip(), "1")
 
     def test_bad_clients_hold_up_nobody_for_long(self):
         self.start()
