@@ -12,7 +12,7 @@
 # Quiet when all is there or all goes well.
 set -eu
 
-build='build-essential ccache cmake libarchive-dev libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
+build='build-essential ccache cmake libarchive-dev libblkid-dev libcli11-dev libcurl4-openssl-dev libfuse3-dev libgflags-dev
   libgoogle-glog-dev libmicrohttpd-dev libmount-dev librocksdb-dev libseccomp-dev libssl-dev libsystemd-dev libtomlplusplus-dev libxxhash-dev mold ninja-build nlohmann-json3-dev prometheus-cpp-dev
   perl pkg-config fuse3'
 # Debian has it for this architecture alone; the build goes without it too.
@@ -21,8 +21,8 @@ snapshotter='golang-github-containerd-containerd-dev libgrpc++-dev libprotobuf-d
   protobuf-compiler-grpc'
 deb='debhelper fakeroot git'
 demo='erofs-utils libnginx-mod-http-echo nginx-light python3'
-test="$demo $snapshotter acl apache2-bin apache2-utils busybox-static clang clang-format clang-tidy containerd docker-registry fio fish
-  fsverity git golang-go libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev lighttpd logrotate openssl prometheus runc skopeo strace systemd tcc umoci zsh zstd"
+test="$demo $snapshotter acl apache2-bin apache2-utils btrfs-progs busybox-static clang clang-format clang-tidy containerd docker-registry dosfstools f2fs-tools fdisk fio fish
+  fsverity genisoimage git golang-go libbenchmark-dev libc6-dev libcap2-bin libgmock-dev libgtest-dev lighttpd logrotate openssl prometheus runc skopeo squashfs-tools strace systemd tcc umoci xfsprogs zsh zstd"
 demo_container="$demo docker-registry fsverity mmdebstrap runc skopeo"
 # For an S3 server; a node from elsewhere brings its own, with which Debian's conflicts.
 command -v npm >/dev/null || test="$test npm"

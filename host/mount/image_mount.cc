@@ -12,9 +12,11 @@
 #include <functional>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/system/bounded_call.h"
+#include "host/mounts/image_file_system.h"
 
 namespace host {
 namespace {
@@ -35,14 +37,14 @@ struct LoopDevice {
   UniqueFd fd;  // The device clears itself at the last close, so it is kept until mounted.
 };
 
-Result<LoopDevice> AttachLoop(const std::string& image) {
+Result<LoopDevice> AttachLoop(const std::string& image, const ImageArea& area) {
   UniqueFd backing(open(image.c_str(), O_RDONLY | O_CLOEXEC));
   if (!backing.valid()) return Status::FromErrno(errno, image);
   UniqueFd control(open("/dev/loop-control", O_RDWR | O_CLOEXEC));
   if (!control.valid()) {
     return Status::FromErrno(errno,
-                             "no loop device (this kernel can't mount EROFS from a file "
-                             "there): /dev/loop-control");
+                             "no loop device (this kernel can't mount the image from a "
+                             "file there): /dev/loop-control");
   }
   for (int attempt = 0; attempt < kLoopAttemptsMax; ++attempt) {
     const int number = ioctl(control.get(), LOOP_CTL_GET_FREE);
@@ -54,6 +56,8 @@ Result<LoopDevice> AttachLoop(const std::string& image) {
     loop_config config = {};
     config.fd = static_cast<uint32_t>(backing.get());
     config.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+    config.info.lo_offset = area.offset;
+    config.info.lo_sizelimit = area.bytes;
     std::strncpy(reinterpret_cast<char*>(config.info.lo_file_name), image.c_str(),
                  LO_NAME_SIZE - 1);
     if (ioctl(device.fd.get(), LOOP_CONFIGURE, &config) == 0) return device;
@@ -76,17 +80,17 @@ std::string LastWordOf(const UniqueFd& context) {
   return last;
 }
 
-Status Refused(int error, const UniqueFd& context) {
-  Status status = Status::FromErrno(error, "the kernel refused to mount the EROFS image");
+Status Refused(const std::string& name, int error, const UniqueFd& context) {
+  Status status = Status::FromErrno(error, "the kernel refused to mount the " + name + " image");
   const std::string said = LastWordOf(context);
   if (!said.empty()) status = Status(error, status.message() + " (" + said + ")");
   if (error != EINVAL) return status;
   return Status(EINVAL, status.message() +
-                            " (dmesg says why; is it an EROFS image? holdfast mount --as=file "
+                            " (dmesg says why; is it such an image? holdfast mount --as=file "
                             "shows a file as it is)");
 }
 
-Status SetOption(const UniqueFd& context, const std::string& option) {
+Status SetOption(const std::string& name, const UniqueFd& context, const std::string& option) {
   const size_t equals = option.find('=');
   const std::string key = option.substr(0, equals);
   const int failed =
@@ -96,7 +100,7 @@ Status SetOption(const UniqueFd& context, const std::string& option) {
   if (failed == 0) return {};
   const int error = errno;
   const std::string said = LastWordOf(context);
-  return Status(error, "EROFS does not take the mount option " + option + ": " +
+  return Status(error, name + " does not take the mount option " + option + ": " +
                            (said.empty() ? std::strerror(error) : said));
 }
 
@@ -108,31 +112,44 @@ Result<std::string> SourceParameter(const std::string& source) {
   return source.substr(slash + 1);
 }
 
+// As people write it.
+std::string NameOf(const std::string& type) { return type == kErofs ? "EROFS" : type; }
+
+Result<UniqueFd> OpenContext(const std::string& type) {
+  UniqueFd context(fsopen(type.c_str(), FSOPEN_CLOEXEC));
+  if (context.valid()) return context;
+  if (errno != ENODEV) return Status::FromErrno(errno, "open the file system " + type);
+  // The kernel has just looked for the module by the file system's name.
+  return Status(ENODEV, "this kernel has no " + NameOf(type) + "; load it (modprobe " +
+                            (type == "iso9660" ? "isofs" : type) + "), or use --as=file");
+}
+
 // A mount of the image in `source`, a file or a block device, that is nowhere yet.
-Result<UniqueFd> MakeErofs(const std::string& source, const ImageMountOptions& options) {
-  const UniqueFd context(fsopen("erofs", FSOPEN_CLOEXEC));
-  if (!context.valid() && errno == ENODEV) {
-    return Status(ENODEV, "this kernel has no EROFS; load it (modprobe erofs), or use --as=file");
-  }
-  if (!context.valid()) return Status::FromErrno(errno, "open the file system erofs");
+Result<UniqueFd> MakeFileSystem(const std::string& type, const std::string& source,
+                                const ImageMountOptions& options) {
+  ASSIGN_OR_RETURN(const UniqueFd context, OpenContext(type));
+  const std::string name = NameOf(type);
   ASSIGN_OR_RETURN(const std::string parameter, SourceParameter(source));
   if (fsconfig(context.get(), FSCONFIG_SET_STRING, "source", parameter.c_str(), 0) != 0 ||
       fsconfig(context.get(), FSCONFIG_SET_FLAG, "ro", nullptr, 0) != 0) {
-    return Refused(errno, context);
+    return Refused(name, errno, context);
   }
-  for (const std::string& option : options.own) RETURN_IF_ERROR(SetOption(context, option));
+  std::vector<std::string> words = FindImageFileSystem(type)->options;
+  words.insert(words.end(), options.own.begin(), options.own.end());
+  for (const std::string& word : words) RETURN_IF_ERROR(SetOption(name, context, word));
   if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
-    return Refused(errno, context);
+    return Refused(name, errno, context);
   }
   UniqueFd mount(
       fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(options.attributes)));
-  if (!mount.valid()) return Status::FromErrno(errno, "mount the EROFS image");
+  if (!mount.valid()) return Status::FromErrno(errno, "mount the " + name + " image");
   return mount;
 }
 
-Result<ChildAnswer> MakeErofsOnNewLoop(const std::string& image, const ImageMountOptions& options) {
-  ASSIGN_OR_RETURN(const LoopDevice loop, AttachLoop(image));
-  ASSIGN_OR_RETURN(UniqueFd mount, MakeErofs(loop.path, options));
+Result<ChildAnswer> MakeOnNewLoop(const std::string& type, const std::string& image,
+                                  const ImageArea& area, const ImageMountOptions& options) {
+  ASSIGN_OR_RETURN(const LoopDevice loop, AttachLoop(image, area));
+  ASSIGN_OR_RETURN(UniqueFd mount, MakeFileSystem(type, loop.path, options));
   return ChildAnswer{loop.path, std::move(mount)};
 }
 
@@ -179,7 +196,8 @@ Result<ImageMount> MakeAndMove(const std::function<Result<ChildAnswer>()>& make,
 
 }  // namespace
 
-Result<std::string> ReadHead(const std::string& path, size_t length, const Deadline& deadline) {
+Result<std::string> ReadHead(const std::string& path, uint64_t offset, size_t length,
+                             const Deadline& deadline) {
   const auto read_it = [&]() -> Result<std::string> {
     UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd.valid()) return Status::FromErrno(errno, "open");
@@ -187,7 +205,7 @@ Result<std::string> ReadHead(const std::string& path, size_t length, const Deadl
     size_t done = 0;
     while (done < length) {
       const ssize_t n =
-          pread(fd.get(), head.data() + done, length - done, static_cast<off_t>(done));
+          pread(fd.get(), head.data() + done, length - done, static_cast<off_t>(offset + done));
       if (n < 0 && errno == EINTR && !StopSignalled()) continue;
       if (n < 0) return Status::FromErrno(errno, "read");
       if (n == 0) break;
@@ -202,18 +220,19 @@ Result<std::string> ReadHead(const std::string& path, size_t length, const Deadl
 Result<ImageMount> MountErofs(const std::string& image, int mount_point,
                               const ImageMountOptions& options, const Deadline& deadline) {
   const auto make = [&]() -> Result<ChildAnswer> {
-    Result<UniqueFd> direct = MakeErofs(image, options);
+    Result<UniqueFd> direct = MakeFileSystem(kErofs, image, options);
     if (direct.ok()) return ChildAnswer{image, std::move(direct).value()};
     const int error = direct.status().error();
     if (error != ENOTBLK && error != EINVAL) return std::move(direct).status();
-    return MakeErofsOnNewLoop(image, options);
+    return MakeOnNewLoop(kErofs, image, {}, options);
   };
   return MakeAndMove(make, mount_point, deadline);
 }
 
-Result<ImageMount> MountErofsByLoop(const std::string& image, int mount_point,
-                                    const ImageMountOptions& options, const Deadline& deadline) {
-  const auto make = [&] { return MakeErofsOnNewLoop(image, options); };
+Result<ImageMount> MountByLoop(const std::string& type, const std::string& image,
+                               const ImageArea& area, int mount_point,
+                               const ImageMountOptions& options, const Deadline& deadline) {
+  const auto make = [&] { return MakeOnNewLoop(type, image, area, options); };
   return MakeAndMove(make, mount_point, deadline);
 }
 
@@ -221,7 +240,7 @@ Result<ImageMount> BindDirectory(const std::string& directory, int mount_point,
                                  const ImageMountOptions& options, const Deadline& deadline) {
   if (!options.own.empty()) {
     return Status(EINVAL, "mount option " + options.own.front() +
-                              " is for EROFS images, and this is shown as a file");
+                              " is for images of file systems, and this is shown as a file");
   }
   const auto make = [&] { return CopyDirectory(directory, options); };
   return MakeAndMove(make, mount_point, deadline);

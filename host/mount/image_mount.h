@@ -2,7 +2,8 @@
 //
 // Model    EROFS images are mounted from the object's file itself; where the kernel can't (before
 //          6.12, or a FUSE mount with passthrough), from a read-only loop device that goes with the
-//          mount.  Any other object is shown by a read-only bind mount of its volume's directory.
+//          mount.  Other file systems, and a part of an object, are mounted from such a device
+//          always.  Any other object is shown by a read-only bind mount of its volume's directory.
 //          A mount is made without a place, listed once, and only then moved onto the mount point,
 //          which is an open directory: whatever its path has come to mean gets no mount.
 // Errors   what the kernel says, with the cure where there is one; nothing stays mounted after an
@@ -12,19 +13,21 @@
 #ifndef HOST_MOUNT_IMAGE_MOUNT_H_
 #define HOST_MOUNT_IMAGE_MOUNT_H_
 
+#include <cstdint>
 #include <string>
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
 #include "host/instance/instance.h"
+#include "host/mount/image_area.h"
 #include "host/mount/image_mount_options.h"
 #include "host/mounts/mount_record.h"
 
 namespace host {
 
-// The first `length` bytes of `path`, or all it has.
-cachecore::Result<std::string> ReadHead(const std::string& path, size_t length,
+// `length` bytes of `path` from `offset` on, or all it has there.
+cachecore::Result<std::string> ReadHead(const std::string& path, uint64_t offset, size_t length,
                                         const cachecore::Deadline& deadline);
 
 struct ImageMount {
@@ -36,10 +39,12 @@ struct ImageMount {
 cachecore::Result<ImageMount> MountErofs(const std::string& image, int mount_point,
                                          const ImageMountOptions& options,
                                          const cachecore::Deadline& deadline);
-// What MountErofs falls back to.
-cachecore::Result<ImageMount> MountErofsByLoop(const std::string& image, int mount_point,
-                                               const ImageMountOptions& options,
-                                               const cachecore::Deadline& deadline);
+// A file system of a type of host/mounts/image_file_system.h in a part of `image`.  What MountErofs
+// falls back to.
+cachecore::Result<ImageMount> MountByLoop(const std::string& type, const std::string& image,
+                                          const ImageArea& area, int mount_point,
+                                          const ImageMountOptions& options,
+                                          const cachecore::Deadline& deadline);
 // EINVAL when `options` has words for a file system: there is none to take them.
 cachecore::Result<ImageMount> BindDirectory(const std::string& directory, int mount_point,
                                             const ImageMountOptions& options,

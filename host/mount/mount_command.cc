@@ -27,6 +27,7 @@
 #include "host/mount/answering_paths.h"
 #include "host/mount/mount_operation.h"
 #include "host/mount/still_trying.h"
+#include "host/mounts/image_file_system.h"
 #include "host/registries/image_reference.h"
 #include "host/registries/registry_options.h"
 
@@ -38,6 +39,8 @@ using cachecore::Result;
 using cachecore::Status;
 using cachecore::StopSignalled;
 
+// As the kernel has it.
+constexpr int kPartitionMax = 256;
 constexpr char kSettingsGroup[] = "Settings, taken when this mount starts the instance";
 
 // As holdfastd takes them: a value that it would refuse is one of the command line here.
@@ -127,6 +130,28 @@ Status AddVerity(const MountOptions& options, ImageSource* source) {
   source->verity = cachecore::DigestText(*digest);
   source->merkle = options.merkle;
   return {};
+}
+
+// Which part of the object is mounted, and as what.
+Result<ContentChoice> ContentOf(const MountOptions& options) {
+  ContentChoice choice{.as = options.as, .partition = options.partition};
+  if (!options.offset.empty()) {
+    const Result<uint64_t> offset = cachecore::ParseSize(options.offset);
+    if (!offset.ok()) return Status(offset.status()).WithContext("--offset");
+    choice.offset = *offset;
+  }
+  if (choice.as == "file" && (choice.offset != 0 || choice.partition != 0)) {
+    return Status(EINVAL, "--as=file shows the whole object; leave --offset and --partition out");
+  }
+  return choice;
+}
+
+// The words of --as.
+std::vector<std::string> KindWords() {
+  std::vector<std::string> words = ImageFileSystemTypes();
+  words.insert(words.begin(), "auto");
+  words.push_back("file");
+  return words;
 }
 
 // Finds out what the reference means, and where its bytes are.
@@ -299,6 +324,7 @@ Result<ParsedMount> ParseMount(const MountOptions& options) {
   ASSIGN_OR_RETURN(Settings settings, SettingsOf(options));
   ASSIGN_OR_RETURN(ImageMountOptions words,
                    ImageMountOptions::Parse(options.erofs_options, options.suid, options.dev));
+  ASSIGN_OR_RETURN(ContentChoice content, ContentOf(options));
   std::optional<SavedMount> save;
   if (options.persist) {
     save.emplace();
@@ -309,10 +335,11 @@ Result<ParsedMount> ParseMount(const MountOptions& options) {
       save->origins.push_back(source.origins[i].Public());
     }
   }
-  return ParsedMount{std::move(reference), std::move(access),
-                     MountRequest{std::move(instance), std::move(source), options.mount_point,
-                                  options.as, std::move(words), timeout_ms, std::move(settings), "",
-                                  "", 0, options.quiet, options.renew, std::move(save)}};
+  return ParsedMount{
+      std::move(reference), std::move(access),
+      MountRequest{std::move(instance), std::move(source), options.mount_point, std::move(content),
+                   std::move(words), timeout_ms, std::move(settings), "", "", 0, options.quiet,
+                   options.renew, std::move(save)}};
 }
 
 Status MountParsed(ParsedMount* parsed, const Deadline& deadline) {
@@ -347,8 +374,15 @@ void MountOptions::AddTo(CLI::App* app) {
       ->expected(1)
       ->take_all();
   app->add_option("--as", as, "What the object is (default: auto, by its first bytes)")
-      ->type_name("auto|erofs|file")
-      ->check(OneOf({"auto", "erofs", "file"}));
+      ->type_name(CLI::detail::join(KindWords(), "|"))
+      ->check(OneOf(KindWords()));
+  app->add_option("--partition", partition, "Mount this partition of a disk image, from 1")
+      ->type_name("NUMBER")
+      ->check(CLI::Range(1, kPartitionMax).description(""));
+  app->add_option("--offset", offset, "Mount what begins at this byte of the object")
+      ->type_name("BYTES")
+      ->check(NotEmpty())
+      ->excludes("--partition");
   app->add_option("--verify", verify, "Check every byte against this fs-verity digest of the image")
       ->type_name("sha256:HEX");
   app->add_option("--merkle", merkle,

@@ -30,6 +30,8 @@ struct MountOptions {
   std::string mount_point;
   std::vector<std::string> origins;
   std::string as = "auto";
+  int partition = 0;
+  std::string offset;
   OriginAccess web;
   std::string verify;
   std::string merkle;

@@ -23,6 +23,7 @@
 #include "host/mount/persistent_request.h"
 #include "host/mount/saved_mounts.h"
 #include "host/mount/still_trying.h"
+#include "host/mounts/image_file_system.h"
 #include "host/mounts/mount_point.h"
 #include "host/mounts/object_lease.h"
 #include "host/mounts/own_directories.h"
@@ -381,36 +382,41 @@ Status MountOperation::Acquire() {
   return {};
 }
 
+Status MountOperation::Unreadable(const Status& why) const {
+  const std::string begin = "cannot mount " + record_.url + ": its first bytes ";
+  const std::string cause = LastErrorOf(instance(), record_);
+  if (why.error() == ETIMEDOUT) {
+    return Status(ETIMEDOUT, begin + "did not come within " +
+                                 std::to_string(request_.timeout.count()) + " ms" +
+                                 (cause.empty() ? "" : ": " + cause) + " (--timeout waits longer)");
+  }
+  return Status(why.error(), begin + "can't be read: " + (cause.empty() ? why.message() : cause));
+}
+
+Result<ImageMount> MountOperation::MountContent(const ImageContent& content) const {
+  const int point = point_.directory.get();
+  if (content.kind == kErofs && content.area.IsWhole()) {
+    return MountErofs(object_path_, point, request_.options, deadline_);
+  }
+  if (FindImageFileSystem(content.kind) != nullptr) {
+    return MountByLoop(content.kind, object_path_, content.area, point, request_.options,
+                       deadline_);
+  }
+  return BindDirectory(object_directory_, point, request_.options, deadline_);
+}
+
 Status MountOperation::Mount() {
   const std::string& url = record_.url;
-  std::string head;
-  if (request_.as != "file") {
-    Result<std::string> read = ReadHead(object_path_, kImageHeadBytes, deadline_);
-    const std::string cause = read.ok() ? "" : LastErrorOf(instance(), record_);
-    if (read.status().error() == ETIMEDOUT) {
-      return Status(ETIMEDOUT, "cannot mount " + url + ": its first bytes did not come within " +
-                                   std::to_string(request_.timeout.count()) + " ms" +
-                                   (cause.empty() ? "" : ": " + cause) +
-                                   " (--timeout waits longer)");
-    }
-    if (!read.ok()) {
-      return Status(read.status().error(), "cannot mount " + url +
-                                               ": its first bytes can't be read: " +
-                                               (cause.empty() ? read.status().message() : cause));
-    }
-    head = std::move(read).value();
-  }
+  ContentChoice choice = request_.content;
   // A manifest says that it is an image: then it is not mounted as a file.
-  const bool is_said_image = request_.as == "auto" && !request_.manifest_digest.empty();
-  ASSIGN_OR_RETURN(const ImageKind kind,
-                   RecogniseImage(is_said_image ? "erofs" : request_.as, head, object_bytes_, url));
-  record_.kind = ImageKindName(kind);
-  const int point = point_.directory.get();
-  Result<ImageMount> mount =
-      kind == ImageKind::kErofs
-          ? MountErofs(object_path_, point, request_.options, deadline_)
-          : BindDirectory(object_directory_, point, request_.options, deadline_);
-  if (!mount.ok()) return ExplainRefusal(mount.status(), kind, head);
+  if (choice.as == "auto" && !request_.manifest_digest.empty()) choice.as = kErofs;
+  const ImageObject object{url, object_path_, object_bytes_,
+                           [this](const Status& why) { return Unreadable(why); }};
+  ASSIGN_OR_RETURN(const ImageContent content, FindContent(object, choice, deadline_));
+  if (!content.note.empty() && !request_.quiet) std::cerr << "holdfast: " << content.note << "\n";
+  record_.kind = content.kind;
+  Result<ImageMount> mount = MountContent(content);
+  if (!mount.ok()) return ExplainRefusal(mount.status(), content);
   mount_ = std::move(mount).value();
   if (!point_.IsInPlace()) {
     return Status(ESTALE, "cannot mount " + url + ": " + record_.mount_point +
@@ -440,12 +446,12 @@ Status MountOperation::KeepRecord() {
   return SaveMount(instance(), request_.save, record_);
 }
 
-Status MountOperation::ExplainRefusal(const Status& why, ImageKind kind,
-                                      const std::string& head) const {
+Status MountOperation::ExplainRefusal(const Status& why, const ImageContent& content) const {
   const std::string begin = "cannot mount " + record_.url + " on " + record_.mount_point + ": ";
   const bool can_be_features = why.error() == EINVAL || why.error() == EOPNOTSUPP;
-  if (kind == ImageKind::kErofs && can_be_features) {
-    const std::string missing = UnknownErofsFeatures(head, ListDirectory(kErofsFeaturesDirectory));
+  if (content.kind == kErofs && can_be_features) {
+    const std::string missing =
+        UnknownErofsFeatures(content.head, ListDirectory(kErofsFeaturesDirectory));
     if (!missing.empty()) {
       return Status(EOPNOTSUPP,
                     begin + "the image needs EROFS features that this kernel does not have: " +
@@ -454,7 +460,7 @@ Status MountOperation::ExplainRefusal(const Status& why, ImageKind kind,
   }
   if (why.error() == EPERM && IsInUserNamespace()) {
     return Status(EPERM, begin + why.message() + ": the root of a user namespace may not mount " +
-                             ImageKindName(kind) +
+                             content.kind +
                              "; run holdfast as root outside of it, or mount --as=file");
   }
   return Status(why.error(), begin + why.message());

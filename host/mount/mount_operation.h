@@ -18,10 +18,10 @@
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
-#include "host/images/image_kind.h"
 #include "host/images/image_source.h"
 #include "host/instance/instance.h"
 #include "host/instance/settings.h"
+#include "host/mount/image_content.h"
 #include "host/mount/image_mount.h"
 #include "host/mount/image_mount_options.h"
 #include "host/mounts/mount_point.h"
@@ -34,7 +34,7 @@ struct MountRequest {
   Instance instance;
   ImageSource source;
   std::string mount_point;  // As given.
-  std::string as;           // auto, erofs or file.
+  ContentChoice content;
   ImageMountOptions options;
   std::chrono::milliseconds timeout;  // For all of it.
   Settings settings;
@@ -81,11 +81,13 @@ class MountOperation {
   cachecore::Result<nlohmann::json> AskForObject(bool replace_stale);
   // Makes what the daemon lends us last until it is released.
   cachecore::Status KeepObject();
+  // What an error of reading the object's first bytes is to the user.
+  cachecore::Status Unreadable(const cachecore::Status& why) const;
+  cachecore::Result<ImageMount> MountContent(const ImageContent& content) const;
   cachecore::Status Mount();
   cachecore::Status KeepRecord();
-  // What the kernel meant by refusing an image that begins with `head`.
-  cachecore::Status ExplainRefusal(const cachecore::Status& why, ImageKind kind,
-                                   const std::string& head) const;
+  // What the kernel meant by refusing it.
+  cachecore::Status ExplainRefusal(const cachecore::Status& why, const ImageContent& content) const;
   void Undo();
 
   const Instance& instance() const { return request_.instance; }

@@ -16,6 +16,7 @@
 #include "host/instance/privileges.h"
 #include "host/instance/settings.h"
 #include "host/mounts/detached_mounts.h"
+#include "host/mounts/image_file_system.h"
 #include "host/mounts/mount_point.h"
 #include "host/mounts/object_lease.h"
 #include "host/mounts/own_mounts.h"
@@ -163,7 +164,7 @@ OwnMount WithEntry(OwnMount mount) {
   if (mount.state != MountState::kGone) return mount;
   mount.entry.mount_point = mount.record.mount_point;
   mount.entry.device = mount.record.superblock;
-  mount.entry.type = mount.record.kind == "erofs" ? "erofs" : "fuse.holdfast";
+  mount.entry.type = FindImageFileSystem(mount.record.kind) ? mount.record.kind : "fuse.holdfast";
   mount.entry.id = mount.record.mount_id;
   return mount;
 }

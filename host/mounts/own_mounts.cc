@@ -8,6 +8,7 @@
 #include "cachecore/system/files.h"
 #include "cachecore/system/pid_stamp.h"
 #include "host/mounts/fuse_release.h"
+#include "host/mounts/image_file_system.h"
 
 namespace host {
 namespace {
@@ -23,12 +24,15 @@ using cachecore::ReadMountTable;
 using cachecore::Result;
 using cachecore::Status;
 
-// What an EROFS file system is on: a file, by the name it was mounted with or its loop device has.
+bool IsImage(const MountEntry& entry) { return FindImageFileSystem(entry.type) != nullptr; }
+
+// What an image's file system is on: a file, by the name it was mounted with or its loop device has.
+// (The device number of a btrfs is its own.)
 std::string BackingFile(const MountEntry& entry) {
-  constexpr char kLoopMajor[] = "7:";
-  if (!entry.device.starts_with(kLoopMajor)) return entry.source;
+  constexpr std::string_view kLoop = "/dev/loop";
+  if (!entry.source.starts_with(kLoop)) return entry.type == kErofs ? entry.source : "";
   const Result<std::string> file =
-      ReadFile("/sys/dev/block/" + entry.device + "/loop/backing_file");
+      ReadFile("/sys/block/" + entry.source.substr(kLoop.size() - 4) + "/loop/backing_file");
   return file.ok() ? file->substr(0, file->find('\n')) : "";
 }
 
@@ -70,8 +74,9 @@ class Tables {
   // Ids and device numbers are given out again: another mount may have both of one that is gone.
   static bool Fits(const MountRecord& record, const MountEntry& entry) {
     if (entry.device != record.superblock) return false;
-    if (record.kind == "erofs")
-      return entry.type == "erofs" && IsSource(record.device, entry.source);
+    if (FindImageFileSystem(record.kind) != nullptr) {
+      return entry.type == record.kind && IsSource(record.device, entry.source);
+    }
     return IsHoldfastFuse(entry) && entry.root != "/";
   }
   // Of records that an earlier version wrote, and claims of a process that died after mounting.
@@ -108,9 +113,9 @@ void NameObject(const Instance& instance, const std::string& file, MountRecord* 
 OwnMount Unrecorded(const Instance& instance, const MountEntry& entry) {
   OwnMount mount;
   mount.record.mount_point = entry.mount_point;
-  mount.record.kind = entry.type == "erofs" ? "erofs" : "file";
+  mount.record.kind = IsImage(entry) ? entry.type : "file";
   mount.record.device = entry.source;
-  if (entry.type == "erofs") NameObject(instance, BackingFile(entry), &mount.record);
+  if (IsImage(entry)) NameObject(instance, BackingFile(entry), &mount.record);
   mount.record.mounted = true;
   mount.record.mount_id = entry.id;
   mount.record.superblock = entry.device;
@@ -122,7 +127,7 @@ OwnMount Unrecorded(const Instance& instance, const MountEntry& entry) {
 
 // What of a file system a mount shows: another mount of it is a bind mount.
 std::string ShownBy(const MountEntry& entry) {
-  return entry.type == "erofs" ? entry.device : entry.device + " " + entry.root;
+  return IsImage(entry) ? entry.device : entry.device + " " + entry.root;
 }
 
 // `is_younger`: the tables were read after the record.
@@ -165,7 +170,7 @@ std::string FuseDevice(const Instance& instance, const std::vector<MountEntry>& 
 
 bool IsOf(const Instance& instance, const MountEntry& entry, const std::string& fuse_device) {
   if (IsHoldfastFuse(entry)) return !fuse_device.empty() && entry.device == fuse_device;
-  return entry.type == "erofs" && BackingFile(entry).starts_with(instance.FuseDir() + "/");
+  return IsImage(entry) && BackingFile(entry).starts_with(instance.FuseDir() + "/");
 }
 
 OwnMount LookUp(const Instance& instance, const MountRecord& record,

@@ -3,7 +3,7 @@
 # The options of a verb, in the order of its --help.
 _holdfast_options() {
   case $1 in
-    mount) echo "--help --origin --as --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
+    mount) echo "--help --origin --as --partition --offset --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
                  --persist --json --quiet --ca-file
                  --client-cert --client-key --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
@@ -79,7 +79,7 @@ _holdfast() {
     fi
   done
   case $prev in
-    --as) COMPREPLY=($(compgen -W 'auto erofs file' -- "$cur")); return ;;
+    --as) COMPREPLY=($(compgen -W 'auto erofs squashfs ext4 xfs btrfs iso9660 cramfs file' -- "$cur")); return ;;
     --detach-policy) COMPREPLY=($(compgen -W 'hold fail' -- "$cur")); return ;;
     --on-full) COMPREPLY=($(compgen -W 'wait through' -- "$cur")); return ;;
     --instance) COMPREPLY=($(compgen -W "$(_holdfast_instances)" -- "$cur")); return ;;

@@ -3,7 +3,7 @@
 # The options of a verb, in the order of its --help.
 function __holdfast_options
   switch $argv[1]
-    case mount; echo "--help --origin --as --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
+    case mount; echo "--help --origin --as --partition --offset --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
                  --persist --json --quiet --ca-file
                  --client-cert --client-key --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
@@ -90,7 +90,7 @@ function __holdfast_complete
     set before $previous=
   end
   switch $previous
-    case --as; printf '%s\n' $before{auto,erofs,file}; return
+    case --as; printf '%s\n' $before{auto,erofs,squashfs,ext4,xfs,btrfs,iso9660,cramfs,file}; return
     case --detach-policy; printf '%s\n' $before{hold,fail}; return
     case --on-full; printf '%s\n' $before{wait,through}; return
     case --identity; printf '%s\n' $before{query,path}; return

@@ -4,7 +4,7 @@
 # The options of a verb, in the order of its --help.
 _holdfast_options() {
   case $1 in
-    mount) echo "--help --origin --as --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
+    mount) echo "--help --origin --as --partition --offset --verify --merkle --identity --renew --erofs-options --suid --dev --timeout
                  --persist --json --quiet --ca-file
                  --client-cert --client-key --headers-file --s3-endpoint --s3-region --s3-profile --s3-path-style
                  --auth-file --plain-http --mirror --instance --root --cache-dir
@@ -86,7 +86,7 @@ _holdfast() {
     compset -P '*='
   fi
   case $previous in
-    --as) compadd auto erofs file; return ;;
+    --as) compadd auto erofs squashfs ext4 xfs btrfs iso9660 cramfs file; return ;;
     --detach-policy) compadd hold fail; return ;;
     --on-full) compadd wait through; return ;;
     --identity) compadd query path; return ;;

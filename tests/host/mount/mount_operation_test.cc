@@ -119,7 +119,7 @@ class MountOperationTest : public testing::Test {
     return {instance_,
             *MakeImageSource({"http://h/d/image?sig=1"}, {}),
             point_,
-            as,
+            ContentChoice{.as = as},
             ImageMountOptions(),
             std::chrono::milliseconds(20'000),
             Settings()};
@@ -200,8 +200,8 @@ TEST_F(MountOperationTest, ALoopDeviceServesWhereAFileCannotAndGoesWithTheMount)
   std::string device;
   {
     const auto mount =
-        MountErofsByLoop(image_, point.get(), *ImageMountOptions::Parse("", false, false),
-                         Deadline(std::chrono::milliseconds(20'000)));
+        MountByLoop("erofs", image_, {}, point.get(), *ImageMountOptions::Parse("", false, false),
+                    Deadline(std::chrono::milliseconds(20'000)));
     ASSERT_TRUE(mount.ok()) << mount.status().message();
     device = mount->device;
   }
