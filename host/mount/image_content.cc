@@ -14,6 +14,7 @@
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/system/bounded_call.h"
 #include "host/images/image_kind.h"
+#include "host/images/sif_image.h"
 #include "host/mount/image_mount.h"
 #include "host/mounts/image_file_system.h"
 
@@ -94,6 +95,13 @@ Result<std::string> ProbePartitions(const std::string& path) {
          {"bytes", static_cast<uint64_t>(blkid_partition_get_size(partition)) * kPartitionUnit}});
   }
   return json{{"table", blkid_parttable_get_type(table)}, {"partitions", partitions}}.dump();
+}
+
+Result<std::string> ReadAt(const ImageObject& object, uint64_t offset, size_t bytes,
+                           const Deadline& deadline) {
+  if (offset > object.bytes) return std::string();
+  Result<std::string> read = ReadHead(object.path, offset, bytes, deadline);
+  return read.ok() ? std::move(read) : Result<std::string>(object.unreadable(read.status()));
 }
 
 struct DiskTable {
@@ -181,9 +189,14 @@ Result<ImageContent> FindContent(const ImageObject& object, const ContentChoice&
   if (choice.as == "file") return content;
   ASSIGN_OR_RETURN(content.area, AreaOf(object, choice, deadline));
   const ImageArea& area = content.area;
-  Result<std::string> head = ReadHead(object.path, area.offset, kImageHeadBytes, deadline);
-  if (!head.ok()) return object.unreadable(head.status());
-  content.head = std::move(head).value();
+  ASSIGN_OR_RETURN(content.head, ReadAt(object, area.offset, kImageHeadBytes, deadline));
+  if (const std::optional<SifTable> table = FindSifTable(content.head);
+      table && area.IsWhole() && choice.as != kErofs) {
+    ASSIGN_OR_RETURN(const std::string slots,
+                     ReadAt(object, table->offset, table->bytes, deadline));
+    ASSIGN_OR_RETURN(content.area.offset, FindSifRoot(slots, object.bytes, object.url));
+    ASSIGN_OR_RETURN(content.head, ReadAt(object, area.offset, kImageHeadBytes, deadline));
+  }
   if (choice.as != "auto" && choice.as != kErofs) return content;
   const uint64_t bytes = area.bytes != 0 ? area.bytes : object.bytes - area.offset;
   ASSIGN_OR_RETURN(const ImageKind kind,

@@ -5,6 +5,7 @@
 #include <linux/loop.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -30,6 +31,7 @@ using cachecore::Status;
 using cachecore::StopSignalled;
 using cachecore::UniqueFd;
 
+constexpr uint64_t kSectorBytes = 512;
 constexpr int kLoopAttemptsMax = 64;  // Others may take the free device we were told of.
 
 struct LoopDevice {
@@ -149,8 +151,18 @@ Result<UniqueFd> MakeFileSystem(const std::string& type, const std::string& sour
 Result<ChildAnswer> MakeOnNewLoop(const std::string& type, const std::string& image,
                                   const ImageArea& area, const ImageMountOptions& options) {
   ASSIGN_OR_RETURN(const LoopDevice loop, AttachLoop(image, area));
-  ASSIGN_OR_RETURN(UniqueFd mount, MakeFileSystem(type, loop.path, options));
-  return ChildAnswer{loop.path, std::move(mount)};
+  Result<UniqueFd> mount = MakeFileSystem(type, loop.path, options);
+  if (mount.ok()) return ChildAnswer{loop.path, std::move(mount).value()};
+  struct stat info = {};
+  const int error = mount.status().error();
+  const uint64_t tail = stat(image.c_str(), &info) == 0
+                            ? (static_cast<uint64_t>(info.st_size) - area.offset) % kSectorBytes
+                            : 0;
+  if (area.bytes != 0 || tail == 0) return mount.status();
+  return Status(error, mount.status().message() + "; a loop device leaves out the last " +
+                           std::to_string(tail) +
+                           " bytes, which fill no sector: pad the image to a "
+                           "multiple of 512 bytes");
 }
 
 Result<ChildAnswer> CopyDirectory(const std::string& directory, const ImageMountOptions& options) {

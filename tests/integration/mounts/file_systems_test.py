@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import struct
 import subprocess
 
 import _path  # noqa: F401
@@ -221,6 +222,26 @@ class FileSystemsTest(TreeReaders, Case):
         self.assertIn("shown as a file: it is a disk (gpt); --partition=N mounts one of its partitions: 1 (", done.stderr)
         self.assertEqual(os.listdir(point), ["disk.img"])
 
+    def test_the_root_of_an_apptainer_image_is_mounted(self):
+        """A SIF image as its specification has it: no Debian package makes one."""
+        with open(self.make("squashfs", "root"), "rb") as f:
+            root = f.read()
+        header = struct.pack("<32s10s3s3s16s8q", b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", b"02", b"", 0, 0,
+                             46, 48, 4096, 48 * 585, 32768, len(root))
+        labels = struct.pack("<iBIIIqqq4q128s384s", 0x4003, 1, 1, 0, 0, 32768, 16, 16, 0, 0, 0, 0, b"labels", b"")
+        extra = struct.pack("<ii3s", 1, 2, b"02")
+        system = struct.pack("<iBIIIqqq4q128s384s", 0x4004, 1, 2, 0, 0, 36864, len(root), len(root), 0, 0, 0, 0, b"squashfs", extra)
+        with open(os.path.join(self.directory, "image.sif"), "wb") as f:
+            f.write(header.ljust(4096, b"\0") + labels + system)
+            f.seek(36864)
+            f.write(root)
+        point = self.instance.mount(self.origin.url("image.sif"))
+        self.assertEqual(self.mounted_type(point)[0], "squashfs")
+        self.assert_shows_tree(point)
+        self.instance.umount(point)
+        point = self.instance.mount(self.origin.url("image.sif"), "--as=file")
+        self.assertEqual(os.listdir(point), ["image.sif"])
+
     def test_an_erofs_image_is_found_at_an_offset(self):
         with open(self.image, "rb") as source, open(os.path.join(self.directory, "at"), "wb") as target:
             target.write(b"\1" * 4096)
@@ -258,6 +279,18 @@ class FileSystemsTest(TreeReaders, Case):
                 done = self.instance.try_mount(self.origin.url("cut-" + file_system), point)
                 self.assert_one_line(done, "cannot mount ")
                 self.assert_nothing_is_left()
+
+    def test_an_image_that_ends_within_a_sector_says_so(self):
+        image = self.make("squashfs", "odd")
+        with open(image, "rb") as f:
+            used = struct.unpack_from("<Q", f.read(48), 40)[0]
+        os.truncate(image, used + (used % 512 == 0))
+        point = self.box.make_directory("odd")
+        done = self.instance.try_mount(self.origin.url("odd"), point)
+        if used % 512:
+            self.assert_one_line(done, f"leaves out the last {used % 512} bytes, which fill no sector: pad the image")
+        else:
+            self.assertEqual(done.returncode, 0, done.stderr)
 
 
 if __name__ == "__main__":
