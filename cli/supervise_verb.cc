@@ -47,6 +47,7 @@ using cachecore::Result;
 using cachecore::SecretEnvironment;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using host::AskedMounts;
 using host::CheckLoopback;
 using host::DaemonUnit;
 using host::DetachLostDevice;
@@ -65,7 +66,6 @@ using host::kInstanceDirMode;
 using host::kMetricsProgram;
 using host::kMetricsService;
 using host::kSupervisor;
-using host::LiveMounts;
 using host::MakeTrustedDirectory;
 using host::MountRecord;
 using host::RequireMountRights;
@@ -280,7 +280,7 @@ std::vector<ServiceSpec> GoOnWith(Exchange* exchange, const std::vector<ServiceS
 
 // Beside the mounts nothing lasts: what is in the cache is kept.
 void SayWhatStops(const Instance& instance, int signal) {
-  const Result<std::vector<MountRecord>> mounts = LiveMounts(instance);
+  const Result<std::vector<MountRecord>> mounts = AskedMounts(instance);
   if (!mounts.ok() || mounts->empty()) return;
   std::string list;
   for (const MountRecord& mount : *mounts) list += " " + mount.mount_point;

@@ -83,7 +83,7 @@ Result<std::string> PushImage(const std::string& layout, const ImageReference& t
   push.fence = ContainedProgram::Fence::kNone;
   push.own_environment = false;  // Proxies, credential helpers.
   push.on_progress = [progress](uint64_t bytes) { progress->At(bytes); };
-  progress->Begin("pushing", image.erofs_bytes);
+  progress->Begin("pushing", image.layers.front().bytes);
   ASSIGN_OR_RETURN(const ContainedEnd end, RunContained(push));
   if (end.exit_code != 0) {
     return Status(
@@ -93,7 +93,7 @@ Result<std::string> PushImage(const std::string& layout, const ImageReference& t
   if (pushed != digest) {
     return Status(EBADMSG, target.Text() + ": the registry has " + pushed + " and not " + digest);
   }
-  progress->End(BytesText(image.erofs_bytes));
+  progress->End(BytesText(image.layers.front().bytes));
   return digest;
 }
 

@@ -13,6 +13,7 @@
 #include "cachecore/protocol/control_messages.h"
 #include "cachecore/system/files.h"
 #include "host/mount/persistent_request.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/instance_control.h"
 
@@ -103,13 +104,23 @@ void CompleteCacheList(const Instance& instance, CacheList* list) {
     if (!base->second.empty()) object.url = base->second + object.object;
   }
   const Result<std::vector<OwnMount>> mounts = ListMounts(instance);
+  std::vector<MountRecord> alive;
+  for (const OwnMount& mount : mounts.ok() ? *mounts : std::vector<OwnMount>()) {
+    const bool is_alive =
+        mount.state == MountState::kMounted || mount.state == MountState::kMounting;
+    if (is_alive) alive.push_back(mount.record);
+  }
   for (const OwnMount& mount : mounts.ok() ? *mounts : std::vector<OwnMount>()) {
     const auto found = by_name.find({mount.record.volume, mount.record.object});
     if (found == by_name.end()) continue;
     found->second->url = mount.record.url;
-    const bool is_alive =
-        mount.state == MountState::kMounted || mount.state == MountState::kMounting;
-    if (is_alive) found->second->mount_points.push_back(mount.record.mount_point);
+  }
+  for (const MountRecord& record : alive) {
+    const auto found = by_name.find({record.volume, record.object});
+    if (found == by_name.end()) continue;
+    for (std::string& point : ShownAt(record, alive)) {
+      found->second->mount_points.push_back(std::move(point));
+    }
   }
   std::stable_sort(
       list->objects.begin(), list->objects.end(),

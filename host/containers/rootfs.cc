@@ -38,6 +38,8 @@ using cachecore::WaitUntil;
 
 // To undo is worth a wait for other commands beyond --timeout, which has often passed by then.
 constexpr std::chrono::milliseconds kRootfsUndoTimeout{10000};
+// As containerd makes the root directory of a container.
+constexpr mode_t kRootMode = 0755;
 
 std::string OverlayPoint(const Instance& instance, const std::string& name) {
   return RootfsBundle(instance, name) + "/rootfs";
@@ -195,7 +197,8 @@ Status MakeUpper(const RootfsRecord& record, const std::string& image) {
   const std::string made = WorkDirectory(record) + "/upper";
   RETURN_IF_ERROR(MakeDirectories(made, 0700));
   if (chown(made.c_str(), root.st_uid, root.st_gid) != 0 ||
-      chmod(made.c_str(), root.st_mode & 07777) != 0 || rename(made.c_str(), upper.c_str()) != 0) {
+      chmod(made.c_str(), record.is_native ? kRootMode : root.st_mode & 07777) != 0 ||
+      rename(made.c_str(), upper.c_str()) != 0) {
     return Status::FromErrno(errno, upper);
   }
   return {};
@@ -246,7 +249,8 @@ Result<RootfsRecord> RecordFor(const RootfsRequest& request, const ImageReferenc
   pinned.digest = image.manifest_digest;
   record.reference = pinned.Text();
   record.manifest = image.manifest_digest;
-  record.erofs_digest = image.erofs_digest;
+  record.erofs_digest = image.ContentDigest();
+  record.is_native = image.verity.empty();
   if (reference.kind == ImageReference::Kind::kRegistry) {
     record.mount_flags = MountFlagsOf(request.access);
   }

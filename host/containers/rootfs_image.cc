@@ -18,6 +18,7 @@
 #include "host/mount/mount_command.h"
 #include "host/mount/umount_command.h"
 #include "host/mounts/fuse_release.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/mount_record.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/instance_control.h"
@@ -62,7 +63,8 @@ void DetachStrays(const Instance& instance, const std::vector<std::string>& know
   for (const MountEntry& entry : *table) {
     if (!entry.mount_point.starts_with(ImagesDirectory(instance) + "/")) continue;
     if (std::find(known.begin(), known.end(), entry.mount_point) != known.end()) continue;
-    if (entry.type == "erofs" || IsHoldfastFuse(entry)) (void)Detach(entry);
+    const bool is_ours = entry.type == "erofs" || entry.type == "overlay" || IsHoldfastFuse(entry);
+    if (is_ours) (void)Detach(entry);
   }
 }
 
@@ -192,7 +194,9 @@ Status ReleaseImagesBut(const Instance& instance, const std::vector<std::string>
 }
 
 Status CheckHasNoMounts(const Instance& instance) {
+  ReleaseUnusedLayers(instance);
   ASSIGN_OR_RETURN(std::vector<OwnMount> mounts, ListMounts(instance));
+  HideLayers(&mounts);
   std::erase_if(mounts, [](const OwnMount& mount) {
     return mount.state != MountState::kMounting && mount.state != MountState::kMounted;
   });

@@ -44,6 +44,7 @@ json RootfsRecord::ToJson() const {
           {"tmpfs", tmpfs},
           {"own_upper", own_upper},
           {"goes_with_run", goes_with_run},
+          {"native", is_native},
           {"time", since_unix_s},
           {"fuse_device", fuse_device}};
 }
@@ -58,6 +59,7 @@ RootfsRecord RootfsRecord::FromJson(const json& value) {
   record.upper = JsonString(value, "upper");
   record.tmpfs = JsonBool(value, "tmpfs");
   record.own_upper = JsonBool(value, "own_upper", true);
+  record.is_native = JsonBool(value, "native");
   record.goes_with_run = JsonBool(value, "goes_with_run");
   record.ready = JsonString(value, "state") == "ready";
   record.since_unix_s = JsonInt(value, "time");

@@ -33,6 +33,8 @@ struct RootfsRecord {
   bool tmpfs = false;                    // It is a tmpfs of its own.
   bool own_upper = true;                 // It goes with the root file system.
   bool goes_with_run = false;            // Made by `holdfast run`.
+  // Its root directory has no mode of its own: it is the layers' 0777.
+  bool is_native = false;
   bool ready = false;
   int64_t since_unix_s = 0;
   std::string fuse_device;  // Of the FUSE mount that its overlay is on; "" when that isn't known.

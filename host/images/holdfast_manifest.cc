@@ -16,11 +16,13 @@ using cachecore::IsDigest;
 using cachecore::JsonField;
 using cachecore::JsonInt;
 using cachecore::JsonString;
+using cachecore::JsonText;
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
 
 constexpr char kOciIndexType[] = "application/vnd.oci.image.index.v1+json";
+constexpr size_t kLayersMax = 500;  // The kernel's.
 constexpr char kDockerListType[] = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 Status NotHoldfast(const std::string& name, const std::string& why) {
@@ -56,7 +58,8 @@ Result<HoldfastManifest> TakeLayers(const json& manifest, const std::string& nam
                                  " layers, not an image and its Merkle tree");
   }
   HoldfastManifest found;
-  ASSIGN_OR_RETURN(found.erofs_digest, LayerDigest(layers[0], kErofsLayerType, name));
+  ImageLayer erofs;
+  ASSIGN_OR_RETURN(erofs.digest, LayerDigest(layers[0], kErofsLayerType, name));
   ASSIGN_OR_RETURN(found.merkle_digest, LayerDigest(layers[1], kMerkleLayerType, name));
   const json& annotations = JsonField(layers[0], "annotations");
   found.verity = JsonString(annotations, kVerityAnnotation);
@@ -69,7 +72,8 @@ Result<HoldfastManifest> TakeLayers(const json& manifest, const std::string& nam
     return BadManifest(name, std::string("gives the image one size, and in the annotation ") +
                                  kSizeAnnotation + " another");
   }
-  found.erofs_bytes = static_cast<uint64_t>(size);
+  erofs.bytes = static_cast<uint64_t>(size);
+  found.layers.push_back(std::move(erofs));
   if (JsonString(annotations, kMerkleAnnotation) != found.merkle_digest) {
     return BadManifest(name, std::string("names one Merkle tree in its layers, and in the "
                                          "annotation ") +
@@ -98,20 +102,24 @@ Result<HoldfastManifest> ParseNative(const json& manifest, const std::string& na
                                    ", compressed as a whole, which cannot be read in parts; "
                                    "convert the image with: ctr image convert --erofs raw");
   }
-  if (layers.size() > 1) {
-    return Status(EMEDIUMTYPE,
-                  name + " is a native EROFS image of " + std::to_string(layers.size()) +
-                      " layers; holdfast mounts those of one layer, and each layer by its blob");
+  if (layers.size() > kLayersMax) {
+    return Status(EMEDIUMTYPE, name + " has " + std::to_string(layers.size()) +
+                                   " layers, and an overlay takes " + std::to_string(kLayersMax) +
+                                   "; build it with fewer");
   }
   HoldfastManifest found;
-  found.erofs_digest = JsonString(layers[0], "digest");
   found.config_digest = JsonString(JsonField(manifest, "config"), "digest");
-  if (!IsDigest(found.erofs_digest) || !IsDigest(found.config_digest)) {
-    return BadManifest(name, "has a layer or a config without a sha256 digest");
+  if (!IsDigest(found.config_digest)) {
+    return BadManifest(name, "has a config without a sha256 digest");
   }
-  const int64_t size = JsonInt(layers[0], "size", -1);
-  if (size <= 0) return BadManifest(name, "gives its layer no size");
-  found.erofs_bytes = static_cast<uint64_t>(size);
+  for (const json& layer : layers) {
+    const int64_t size = JsonInt(layer, "size", -1);
+    if (size <= 0) return BadManifest(name, "gives a layer no size");
+    found.layers.push_back({JsonString(layer, "digest"), static_cast<uint64_t>(size)});
+    if (!IsDigest(found.layers.back().digest)) {
+      return BadManifest(name, "has a layer without a sha256 digest");
+    }
+  }
   return found;
 }
 
@@ -199,8 +207,10 @@ Status CheckNativeConfig(const json& config, const HoldfastManifest& manifest,
                          const std::string& name) {
   if (!manifest.verity.empty()) return {};
   const json& ids = JsonField(JsonField(config, "rootfs"), "diff_ids");
-  if (ids.is_array() && ids.size() == 1 && ids[0] == manifest.erofs_digest) return {};
-  return Status(EBADMSG, name + ": its config does not name its layer " + manifest.erofs_digest);
+  json wanted = json::array();
+  for (const ImageLayer& layer : manifest.layers) wanted.push_back(layer.digest);
+  if (ids == wanted) return {};
+  return Status(EBADMSG, name + ": its config does not name its layers, " + JsonText(wanted));
 }
 
 }  // namespace host

@@ -47,17 +47,24 @@ cachecore::Result<std::vector<std::string>> ManifestsFor(const nlohmann::json& l
                                                          const Platform& platform,
                                                          const std::string& name);
 
+// An EROFS image of an image.
+struct ImageLayer {
+  std::string digest;
+  uint64_t bytes = 0;
+
+  bool operator==(const ImageLayer&) const = default;
+};
+
 struct HoldfastManifest {
   std::string config_digest;
-  std::string erofs_digest;
-  uint64_t erofs_bytes = 0;
-  std::string verity;  // The fs-verity digest of the EROFS image; "" of a native image.
+  std::vector<ImageLayer> layers;  // The lowest first; a Holdfast image has one.
+  std::string verity;              // The fs-verity digest of the EROFS image; "" of a native image.
   std::string merkle_digest;
 };
 
 cachecore::Result<HoldfastManifest> ParseHoldfastManifest(const std::string& text,
                                                           const std::string& name);
-// Also of a native EROFS image (containerd 2.3) of one layer.
+// Also of a native EROFS image (containerd 2.3), whose layers are not compressed as a whole.
 cachecore::Result<HoldfastManifest> ParseMountableManifest(const std::string& text,
                                                            const std::string& name);
 // Whether the config's diff ids are the layers of such an image: EBADMSG.

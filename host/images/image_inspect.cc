@@ -47,9 +47,17 @@ Result<json> InspectImage(const std::string& image, const RegistryAccess& access
   json found = {{"reference", reference.Text()},
                 {"manifest", resolved.manifest_digest},
                 {"platform", PlatformText(PlatformOfConfig(config))},
-                {"erofs", {{"digest", resolved.erofs_digest}, {"size", resolved.erofs_bytes}}},
                 {"merkle", {{"digest", resolved.merkle_digest}}},
                 {"verity", resolved.verity}};
+  json layers = json::array();
+  for (const ImageLayer& layer : resolved.layers) {
+    layers.push_back({{"digest", layer.digest}, {"size", layer.bytes}});
+  }
+  if (layers.size() == 1) {
+    found["erofs"] = layers[0];
+  } else {
+    found["layers"] = std::move(layers);
+  }
   const json& defaults = JsonField(config, "config");
   for (const auto& [field, word] : kDefaults) {
     if (defaults.contains(field) && !defaults[field].empty()) found[word] = defaults[field];
@@ -58,12 +66,16 @@ Result<json> InspectImage(const std::string& image, const RegistryAccess& access
 }
 
 std::string InspectText(const json& found) {
-  const json& erofs = JsonField(found, "erofs");
+  std::string images;
+  const json one = json::array({JsonField(found, "erofs")});
+  for (const json& layer : found.contains("layers") ? JsonField(found, "layers") : one) {
+    images += std::string(images.empty() ? "image       " : "above it    ") +
+              JsonString(layer, "digest") + ", " +
+              BytesText(static_cast<uint64_t>(JsonInt(layer, "size"))) + "\n";
+  }
   std::string text = "reference   " + JsonString(found, "reference") + "\nmanifest    " +
                      JsonString(found, "manifest") + "\nplatform    " +
-                     JsonString(found, "platform") + "\nimage       " +
-                     JsonString(erofs, "digest") + ", " +
-                     BytesText(static_cast<uint64_t>(JsonInt(erofs, "size"))) + "\nmerkle      " +
+                     JsonString(found, "platform") + "\n" + images + "merkle      " +
                      OrNone(JsonString(JsonField(found, "merkle"), "digest")) + "\nverity      " +
                      OrNone(JsonString(found, "verity")) + "\n";
   for (const auto& [field, word] : kDefaults) {

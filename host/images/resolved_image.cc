@@ -1,6 +1,8 @@
 #include "host/images/resolved_image.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <functional>
 #include <iostream>
 #include <memory>
@@ -22,6 +24,16 @@ using cachecore::DigestOf;
 using cachecore::Result;
 using cachecore::Status;
 using nlohmann::json;
+
+// A layer that is there twice adds nothing where it is lower, and an overlay takes it once.
+std::vector<ImageLayer> WithoutHidden(const std::vector<ImageLayer>& layers) {
+  std::vector<ImageLayer> shown;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto above = layers.begin() + static_cast<std::ptrdiff_t>(i) + 1;
+    if (std::find(above, layers.end(), layers[i]) == layers.end()) shown.push_back(layers[i]);
+  }
+  return shown;
+}
 
 // Asks the store first and then the origin; what is not as its digest says goes nowhere.
 class Resolver {
@@ -63,8 +75,7 @@ Result<ResolvedImage> Resolver::Resolve() {
   }
   image.manifest_digest = DigestOf(image.manifest);
   ASSIGN_OR_RETURN(const HoldfastManifest parts, ParseMountableManifest(image.manifest, name_));
-  image.erofs_digest = parts.erofs_digest;
-  image.erofs_bytes = parts.erofs_bytes;
+  image.layers = WithoutHidden(parts.layers);
   image.verity = parts.verity;
   image.merkle_digest = parts.merkle_digest;
   ASSIGN_OR_RETURN(image.config, Text(parts.config_digest, [&] {

@@ -21,6 +21,7 @@
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
+#include "host/images/holdfast_manifest.h"
 #include "host/images/image_source.h"
 #include "host/instance/instance.h"
 #include "host/registries/image_reference.h"
@@ -33,10 +34,15 @@ struct ResolvedImage {
   std::string manifest_digest;  // Of the one image, never of a list.
   std::string manifest;         // Its text.
   std::string config;           // The config's text, as it was made.
-  std::string erofs_digest;
-  uint64_t erofs_bytes = 0;
+  // The lowest first, each once; at least one.
+  std::vector<ImageLayer> layers;
   std::string verity;  // "" of a native EROFS image, whose parts cannot be checked.
   std::string merkle_digest;
+
+  // What tells its EROFS images from those of other images: a digest.
+  const std::string& ContentDigest() const {
+    return layers.size() == 1 ? layers.front().digest : manifest_digest;
+  }
 };
 
 cachecore::Result<ResolvedImage> ResolveImage(const ImageReference& reference,

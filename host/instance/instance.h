@@ -56,6 +56,8 @@ class Instance {
   std::string MetricsSocket() const { return RunDir() + "/metrics.sock"; }
   std::string FuseDir() const { return RunDir() + "/fuse"; }
   std::string MountsDir() const { return RunDir() + "/mounts"; }
+  // Where the layers of images that have several are mounted, for overlays of them.
+  std::string LayersDir() const { return RunDir() + "/layers"; }
   std::string SettingsFile() const { return RunDir() + "/settings.json"; }
   std::string SuperviseStatus() const { return RunDir() + "/supervise.status"; }
   // The options that its supervisor was given.

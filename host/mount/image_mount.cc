@@ -178,6 +178,61 @@ Result<ChildAnswer> CopyDirectory(const std::string& directory, const ImageMount
   return ChildAnswer{directory, std::move(mount)};
 }
 
+// How the kernel is given the lower directories.
+enum class LowerWay {
+  kEach,    // One after another, from Linux 6.8 on.
+  kJoined,  // In one parameter, which takes kParameterBytesMax.
+};
+
+// In a child, whose directory has the layers: their names need no escapes there, and are short.
+// What an image says of redirects, and of files whose data is elsewhere, is not followed.
+Result<UniqueFd> MakeOverlay(const std::vector<std::string>& names, LowerWay way,
+                             const std::string& source, const ImageMountOptions& options) {
+  const UniqueFd context(fsopen("overlay", FSOPEN_CLOEXEC));
+  if (!context.valid() && errno == ENODEV) {
+    return Status(ENODEV, "this kernel has no overlay file system; load it (modprobe overlay)");
+  }
+  if (!context.valid()) return Status::FromErrno(errno, "open the file system overlay");
+  std::vector<std::pair<const char*, std::string>> parameters = {
+      {"source", source}, {"redirect_dir", "nofollow"}, {"metacopy", "off"}, {"xino", "on"}};
+  std::string joined;
+  for (auto name = names.rbegin(); name != names.rend(); ++name) {
+    if (way == LowerWay::kEach) parameters.emplace_back("lowerdir+", *name);
+    joined += (joined.empty() ? "" : ":") + *name;
+  }
+  if (way == LowerWay::kJoined) parameters.emplace_back("lowerdir", joined);
+  const auto refused = [&context](int error) {
+    const std::string said = LastWordOf(context);
+    const Status status = Status::FromErrno(error, "the kernel refused the overlay of the layers");
+    return said.empty() ? status : Status(error, status.message() + " (" + said + ")");
+  };
+  for (const auto& [key, value] : parameters) {
+    if (fsconfig(context.get(), FSCONFIG_SET_STRING, key, value.c_str(), 0) != 0) {
+      return refused(errno);
+    }
+  }
+  if (fsconfig(context.get(), FSCONFIG_SET_FLAG, "ro", nullptr, 0) != 0 ||
+      fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+    return refused(errno);
+  }
+  UniqueFd mount(
+      fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(options.attributes)));
+  if (!mount.valid()) return Status::FromErrno(errno, "mount the overlay");
+  return mount;
+}
+
+Result<UniqueFd> MakeOverlayIn(const std::string& directory, const std::vector<std::string>& names,
+                               const std::string& source, const ImageMountOptions& options) {
+  if (chdir(directory.c_str()) != 0) return Status::FromErrno(errno, directory);
+  Result<UniqueFd> made = MakeOverlay(names, LowerWay::kEach, source, options);
+  if (made.status().error() != EINVAL) return made;
+  size_t bytes = 0;
+  for (const std::string& name : names) bytes += name.size() + 1;
+  if (bytes <= kParameterBytesMax) return MakeOverlay(names, LowerWay::kJoined, source, options);
+  return Status(EINVAL, made.status().message() + "; an overlay of " +
+                            std::to_string(names.size()) + " layers needs Linux 6.8");
+}
+
 // A mount that can't be listed isn't usable; listing also fetches the bytes of the root directory.
 Status ListOnce(const UniqueFd& mount) {
   const int fd = openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -245,6 +300,19 @@ Result<ImageMount> MountByLoop(const std::string& type, const std::string& image
                                const ImageArea& area, int mount_point,
                                const ImageMountOptions& options, const Deadline& deadline) {
   const auto make = [&] { return MakeOnNewLoop(type, image, area, options); };
+  return MakeAndMove(make, mount_point, deadline);
+}
+
+Result<ImageMount> OverlayLayers(const std::vector<std::string>& layers, const std::string& source,
+                                 int mount_point, const ImageMountOptions& options,
+                                 const Deadline& deadline) {
+  const std::string directory = layers.front().substr(0, layers.front().rfind('/'));
+  std::vector<std::string> names;
+  for (const std::string& layer : layers) names.push_back(layer.substr(directory.size() + 1));
+  const auto make = [&]() -> Result<ChildAnswer> {
+    ASSIGN_OR_RETURN(UniqueFd mount, MakeOverlayIn(directory, names, source, options));
+    return ChildAnswer{source, std::move(mount)};
+  };
   return MakeAndMove(make, mount_point, deadline);
 }
 

@@ -4,6 +4,7 @@
 //          6.12, or a FUSE mount with passthrough), from a read-only loop device that goes with the
 //          mount.  Other file systems, and a part of an object, are mounted from such a device
 //          always.  Any other object is shown by a read-only bind mount of its volume's directory.
+//          An image of several layers is shown by a read-only overlay of their mounts.
 //          A mount is made without a place, listed once, and only then moved onto the mount point,
 //          which is an open directory: whatever its path has come to mean gets no mount.
 // Errors   what the kernel says, with the cure where there is one; nothing stays mounted after an
@@ -15,6 +16,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
@@ -45,6 +47,12 @@ cachecore::Result<ImageMount> MountByLoop(const std::string& type, const std::st
                                           const ImageArea& area, int mount_point,
                                           const ImageMountOptions& options,
                                           const cachecore::Deadline& deadline);
+// A read-only overlay, named `source` in the mount table, of `layers`, which are directories of one
+// directory, the lowest first.
+cachecore::Result<ImageMount> OverlayLayers(const std::vector<std::string>& layers,
+                                            const std::string& source, int mount_point,
+                                            const ImageMountOptions& options,
+                                            const cachecore::Deadline& deadline);
 // EINVAL when `options` has words for a file system: there is none to take them.
 cachecore::Result<ImageMount> BindDirectory(const std::string& directory, int mount_point,
                                             const ImageMountOptions& options,

@@ -154,6 +154,18 @@ std::vector<std::string> KindWords() {
   return words;
 }
 
+// A layer is one object for all repositories of its registry.
+MountRequest::Layer SharedLayer(const ImageReference& image, const ImageLayer& layer,
+                                ImageSource source) {
+  if (image.kind != ImageReference::Kind::kRegistry) return {std::move(source), layer.bytes, ""};
+  source.named = "oci://" + image.registry + "/";
+  ImageReference blob = image;
+  blob.kind = ImageReference::Kind::kBlob;
+  blob.tag.clear();
+  blob.digest = layer.digest;
+  return {std::move(source), layer.bytes, blob.Text()};
+}
+
 // Finds out what the reference means, and where its bytes are.
 Status Resolve(ParsedMount* parsed, const Deadline& deadline) {
   const ImageReference& reference = *parsed->reference;
@@ -169,7 +181,12 @@ Status Resolve(ParsedMount* parsed, const Deadline& deadline) {
   }
   ASSIGN_OR_RETURN(const ResolvedImage image,
                    ResolveImage(reference, parsed->access, request->instance, deadline));
-  ASSIGN_OR_RETURN(request->source, BlobSource(reference, image.erofs_digest, parsed->access));
+  for (const ImageLayer& layer : image.layers) {
+    ASSIGN_OR_RETURN(request->source, BlobSource(reference, layer.digest, parsed->access));
+    request->image_bytes = layer.bytes;
+    if (image.layers.size() == 1) continue;
+    request->layers.push_back(SharedLayer(reference, layer, request->source));
+  }
   if (image.verity.empty()) {  // Then it is the user who knows a digest, if there is one.
     request->source.verity = verity;
     request->source.merkle = merkle;
@@ -189,7 +206,6 @@ Status Resolve(ParsedMount* parsed, const Deadline& deadline) {
     pinned.digest = image.manifest_digest;
     request->save->image = pinned.Text();
   }
-  request->image_bytes = image.erofs_bytes;
   return {};
 }
 

@@ -20,11 +20,14 @@
 #include "host/instance/privileges.h"
 #include "host/instance/settings.h"
 #include "host/mount/image_mount.h"
+#include "host/mount/layered_mount.h"
 #include "host/mount/persistent_request.h"
 #include "host/mount/saved_mounts.h"
 #include "host/mount/still_trying.h"
 #include "host/mounts/image_file_system.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/mount_point.h"
+#include "host/mounts/object_cause.h"
 #include "host/mounts/object_lease.h"
 #include "host/mounts/own_directories.h"
 #include "host/mounts/own_mounts.h"
@@ -58,8 +61,6 @@ using nlohmann::json;
 
 // No instance can have this name.
 constexpr char kClaimsLock[] = "@claims";
-// A status that only explains is not waited for longer.
-constexpr std::chrono::milliseconds kStatusTime{2000};
 // An object is ours to look up for so long, should we be killed before we keep or release it.
 constexpr std::chrono::milliseconds kLoanGrace{60000};
 // To undo is worth a wait for the lock beyond --timeout, which has often passed by then.
@@ -67,52 +68,6 @@ constexpr std::chrono::milliseconds kUndoTimeout{10000};
 // The fetcher is handed what it needs of it.
 constexpr mode_t kSourceMode = 0600;
 constexpr char kErofsFeaturesDirectory[] = "/sys/fs/erofs/features";
-
-// Why a request for an object waits.
-std::string CauseOf(const json& status, int64_t object) {
-  for (const json& request : JsonField(JsonField(status, field::kRequests), field::kList)) {
-    const std::string cause = JsonString(request, field::kCause);
-    if (JsonInt(request, field::kObject) == object && !cause.empty()) return cause;
-  }
-  return "";
-}
-
-// The error that the daemon keeps with an object, or why a request for it waits; "" when it knows
-// neither.
-std::string LastErrorOf(const Instance& instance, const MountRecord& record) {
-  // Named, since a status lists so many and no more.
-  const json question = control::EncodeRequest(
-      {.operation = Operation::kStatus, .volume = record.volume, .object = record.object});
-  const Result<json> status =
-      CallControl(instance.ControlSocket(), question, Deadline(kStatusTime));
-  if (!status.ok()) return "";
-  for (const json& object : JsonField(*status, field::kObjects)) {
-    if (JsonString(object, field::kVolume) != record.volume ||
-        JsonString(object, field::kName) != record.object) {
-      continue;
-    }
-    const std::string error = JsonString(object, field::kError);
-    return error.empty() ? CauseOf(*status, JsonInt(object, field::kNumber)) : error;
-  }
-  return "";
-}
-
-// Why an object that is being opened, and has no number to be known by yet, is waited for: by the URL
-// in the fetcher's sentence.
-std::string CauseOfOpen(const Instance& instance, const ImageSource& source) {
-  const Result<json> status =
-      CallControl(instance.ControlSocket(),
-                  control::EncodeRequest({.operation = Operation::kStatus}), Deadline(kStatusTime));
-  if (!status.ok()) return "";
-  for (const json& request : JsonField(JsonField(*status, field::kRequests), field::kList)) {
-    const std::string cause = JsonString(request, field::kCause);
-    if (JsonString(request, field::kOp) != control::kOpenRequest) continue;
-    for (const ImageUrl& origin : source.origins) {
-      if (cause.find(origin.Public()) != std::string::npos) return cause;
-    }
-  }
-  return "";
-}
 
 std::vector<std::string> AbsentOf(std::vector<std::string> paths) {
   std::erase_if(paths, [](const std::string& path) { return access(path.c_str(), F_OK) == 0; });
@@ -122,21 +77,33 @@ std::vector<std::string> AbsentOf(std::vector<std::string> paths) {
 }  // namespace
 
 Status MountOperation::Run() {
-  Status status;
-  {
-    const StillTrying still_trying(request_.quiet, [this] { return Cause(); });
-    status = ClaimAndStart();
-    if (status.ok()) status = Acquire();
-    if (status.ok()) status = Mount();
-  }
+  const Status status = Attempt();
   if (!status.ok()) Undo();
   return status;
+}
+
+Status MountOperation::Attempt() {
+  if (!request_.layers.empty()) {
+    RETURN_IF_ERROR(
+        CheckOverlayOptions(request_).WithContext("cannot mount " + request_.reference));
+  }
+  {
+    const StillTrying still_trying(request_.quiet, [this] { return Cause(); });
+    RETURN_IF_ERROR(ClaimAndStart());
+    if (request_.layers.empty()) {
+      RETURN_IF_ERROR(Acquire());
+      return Mount();
+    }
+  }
+  return MountOverlay();  // Each of its layers says itself what it waits for.
 }
 
 std::string MountOperation::Cause() const {
   if (!claimed_) return "another command holds a lock that the mount needs";
   std::string cause = LastErrorOf(instance(), record_);
-  if (cause.empty()) cause = CauseOfOpen(instance(), request_.source);
+  std::vector<std::string> urls;
+  for (const ImageUrl& origin : request_.source.origins) urls.push_back(origin.Public());
+  if (cause.empty()) cause = CauseOfOpen(instance(), urls);
   return cause.empty() ? record_.url + ": nothing has come yet" : cause;
 }
 
@@ -166,7 +133,7 @@ Status MountOperation::ClaimAndStart() {
                              "mount-erofs)");
   }
   WarnOfUnusedEnvironment();
-  return WriteSource();
+  return request_.layers.empty() ? WriteSource() : Status();
 }
 
 void MountOperation::WarnOfUnusedEnvironment() const {
@@ -191,8 +158,12 @@ Status MountOperation::Claim() {
   record_.mount_point = point_.path;
   record_.url = request_.reference.empty() ? request_.source.PublicUrl() : request_.reference;
   record_.manifest = request_.manifest_digest;
-  record_.volume = request_.source.Volume();
-  record_.object = request_.source.Object();
+  if (request_.layers.empty()) {
+    record_.volume = request_.source.Volume();
+    record_.object = request_.source.Object();
+  } else {
+    DescribeOverlay(instance(), request_.layers, &record_);
+  }
   record_.claimed_by = getpid();
   record_.claimer_started = ProcessStart(getpid()).value_or(0);
   record_.since_unix_s = std::time(nullptr);
@@ -418,13 +389,35 @@ Status MountOperation::Mount() {
   Result<ImageMount> mount = MountContent(content);
   if (!mount.ok()) return ExplainRefusal(mount.status(), content);
   mount_ = std::move(mount).value();
+  record_.device = mount_->device;
+  return Finish();
+}
+
+Status MountOperation::MountOverlay() {
+  for (size_t i = 0; i < request_.layers.size(); ++i) {
+    RETURN_IF_ERROR(MountLayer(request_, i, record_.layers[i], deadline_)
+                        .WithContext("cannot mount " + record_.url));
+  }
+  Result<ImageMount> mount = OverlayLayers(record_.layers, record_.device, point_.directory.get(),
+                                           request_.options, deadline_);
+  if (!mount.ok())
+    return std::move(mount).status().WithContext("cannot mount " + record_.url + " on " +
+                                                 record_.mount_point);
+  mount_ = std::move(mount).value();
+  return Finish();
+}
+
+Status MountOperation::Finish() {
+  const std::string& url = record_.url;
   if (!point_.IsInPlace()) {
     return Status(ESTALE, "cannot mount " + url + ": " + record_.mount_point +
                               " was renamed meanwhile; nothing is mounted");
   }
-  record_.device = mount_->device;
   record_.mounted = true;
-  RETURN_IF_ERROR(KeepObject().WithContext("cannot mount " + url));
+  // What an overlay shows is kept with its layers.
+  if (!record_.object.empty()) {
+    RETURN_IF_ERROR(KeepObject().WithContext("cannot mount " + url));
+  }
   record_.since_unix_s = std::time(nullptr);
   return KeepRecord();
 }
@@ -484,6 +477,7 @@ void MountOperation::Undo() {
       ours->claimer_started == record_.claimer_started) {
     RemoveMountRecord(instance(), record_.mount_point);
   }
+  if (!record_.layers.empty()) ReleaseUnusedLayers(instance());
   const Result<std::vector<MountRecord>> others = LiveMounts(instance());
   if (others.ok()) ReleaseObject(instance(), record_, *others);
   if (started_instance_ && others.ok() && others->empty()) {

@@ -1,7 +1,8 @@
 // MountOperation: the steps of `holdfast mount`, each undone should a later one fail.
 //
 // Model    claim the mount point, start the instance, tell the fetcher where the object comes from,
-//          acquire it, look at its first bytes, mount it, keep the record.
+//          acquire it, look at its first bytes, mount it, keep the record.  Of an image of several
+//          layers each is mounted by an operation of its own, and then an overlay of them.
 // Errors   one line that names the mount point or the URL and, where there is one, the cure.
 // Threads  one thread only.
 // Crash    killed half-way it leaves a claim, which the next mount there takes over, and perhaps a
@@ -31,6 +32,13 @@
 namespace host {
 
 struct MountRequest {
+  // An EROFS image of an image that has several.
+  struct Layer {
+    ImageSource source;
+    uint64_t bytes = 0;
+    std::string reference;  // "": it is called by its URL.
+  };
+
   Instance instance;
   ImageSource source;
   std::string mount_point;  // As given.
@@ -50,6 +58,8 @@ struct MountRequest {
   bool restores = false;  // Of a record of --persist: without it nothing is mounted.
   std::optional<cachecore::Deadline> deadline =
       std::nullopt;  // Where `timeout` has begun to run before.
+  // Of an image of several, the lowest first; `source` is that of one of them.
+  std::vector<Layer> layers = {};
 };
 
 class MountOperation {
@@ -61,6 +71,7 @@ class MountOperation {
   cachecore::Status Run();
 
  private:
+  cachecore::Status Attempt();
   // Why it waits.
   std::string Cause() const;
   cachecore::Status ClaimAndStart();
@@ -85,6 +96,10 @@ class MountOperation {
   cachecore::Status Unreadable(const cachecore::Status& why) const;
   cachecore::Result<ImageMount> MountContent(const ImageContent& content) const;
   cachecore::Status Mount();
+  // What Acquire and Mount are for an image of several layers: these are mounted first.
+  cachecore::Status MountOverlay();
+  // Once the mount is there.
+  cachecore::Status Finish();
   cachecore::Status KeepRecord();
   // What the kernel meant by refusing it.
   cachecore::Status ExplainRefusal(const cachecore::Status& why, const ImageContent& content) const;

@@ -212,7 +212,7 @@ Status SaveMount(const Instance& instance, const std::optional<SavedMount>& save
   saved.since_unix_s = record.since_unix_s;
   // A plain file's first bytes need not be there then.
   std::erase_if(saved.options, [](const std::string& word) { return word.starts_with("--as="); });
-  saved.options.push_back("--as=" + record.kind);
+  saved.options.push_back("--as=" + (record.kind == "overlay" ? "erofs" : record.kind));
   const Result<json> settings = ReadJsonFile(instance.SettingsFile());
   if (settings.ok()) saved.settings = GivenSettings(*settings).ToJson();
   WarnOfLostKeys(instance, saved);

@@ -16,7 +16,7 @@
 #include "host/instance/privileges.h"
 #include "host/instance/settings.h"
 #include "host/mounts/detached_mounts.h"
-#include "host/mounts/image_file_system.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/mount_point.h"
 #include "host/mounts/object_lease.h"
 #include "host/mounts/own_mounts.h"
@@ -164,7 +164,7 @@ OwnMount WithEntry(OwnMount mount) {
   if (mount.state != MountState::kGone) return mount;
   mount.entry.mount_point = mount.record.mount_point;
   mount.entry.device = mount.record.superblock;
-  mount.entry.type = FindImageFileSystem(mount.record.kind) ? mount.record.kind : "fuse.holdfast";
+  mount.entry.type = mount.record.kind == "file" ? "fuse.holdfast" : mount.record.kind;
   mount.entry.id = mount.record.mount_id;
   return mount;
 }
@@ -193,6 +193,7 @@ Status RunUmountLocked(const UmountOptions& options, const OwnedMount& owned,
   if (options.force) return ForceUmount({instance, mount});
   if (keeps_name) RememberUsed(instance, mount);
   RemoveMountRecord(instance, record);
+  ReleaseUnusedLayers(instance, keeps_name ? &mount.record : nullptr);
   ASSIGN_OR_RETURN(const std::vector<MountRecord> others, LiveMounts(instance));
   if (!keeps_name) ReleaseObject(instance, record, others);
   if (options.keep || !others.empty() || IsRunElsewhere(instance)) return {};

@@ -17,6 +17,7 @@ namespace {
 
 using cachecore::JsonInt;
 using cachecore::JsonString;
+using cachecore::JsonStrings;
 using cachecore::ListDirectory;
 using cachecore::MakeDirectories;
 using cachecore::ReadJsonFile;
@@ -31,21 +32,23 @@ constexpr size_t kFileNameBytesMax = 200;
 }  // namespace
 
 json MountRecord::ToJson() const {
-  return {{"version", 1},
-          {"state", mounted ? "mounted" : "mounting"},
-          {"mount_point", mount_point},
-          {"url", url},
-          {"manifest", manifest},
-          {"volume", volume},
-          {"object", object},
-          {"as", kind},
-          {"device", device},
-          {"pid", claimed_by},
-          {"pid_started", claimer_started},
-          {"time", since_unix_s},
-          {"mount_id", mount_id},
-          {"superblock", superblock},
-          {"fuse_device", fuse_device}};
+  json value = {{"version", 1},
+                {"state", mounted ? "mounted" : "mounting"},
+                {"mount_point", mount_point},
+                {"url", url},
+                {"manifest", manifest},
+                {"volume", volume},
+                {"object", object},
+                {"as", kind},
+                {"device", device},
+                {"pid", claimed_by},
+                {"pid_started", claimer_started},
+                {"time", since_unix_s},
+                {"mount_id", mount_id},
+                {"superblock", superblock},
+                {"fuse_device", fuse_device}};
+  if (!layers.empty()) value["layers"] = layers;
+  return value;
 }
 
 MountRecord MountRecord::FromJson(const json& value) {
@@ -64,6 +67,7 @@ MountRecord MountRecord::FromJson(const json& value) {
   record.mount_id = static_cast<int>(JsonInt(value, "mount_id"));
   record.superblock = JsonString(value, "superblock");
   record.fuse_device = JsonString(value, "fuse_device");
+  record.layers = JsonStrings(value, "layers");
   return record;
 }
 

@@ -28,8 +28,8 @@ struct MountRecord {
   std::string url;       // Without user, password and query; or an image reference.
   std::string manifest;  // The digest of the image's manifest; "" when it has none.
   std::string volume;
-  std::string object;
-  std::string kind;    // "erofs" or "file"; "" while that isn't known yet.
+  std::string object;  // "" of an overlay, which has those of its layers.
+  std::string kind;    // "erofs", "file" or "overlay"; "" while that isn't known yet.
   std::string device;  // What is mounted: a file of the FUSE mount, a loop device or a directory.
   bool mounted = false;
   pid_t claimed_by = 0;          // The process that mounts; see claimer_started.
@@ -39,7 +39,10 @@ struct MountRecord {
   int mount_id = 0;
   std::string superblock;   // "MAJOR:MINOR" of the file system that is mounted.
   std::string fuse_device;  // The same of the FUSE mount that it shows or is on.
-  std::string file = "";    // What it was read from; not in the file itself.
+  // Of an overlay: the mount points of its layers, which have records of their own; the lowest
+  // first.
+  std::vector<std::string> layers = {};
+  std::string file = "";  // What it was read from; not in the file itself.
 
   nlohmann::json ToJson() const;
   static MountRecord FromJson(const nlohmann::json& value);

@@ -9,7 +9,6 @@
 
 #include "cachecore/system/files.h"
 #include "host/mounts/detached_mounts.h"
-#include "host/mounts/image_file_system.h"
 #include "host/mounts/own_mounts.h"
 
 namespace host {
@@ -151,8 +150,6 @@ bool IsIn(const std::string& name, const std::string& point) {
   return false;
 }
 
-bool IsImage(const std::string& type) { return FindImageFileSystem(type) != nullptr; }
-
 bool IsOverlayOn(const MountEntry& overlay, const std::vector<MountEntry>& table,
                  const OwnMount& mount) {
   if (overlay.type != "overlay") return false;
@@ -161,7 +158,7 @@ bool IsOverlayOn(const MountEntry& overlay, const std::vector<MountEntry>& table
       if (IsIn(lower, point)) return true;
     }
     const MountEntry* below = FindMountAbove(table, lower);
-    if (below != nullptr && below->device == mount.entry.device && IsImage(mount.entry.type)) {
+    if (below != nullptr && below->device == mount.entry.device && !IsHoldfastFuse(mount.entry)) {
       return true;
     }
   }
@@ -228,7 +225,7 @@ std::set<int> GoingAlong(const MountEntry& mount, const std::vector<View>& views
 
 // Whether both show the same of one file system.
 bool ShowsSame(const MountEntry& a, const MountEntry& b) {
-  return a.device == b.device && (IsImage(a.type) || a.root == b.root);
+  return a.device == b.device && (!IsHoldfastFuse(a) || a.root == b.root);
 }
 
 // What is in use of mounts that no table shows.
@@ -243,7 +240,7 @@ void AddDetached(const std::vector<MountRecord>& detached, const std::vector<Vie
     mount.record = record;
     mount.entry.mount_point = record.mount_point;
     const bool is_but = but != nullptr && record.superblock == but->entry.device &&
-                        (IsImage(record.kind) || record.mount_id == but->entry.id);
+                        (record.kind != "file" || record.mount_id == but->entry.id);
     if (!is_but && !shown.contains(record.superblock)) sought->devices.insert(record.superblock);
     for (const View& view : views) {
       for (const MountEntry& entry : view.table) {
@@ -273,7 +270,7 @@ std::string DescribeOtherUsers(const Instance& instance, const OwnMount& mount) 
       if (IsHoldfastFuse(entry) && entry.root == "/") continue;  // FuseDir's own, or a copy.
       const bool shows_it =
           entry.device == mount.entry.device &&
-          (IsImage(entry.type) || (entry.root + "/").starts_with(mount.entry.root + "/"));
+          (!IsHoldfastFuse(entry) || (entry.root + "/").starts_with(mount.entry.root + "/"));
       if (shows_it) same.push_back({entry, view.suffix});
       if (IsOverlayOn(entry, view.table, mount)) {
         list.Add("lower layer of the overlay on " + entry.mount_point + view.suffix);

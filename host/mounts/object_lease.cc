@@ -18,6 +18,7 @@ constexpr std::chrono::milliseconds kReleaseTime{2000};
 
 void ReleaseObject(const Instance& instance, const MountRecord& record,
                    const std::vector<MountRecord>& mounts) {
+  if (record.object.empty()) return;  // An overlay's: each of its layers has one.
   for (const MountRecord& mount : mounts) {
     if (mount.mount_point != record.mount_point && mount.volume == record.volume &&
         mount.object == record.object) {

@@ -74,8 +74,10 @@ std::vector<std::string> DirectoriesOf(const Instance& instance) {
   return {instance.StateDir(), CacheDirOf(instance), instance.RunDir(), instance.LogDir()};
 }
 
-// Below it `holdfast rootfs` keeps the mounts of its images.
-std::string ImagesDirectory(const Instance& instance) { return instance.RunDir() + "/images"; }
+// Below them commands keep mounts that others lie on: `holdfast rootfs` those of its images.
+std::vector<std::string> MountedBelow(const Instance& instance) {
+  return {instance.RunDir() + "/images", instance.LayersDir()};
+}
 
 Status Refuse(const std::string& path, const std::string& hidden, const std::string& why) {
   return Status(EBUSY, "mount point " + path + " would hide " + hidden + ", " + why +
@@ -124,6 +126,12 @@ Status CheckHidesNothing(const Instance& instance, const std::string& cache_dir,
     const UniqueFd fd = OpenDirectory(own);
     return fd.valid() && Contains(above_point, IdentityOf(fd.get()));
   };
+  const auto is_for_mounts = [&](const Instance& one) {
+    const std::vector<std::string> places = MountedBelow(one);
+    return std::any_of(places.begin(), places.end(), [&](const std::string& place) {
+      return is_inside(place) && !Contains(AtOrAbove(place), point);
+    });
+  };
   const std::string locks = RunRoot(instance.root()) + "/" + kLocksDirectory;
   if (is_inside(locks)) return Refuse(path, locks, "where all commands have their locks");
   std::vector<Instance> instances = Instance::List(instance.root());
@@ -134,9 +142,7 @@ Status CheckHidesNothing(const Instance& instance, const std::string& cache_dir,
     for (const std::string& own : directories) {
       const std::string why = "which instance " + one.name() + " needs";
       if (Contains(AtOrAbove(own), point)) return Refuse(path, own, why);
-      const bool is_images =
-          is_inside(ImagesDirectory(one)) && !Contains(AtOrAbove(ImagesDirectory(one)), point);
-      if (is_inside(own) && !is_images) return Refuse(path, "a part of " + own, why);
+      if (is_inside(own) && !is_for_mounts(one)) return Refuse(path, "a part of " + own, why);
     }
   }
   return CheckHidesNoOrigin(instance, url, files, path);

@@ -41,6 +41,10 @@ bool IsSource(const std::string& device, const std::string& source) {
   return device == source || device.ends_with("/" + source);
 }
 
+bool IsOverlayOf(const MountRecord& record, const MountEntry& entry) {
+  return record.kind == "overlay" && entry.type == "overlay" && entry.source == record.device;
+}
+
 // What many records are looked up in: tables that are read and indexed once.
 class Tables {
  public:
@@ -77,14 +81,15 @@ class Tables {
     if (FindImageFileSystem(record.kind) != nullptr) {
       return entry.type == record.kind && IsSource(record.device, entry.source);
     }
+    if (record.kind == "overlay") return IsOverlayOf(record, entry);
     return IsHoldfastFuse(entry) && entry.root != "/";
   }
   // Of records that an earlier version wrote, and claims of a process that died after mounting.
   const MountEntry* FindByPoint(const MountRecord& record) const {
     const MountEntry* entry = FindMount(table_, record.mount_point);
     if (entry == nullptr) return nullptr;
-    const bool is_ours =
-        IsOf(instance_, *entry, fuse_) || (record.mounted && IsHoldfastFuse(*entry));
+    const bool is_ours = IsOf(instance_, *entry, fuse_) || IsOverlayOf(record, *entry) ||
+                         (record.mounted && IsHoldfastFuse(*entry));
     return is_ours ? entry : nullptr;
   }
 
@@ -127,7 +132,7 @@ OwnMount Unrecorded(const Instance& instance, const MountEntry& entry) {
 
 // What of a file system a mount shows: another mount of it is a bind mount.
 std::string ShownBy(const MountEntry& entry) {
-  return IsImage(entry) ? entry.device : entry.device + " " + entry.root;
+  return IsHoldfastFuse(entry) ? entry.device + " " + entry.root : entry.device;
 }
 
 // `is_younger`: the tables were read after the record.
@@ -231,7 +236,9 @@ std::optional<OwnMount> FindOwnMount(const Instance& instance, const std::string
     const OwnMount mount = LookUp(instance, *record, table);
     if (is_this(mount)) return mount;
   }
-  if (!IsOf(instance, *entry, FuseDevice(instance, table)) && !IsHoldfastFuse(*entry)) {
+  // An overlay is only known by its record, which has another name where it was moved.
+  if (!IsOf(instance, *entry, FuseDevice(instance, table)) && !IsHoldfastFuse(*entry) &&
+      entry->type != "overlay") {
     return std::nullopt;
   }
   const Result<std::vector<OwnMount>> mounts = ListMounts(instance);

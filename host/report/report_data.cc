@@ -14,6 +14,7 @@
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/protocol/control_messages.h"
 #include "host/instance/control_client.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/mount_record.h"
 #include "host/service/instance_control.h"
 
@@ -35,10 +36,19 @@ using nlohmann::json;
 
 constexpr std::chrono::seconds kAnswerTime{60};
 
+Result<MountRecord> CheckIsOneImage(const MountRecord& record) {
+  if (record.layers.empty()) return record;
+  std::string list;
+  for (const std::string& layer : record.layers) list += " " + layer;
+  return Status(EINVAL, record.mount_point + " has " + std::to_string(record.layers.size()) +
+                            " layers, and a report is about one; name the layer:" + list);
+}
+
 Result<MountRecord> FindMountRecord(const Instance& instance, const std::string& mount_point) {
-  const std::vector<MountRecord> records = ListMountRecords(instance);
+  std::vector<MountRecord> records = ListMountRecords(instance);
   if (mount_point.empty()) {
-    if (records.size() == 1) return records.front();
+    HideLayers(&records);
+    if (records.size() == 1) return CheckIsOneImage(records.front());
     return Status(records.empty() ? ENOENT : EINVAL,
                   records.empty() ? "instance " + instance.name() + " has no mounts"
                                   : "instance " + instance.name() +
@@ -49,7 +59,7 @@ Result<MountRecord> FindMountRecord(const Instance& instance, const std::string&
                                                     std::free);
   for (const MountRecord& record : records) {
     if (record.mount_point == mount_point || (path && record.mount_point == path.get())) {
-      return record;
+      return CheckIsOneImage(record);
     }
   }
   return Status(ENOENT, mount_point + " is no mount of instance " + instance.name() +

@@ -25,6 +25,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include "host/instance/systemd_unit.h"
 #include "host/mounts/detached_mounts.h"
 #include "host/mounts/fuse_release.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/object_lease.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/instance_control.h"
@@ -60,21 +61,25 @@ bool ShowsSameImage(const MountRecord& a, const MountRecord& b) {
   return a.volume == b.volume && a.object == b.object;
 }
 
-// Has the daemon end the reads of one image, and refuse those that would have to wait.
-Status Shut(const Instance& instance, const MountRecord& record) {
-  return CallControl(instance.ControlSocket(),
-                     control::EncodeRequest({.operation = control::Operation::kShut,
-                                             .volume = record.volume,
-                                             .object = record.object}),
-                     Deadline(kShutTimeout))
-      .status();
+// Has the daemon end the reads of these images, and refuse those that would have to wait.
+Status Shut(const Instance& instance, const std::vector<MountRecord>& images) {
+  const Deadline deadline(kShutTimeout);
+  for (const MountRecord& image : images) {
+    RETURN_IF_ERROR(CallControl(instance.ControlSocket(),
+                                control::EncodeRequest({.operation = control::Operation::kShut,
+                                                        .volume = image.volume,
+                                                        .object = image.object}),
+                                deadline)
+                        .status());
+  }
+  return {};
 }
 
 // The kernel tries a page whose read-ahead has failed a second time.
 void AwaitSecondTries() { poll(nullptr, 0, static_cast<int>(kShutMoment.count())); }
 
 // Lets the image's other mounts go on.
-void Reopen(const Instance& instance, const MountRecord& other) {
+void Reopen(const Instance& instance, const MountRecord& other, const std::string& shown_at) {
   AwaitSecondTries();
   const Status acquired =
       CallControl(instance.ControlSocket(),
@@ -84,7 +89,7 @@ void Reopen(const Instance& instance, const MountRecord& other) {
                                           .timeout_ms = kShutTimeout.count()}),
                   Deadline(kShutTimeout))
           .status();
-  std::cerr << "holdfast: " << other.mount_point << " shows the same image: reads that waited "
+  std::cerr << "holdfast: " << shown_at << " shows the same image: reads that waited "
             << "there have failed too"
             << (acquired.ok() ? "" : ", and fail until it is mounted again: " + acquired.message())
             << "\n";
@@ -169,8 +174,9 @@ Status EndInstance(const Instance& instance) {
   return {};
 }
 
-// Other mounts of the same image, and users of detached ones, go on.
-void ReopenForOthers(const OwnedMount& owned, const std::vector<MountRecord>& live,
+// Other mounts of the same images, and users of detached ones, go on.
+void ReopenForOthers(const OwnedMount& owned, const std::vector<MountRecord>& images,
+                     const std::vector<MountRecord>& live,
                      const std::vector<MountRecord>& detached) {
   std::vector<MountRecord> others = live;
   for (const MountRecord& record : detached) {
@@ -178,28 +184,35 @@ void ReopenForOthers(const OwnedMount& owned, const std::vector<MountRecord>& li
       return one.mount_id == record.mount_id;
     };
     if (std::any_of(live.begin(), live.end(), is_it)) continue;
-    if (ShowsSameImage(record, owned.mount.record) &&
+    const auto is_same = [&record](const MountRecord& image) {
+      return ShowsSameImage(record, image);
+    };
+    if (std::any_of(images.begin(), images.end(), is_same) &&
         !DescribeUsersOfDetached(owned.instance, record).empty()) {
       others.push_back(record);
     }
   }
-  ReleaseObject(owned.instance, owned.mount.record, others);
-  for (const MountRecord& other : others) {
-    if (ShowsSameImage(other, owned.mount.record)) Reopen(owned.instance, other);
+  for (const MountRecord& image : images) {
+    ReleaseObject(owned.instance, image, others);
+    for (const MountRecord& other : others) {
+      if (!ShowsSameImage(other, image)) continue;
+      Reopen(owned.instance, other, ShownAt(other, live).front());
+    }
   }
 }
 
 // Takes away the last mount, whose reads have ended.  The instance ends with it, unless users of
 // what was detached earlier need that.
-Status EndLast(const OwnedMount& owned) {
+Status EndLast(const OwnedMount& owned, const std::vector<MountRecord>& images) {
   const Instance& instance = owned.instance;
   const OwnMount& mount = owned.mount;
   const bool is_shared = !DescribeOtherUsers(instance, mount).empty();
   if (mount.is_here) (void)Detach(mount.entry);
   RemoveMountRecord(instance, mount.record);
+  ReleaseUnusedLayers(instance);
   const std::vector<MountRecord> detached = ListDetached(instance, mount.record.fuse_device);
   if (IsForeign(instance)) {
-    ReopenForOthers(owned, {}, detached);
+    ReopenForOthers(owned, images, {}, detached);
     SayWhoRunsIt(instance);
     return {};
   }
@@ -208,7 +221,7 @@ Status EndLast(const OwnedMount& owned) {
   // Users that can't be seen may be those of other mounts.
   const bool is_seen = is_shared || !DescribeHolders({mount.entry.device}).empty();
   if (others.empty() && is_seen) return EndInstance(instance);
-  ReopenForOthers(owned, {}, detached);
+  ReopenForOthers(owned, images, {}, detached);
   std::cerr << "holdfast: " << mount.record.mount_point << " is detached; instance "
             << instance.name() << " goes on, since it is still in use: "
             << (others.empty() ? "by what can't be seen from here" : others) << " (holdfast stop"
@@ -221,10 +234,11 @@ Status EndLast(const OwnedMount& owned) {
 Status ForceUmount(const OwnedMount& owned) {
   const Instance& instance = owned.instance;
   const MountRecord& record = owned.mount.record;
-  ASSIGN_OR_RETURN(std::vector<MountRecord> others, LiveMounts(instance));
+  ASSIGN_OR_RETURN(std::vector<MountRecord> others, AskedMounts(instance));
   std::erase_if(others,
                 [&](const MountRecord& other) { return other.mount_point == record.mount_point; });
-  const Status shut = Shut(instance, record);
+  const std::vector<MountRecord> images = ImagesOf(instance, record);
+  const Status shut = Shut(instance, images);
   // An instance that serves, or may serve, a client of its device does not end with its mounts.
   const Result<bool> has_device = shut.ok() ? HasCachefilesDevice(instance) : Result<bool>(false);
   if (others.empty() && has_device.ok() && !*has_device) {
@@ -236,7 +250,7 @@ Status ForceUmount(const OwnedMount& owned) {
     // The kernel ends reads of a FUSE file with ENOTCONN, those of an image in it with EIO.  The
     // daemon ends them with EIO, also where the kernel tries a page of a failed read-ahead again.
     if (record.kind == "file") AwaitSecondTries();
-    return EndLast(owned);
+    return EndLast(owned, images);
   }
   if (!shut.ok()) {
     std::cerr << "holdfast: instance " << instance.name() << " does not serve (" << shut.message()
@@ -251,7 +265,9 @@ Status ForceUmount(const OwnedMount& owned) {
   }
   if (owned.mount.is_here) (void)Detach(owned.mount.entry);
   RemoveMountRecord(instance, record);
-  ReopenForOthers(owned, others, ListDetached(instance, record.fuse_device));
+  ReleaseUnusedLayers(instance);
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> left, LiveMounts(instance));
+  ReopenForOthers(owned, images, left, ListDetached(instance, record.fuse_device));
   return {};
 }
 

@@ -28,6 +28,7 @@
 #include "host/instance/trusted_directory.h"
 #include "host/mounts/fuse_abort.h"
 #include "host/mounts/fuse_release.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/adoption.h"
 #include "host/supervisor/supervise_fields.h"
@@ -416,6 +417,12 @@ Result<std::vector<MountRecord>> LiveMounts(const Instance& instance) {
     }
   }
   return live;
+}
+
+Result<std::vector<MountRecord>> AskedMounts(const Instance& instance) {
+  ASSIGN_OR_RETURN(std::vector<MountRecord> mounts, LiveMounts(instance));
+  HideLayers(&mounts);
+  return mounts;
 }
 
 std::string LastErrorLine(const std::string& log, size_t offset) {

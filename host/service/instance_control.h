@@ -74,6 +74,8 @@ void ClearRunDirectory(const Instance& instance);
 void RemoveState(const Instance& instance);
 // What is mounted or just being made, recorded or not.  Needs no lock.
 cachecore::Result<std::vector<MountRecord>> LiveMounts(const Instance& instance);
+// The same without the layers of its overlays, for which nobody has asked by themselves.
+cachecore::Result<std::vector<MountRecord>> AskedMounts(const Instance& instance);
 
 // The last line of `log` from `offset` on that tells of an error, or the last of any kind; without
 // its time stamp.  "" when there is none.

@@ -18,6 +18,7 @@
 #include "host/instance/settings.h"
 #include "host/mounts/fuse_abort.h"
 #include "host/mounts/fuse_release.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/instance_control.h"
 #include "host/supervisor/supervise_fields.h"
@@ -112,6 +113,7 @@ void ClearRunDirectory(const Instance& instance) {
       unlink((directory + "/" + name).c_str());  // Fails on the directories, rightly.
     }
   }
+  ReleaseUnusedLayers(instance);
   // A directory that still has something in it, such as another mount's claim, stays.
   rmdir(instance.FuseDir().c_str());
   rmdir(sockets.c_str());

@@ -30,11 +30,16 @@ constexpr uint64_t kWindow = 64 << 20;
 constexpr std::chrono::seconds kAnswerTime{60};  // To read a window, beside the patience.
 
 // VOLUME/OBJECT of a mount point, or the name as it is.
-std::string ObjectName(const Instance& instance, const std::string& name) {
+Result<std::string> ObjectName(const Instance& instance, const std::string& name) {
   const std::unique_ptr<char, void (*)(void*)> path(realpath(name.c_str(), nullptr), std::free);
   for (const MountRecord& record : ListMountRecords(instance)) {
     if (record.mount_point == name || (path && record.mount_point == path.get())) {
-      return record.volume + "/" + record.object;
+      if (record.layers.empty()) return record.volume + "/" + record.object;
+      std::string list;
+      for (const std::string& layer : record.layers) list += " " + layer;
+      return Status(EINVAL,
+                    name + " has " + std::to_string(record.layers.size()) +
+                        " layers, and one image is verified at a time; name the layer:" + list);
     }
   }
   return name;
@@ -64,7 +69,7 @@ Result<LiveVerifyReport> LiveVerify(
     const Instance& instance, const std::string& name, std::chrono::milliseconds patience,
     const std::function<void(const LiveVerifyReport&, uint64_t done)>& progress) {
   LiveVerifyReport report;
-  report.name = ObjectName(instance, name);
+  ASSIGN_OR_RETURN(report.name, ObjectName(instance, name));
   ASSIGN_OR_RETURN(const json object, FindObject(instance, report.name));
   report.digest = JsonString(object, field::kDigest);
   report.size_bytes = static_cast<uint64_t>(JsonInt(object, field::kSize));

@@ -9,6 +9,7 @@
 #include "host/instance/instance_processes.h"
 #include "host/instance/supervisor_process.h"
 #include "host/instance/systemd_unit.h"
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/own_mounts.h"
 #include "host/service/adoption.h"
 #include "host/service/instance_control.h"
@@ -92,7 +93,8 @@ StatusReport GatherStatus(const Instance& instance) {
     report.is_known = error != EACCES && error != EPERM;
     if (!report.is_known) report.daemon_error += "; needs root: use sudo";
   }
-  const Result<std::vector<OwnMount>> mounts = ListMounts(instance);
+  Result<std::vector<OwnMount>> mounts = ListMounts(instance);
+  if (mounts.ok()) HideLayers(&*mounts);
   for (const OwnMount& mount : mounts.ok() ? *mounts : std::vector<OwnMount>()) {
     const bool is_alive =
         mount.state == MountState::kMounted || mount.state == MountState::kMounting;

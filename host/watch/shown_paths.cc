@@ -1,5 +1,6 @@
 #include "host/watch/shown_paths.h"
 
+#include "host/mounts/layer_mounts.h"
 #include "host/mounts/mount_record.h"
 
 namespace host {
@@ -15,10 +16,12 @@ std::vector<std::string> ShownPaths::Of(const std::string& volume, const std::st
   if (read_at_.count() < 0 || now - read_at_ > kRecordsAreGoodFor) {
     read_at_ = now;
     paths_.clear();
-    for (const MountRecord& record : ListMountRecords(instance_)) {
-      const bool is_file = record.kind == "file";
-      paths_[{record.volume, record.object}].push_back(record.mount_point +
-                                                       (is_file ? "/" + record.object : ""));
+    const std::vector<MountRecord> records = ListMountRecords(instance_);
+    for (const MountRecord& record : records) {
+      const std::string below = record.kind == "file" ? "/" + record.object : "";
+      for (const std::string& point : ShownAt(record, records)) {
+        paths_[{record.volume, record.object}].push_back(point + below);
+      }
     }
   }
   const auto found = paths_.find({volume, object});

@@ -28,6 +28,14 @@ class ContainerCase(Case):
 
     def image(self, text, data=b"", add_files=lambda tree: None):
         """A layout of busybox, whose /text says `text` and whose /data is `data`."""
+        tree = self.image_tree(text, data, add_files)
+        layout = self.box.path("image-" + text)
+        done = self.holdfast_.run("image", "build", tree, layout)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return "oci-layout:" + layout
+
+    def image_tree(self, text, data=b"", add_files=lambda tree: None):
+        """What such an image is made of."""
         tree = self.box.make_directory("tree-" + text)
         for folder in ("bin", "etc", "proc", "sys", "dev"):
             os.mkdir(os.path.join(tree, folder))
@@ -40,10 +48,7 @@ class ContainerCase(Case):
         with open(os.path.join(tree, "data"), "wb") as f:
             f.write(data)
         add_files(tree)
-        layout = self.box.path("image-" + text)
-        done = self.holdfast_.run("image", "build", tree, layout)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return "oci-layout:" + layout
+        return tree
 
     def arguments(self, *words):
         """`words`, with the instance's flags behind the verb."""

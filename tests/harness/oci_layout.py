@@ -61,7 +61,8 @@ class OciLayout:
     def add_file(self, path):
         with open(path, "rb") as f:
             digest = "sha256:" + hashlib.file_digest(f, "sha256").hexdigest()
-        shutil.copyfile(path, self.blob_path(digest))
+        if not os.path.exists(self.blob_path(digest)):  # A file that is written again is another one to who reads it.
+            shutil.copyfile(path, self.blob_path(digest))
         return {"digest": digest, "size": os.path.getsize(path)}
 
     def add_json(self, value):
@@ -97,14 +98,14 @@ class OciLayout:
         """A Holdfast image of the file `erofs`; returns its manifest's digest."""
         return self.tag(tag, self.add_json(self.holdfast_manifest(erofs, config)))
 
-    def native_manifest(self, erofs, config=None):
-        """The manifest of an image as containerd 2.3 makes them (ctr image convert --erofs raw), of one layer."""
-        image = self.add_file(erofs)
+    def native_manifest(self, *layers, config=None):
+        """The manifest of an image as containerd 2.3 makes them (ctr image convert --erofs raw), the lowest layer first."""
+        images = [self.add_file(layer) for layer in layers]
         config = {"architecture": "amd64", "os": "linux", "os.features": ["erofs"], "config": {"Cmd": ["/bin/true"]},
-                  **(config or {}), "rootfs": {"type": "layers", "diff_ids": [image["digest"]]}}
+                  **(config or {}), "rootfs": {"type": "layers", "diff_ids": [image["digest"] for image in images]}}
         return {"schemaVersion": 2, "mediaType": MANIFEST_TYPE,
                 "config": {"mediaType": CONFIG_TYPE, **self.add_json(config)},
-                "layers": [{"mediaType": NATIVE_TYPE, **image}]}
+                "layers": [{"mediaType": NATIVE_TYPE, **image} for image in images]}
 
     def add_native_beside(self, tag, erofs, other):
         """A list of a native image and another one, both for this machine."""

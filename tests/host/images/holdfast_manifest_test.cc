@@ -50,8 +50,7 @@ json List(const json& platforms) {
 TEST(HoldfastManifestTest, ARightOneIsTaken) {
   const auto parsed = ParseHoldfastManifest(GoodManifest().dump(), "REF");
   ASSERT_TRUE(parsed.ok()) << parsed.status().message();
-  EXPECT_EQ(parsed->erofs_digest, kImage);
-  EXPECT_EQ(parsed->erofs_bytes, 8192u);
+  EXPECT_EQ(parsed->layers, (std::vector<ImageLayer>{{kImage, 8192}}));
   EXPECT_EQ(parsed->merkle_digest, kTree);
   EXPECT_EQ(parsed->verity, kVerity);
   EXPECT_EQ(parsed->config_digest, DigestOf("{}"));
@@ -126,25 +125,30 @@ json NativeManifest(const std::vector<std::string>& types) {
   return manifest;
 }
 
-TEST(HoldfastManifestTest, ANativeImageOfOneLayerCanBeMounted) {
-  const json manifest = NativeManifest({kNativeLayerType});
+TEST(HoldfastManifestTest, ANativeImageHasItsLayersTheLowestFirst) {
+  json manifest = NativeManifest({kNativeLayerType, kNativeLayerType});
+  manifest["layers"][1]["digest"] = DigestOf("upper");
   const auto parsed = ParseMountableManifest(manifest.dump(), "REF");
   ASSERT_TRUE(parsed.ok());
-  EXPECT_EQ(parsed->erofs_digest, DigestOf(kNativeLayerType));
-  EXPECT_EQ(parsed->erofs_bytes, 8192U);
+  const std::string lower = DigestOf(kNativeLayerType);
+  const std::string upper = DigestOf("upper");
+  EXPECT_EQ(parsed->layers, (std::vector<ImageLayer>{{lower, 8192}, {upper, 8192}}));
   EXPECT_EQ(parsed->verity, "");
-  const json config = {{"rootfs", {{"diff_ids", {parsed->erofs_digest}}}}};
-  EXPECT_TRUE(CheckNativeConfig(config, *parsed, "REF").ok());
+  const auto config = [](const std::vector<std::string>& ids) {
+    return json{{"rootfs", {{"diff_ids", ids}}}};
+  };
+  EXPECT_TRUE(CheckNativeConfig(config({lower, upper}), *parsed, "REF").ok());
+  EXPECT_EQ(CheckNativeConfig(config({upper, lower}), *parsed, "REF").error(), EBADMSG);
+  EXPECT_EQ(CheckNativeConfig(config({lower}), *parsed, "REF").error(), EBADMSG);
   EXPECT_EQ(CheckNativeConfig(json::object(), *parsed, "REF").error(), EBADMSG);
-  const json other = {{"rootfs", {{"diff_ids", {DigestOf("other")}}}}};
-  EXPECT_EQ(CheckNativeConfig(other, *parsed, "REF").error(), EBADMSG);
 }
 
 TEST(HoldfastManifestTest, OtherNativeImagesAreRefusedWithWhatTheyAre) {
   const auto refusal = [](const json& manifest) {
     return ParseMountableManifest(manifest.dump(), "REF").status().message();
   };
-  EXPECT_NE(refusal(NativeManifest({kNativeLayerType, kNativeLayerType})).find("2 layers"),
+  EXPECT_NE(refusal(NativeManifest(std::vector<std::string>(501, kNativeLayerType)))
+                .find("501 layers, and an overlay takes 500"),
             std::string::npos);
   const std::string zstd = std::string(kNativeLayerType) + "+zstd";
   EXPECT_NE(refusal(NativeManifest({zstd})).find("--erofs raw"), std::string::npos);

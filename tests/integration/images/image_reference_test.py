@@ -76,14 +76,14 @@ class OciLayoutTest(Case):
     def test_native_images_that_cannot_be_mounted_say_what_they_are(self):
         manifest = self.layout.native_manifest(self.image)
         layer = manifest["layers"][0]
-        self.layout.tag("many", self.layout.add_json({**manifest, "layers": [layer, layer]}))
-        self.refused(self.reference("many"), "is a native EROFS image of 2 layers; holdfast mounts those of one layer")
+        self.layout.tag("many", self.layout.add_json({**manifest, "layers": [layer] * 501}))
+        self.refused(self.reference("many"), "has 501 layers, and an overlay takes 500; build it with fewer")
         self.layout.tag("zstd", self.layout.add_json(
             {**manifest, "layers": [{**layer, "mediaType": layer["mediaType"] + "+zstd"}]}))
         self.refused(self.reference("zstd"), "cannot be read in parts; convert the image with: ctr image convert --erofs raw")
         other = self.layout.native_manifest(images.random_image(1, 5000, seed=41)[0])
         self.layout.tag("lies", self.layout.add_json({**manifest, "layers": other["layers"]}))
-        self.refused(self.reference("lies"), "its config does not name its layer sha256:")
+        self.refused(self.reference("lies"), r'its config does not name its layers, \["sha256:')
 
     def test_what_is_no_reference_is_refused(self):
         self.refused("docker://h/a:v1", "'docker://h/a:v1' is not an image URL; use http://.*oci://")
