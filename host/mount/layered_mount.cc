@@ -8,11 +8,14 @@
 #include <utility>
 
 #include "cachecore/base/digest.h"
+#include "cachecore/base/json_fields.h"
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/system/files.h"
 #include "cachecore/system/mount_table.h"
+#include "host/images/source_files.h"
 #include "host/mounts/layer_mounts.h"
 #include "host/mounts/own_mounts.h"
+#include "host/service/instance_control.h"
 
 namespace host {
 namespace {
@@ -26,11 +29,15 @@ using cachecore::MakeDirectories;
 using cachecore::MakePrivateDirectory;
 using cachecore::MountEntry;
 using cachecore::ReadMountTable;
+using cachecore::RecordText;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using cachecore::WriteFileAtomically;
 
 constexpr size_t kNameDigits = 32;
+// The fetcher is handed what it needs of it.
+constexpr mode_t kLayerSourceMode = 0600;
 constexpr char kRefusal[] = "cannot mount ";
 
 Result<bool> IsThere(const Instance& instance, const std::string& place,
@@ -45,11 +52,19 @@ Result<bool> IsThere(const Instance& instance, const std::string& place,
   return Status(EEXIST, place + " shows " + record->url + ", whose name has the same digest");
 }
 
+// What is mounted already is fetched from now on as this mount says.
+Status RenewSource(const MountRequest& image, ImageSource source, const Deadline& deadline) {
+  ASSIGN_OR_RETURN(source.files, FilesOfSource(source));
+  ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(image.instance, deadline));
+  return WriteFileAtomically(image.instance.SourceFile(source.Volume()),
+                             RecordText(source.ToJson()) + "\n", kLayerSourceMode);
+}
+
 Status MountLocked(const MountRequest& image, size_t index, const std::string& place,
                    const Deadline& deadline) {
   const MountRequest::Layer& layer = image.layers[index];
   ASSIGN_OR_RETURN(const bool is_there, IsThere(image.instance, place, layer.source));
-  if (is_there) return {};
+  if (is_there) return image.renew ? RenewSource(image, layer.source, deadline) : Status();
   RETURN_IF_ERROR(MakeDirectories(place, 0700));
   return MountOperation({.instance = image.instance,
                          .source = layer.source,
@@ -105,7 +120,7 @@ Status MountLayer(const MountRequest& image, size_t index, const std::string& pl
       "layer " + std::to_string(index + 1) + " of " + std::to_string(image.layers.size());
   // Only root: what is in an image is shown where it was asked for, with the flags of that mount.
   RETURN_IF_ERROR(MakePrivateDirectory(image.instance.LayersDir()));
-  const std::string lock_place = place + ".lock";
+  const std::string lock_place = place + kLayerLockEnding;
   const Result<UniqueFd> lock = LockDirectory(lock_place, 0700, deadline);
   if (lock.status().error() == ETIMEDOUT) {
     return Status(ETIMEDOUT, name + ": another holdfast mounts it and holds the lock " +

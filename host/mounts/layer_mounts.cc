@@ -122,12 +122,15 @@ void ReleaseUnusedLayers(const Instance& instance, const MountRecord* used) {
   std::erase_if(*mounts, [&](const OwnMount& mount) { return !is_unused(mount); });
   const std::vector<MountRecord> others = RecordsOf(alive);
   for (const OwnMount& layer : *mounts) Release(instance, layer, others, used);
-  // Each is a lock's, unless it is held, or a mount point, unless there is a mount.
+  // Each is a lock's, unless it is held, or a mount point, unless there is a mount.  Those of what
+  // is wanted may be about to be used.
   for (const std::string& name : ListDirectory(instance.LayersDir())) {
-    const std::string place = instance.LayersDir() + "/" + name;
-    if (!wanted.contains(place) && TryLockDirectory(place).ok()) rmdir(place.c_str());
+    const std::string place =
+        instance.LayersDir() + "/" + name.substr(0, name.rfind(kLayerLockEnding));
+    const std::string path = instance.LayersDir() + "/" + name;
+    if (!wanted.contains(place) && TryLockDirectory(path).ok()) rmdir(path.c_str());
   }
-  rmdir(instance.LayersDir().c_str());
+  if (wanted.empty()) rmdir(instance.LayersDir().c_str());
 }
 
 }  // namespace host

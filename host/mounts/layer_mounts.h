@@ -21,6 +21,9 @@
 
 namespace host {
 
+// Of the directory beside a layer's place that is locked while the layer is mounted.
+inline constexpr char kLayerLockEnding[] = ".lock";
+
 // Its last part is short, so that a kernel that takes one option of 255 bytes takes many of them.
 std::string LayerPlace(const Instance& instance, const std::string& volume,
                        const std::string& object);

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <iostream>
+#include <set>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -48,9 +49,16 @@ std::vector<std::string> DetachMounts(const Instance& instance) {
   }
   const Result<std::vector<OwnMount>> mounts = ListMounts(instance);
   if (!mounts.ok()) return detached;
+  std::vector<OwnMount> asked = *mounts;
+  HideLayers(&asked);
+  std::set<std::string> places;
+  for (const OwnMount& mount : asked) places.insert(mount.record.mount_point);
   for (const OwnMount& mount : *mounts) {
     if (mount.state == MountState::kMounting) continue;
-    if (mount.is_here && Detach(mount.entry)) detached.push_back(mount.entry.mount_point);
+    const bool is_detached = mount.is_here && Detach(mount.entry);
+    if (is_detached && places.contains(mount.record.mount_point)) {
+      detached.push_back(mount.entry.mount_point);
+    }
     RemoveMountRecord(instance, mount.record);
   }
   for (auto entry = table->rbegin(); entry != table->rend(); ++entry) {

@@ -356,6 +356,63 @@ class NativeLayersTest(NativeLayersCase):
         self.holdfast_.stop()
         self.assert_nothing_left()
 
+    def test_what_a_killed_umount_leaves_goes_with_the_next_command(self):
+        reference = self.three()
+        seed = random.randrange(1 << 32)
+        print("seed", seed)
+        chance = random.Random(seed)
+        point = self.box.make_directory("m")
+        for _ in range(KILLS):
+            self.holdfast_.mount(reference, mount_point=point)
+            process = self.box.start(self.holdfast_.command_line("umount", "--keep", *self.holdfast_.root_flags(), point),
+                                     stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0.005, 0.15))  # Anywhere in it: that is the point.
+            process.kill()
+            process.wait()
+            if self.status_mounts() and self.status_mounts()[0]["mount_point"] == point:
+                self.holdfast_.umount(point, "--keep")
+        if os.path.exists(self.holdfast_.run_path()):
+            self.holdfast_.stop()
+        self.assert_nothing_left()
+
+    def test_when_all_processes_are_killed_the_next_mount_replaces_it(self):
+        reference = self.three()
+        point = self.holdfast_.mount(reference)
+        daemon, fetcher = self.holdfast_.daemon_pid(), self.holdfast_.attached_pid()
+        self.holdfast_.kill_supervisor()
+        for pid in (daemon, fetcher):
+            os.kill(pid, signal.SIGKILL)
+            self.assertTrue(wait_gone(pid, 30))
+        done = self.holdfast_.try_mount(reference, point)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotIn("/layers/", done.stderr)
+        self.assert_shows_three(point)
+        self.assertEqual((len(self.mounts("erofs")), self.mounts("overlay")), (3, [point]))
+        self.holdfast_.umount(point)
+        self.assert_nothing_left()
+
+    def test_renewed_options_count_for_layers_that_are_mounted(self):
+        registry = Registry(self.box).start()
+        references = []
+        for tag in ("one", "two"):
+            self.native(tag, self.base, self.file_layer("of-" + tag))
+            references.append(registry.push(self.layout, tag, "repository-of-" + tag))
+        first = self.holdfast_.mount(references[0], *registry.flags())
+        secrets = self.box.path("auth.json")
+        write(secrets, "{}")
+        os.chmod(secrets, 0o600)
+        second = self.holdfast_.mount(references[1], *registry.flags(), "--renew", "--auth-file=" + secrets)
+        shared = self.status_mounts()[0]["layers"][0]
+        self.assertEqual(self.status_mounts()[1]["layers"][0], shared)
+        with_it = []
+        for name in os.listdir(self.holdfast_.state_path("sources")):
+            with open(self.holdfast_.state_path("sources", name)) as f:
+                with_it += [name] if secrets in f.read() else []
+        self.assertEqual(len(with_it), 2)  # The shared layer's and the one that is new.
+        for point in (first, second):
+            self.holdfast_.umount(point)
+        self.assert_nothing_left()
+
     def test_a_forced_umount_ends_its_reads_and_no_other_image_is_lost(self):
         middle = self.file_layer("middle")
         registry = Registry(self.box).start()
