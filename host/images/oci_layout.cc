@@ -34,7 +34,7 @@ using nlohmann::json;
 constexpr char kIndexType[] = "application/vnd.oci.image.index.v1+json";
 constexpr char kTagAnnotation[] = "org.opencontainers.image.ref.name";
 constexpr char kTag[] = "latest";
-constexpr mode_t kFileMode = 0644;
+constexpr mode_t kLayoutFileMode = 0644;
 constexpr size_t kPieceBytes = 1 << 20;
 
 Result<LayoutBlob> BlobOfFile(const std::string& path,
@@ -75,13 +75,13 @@ std::string OciLayoutWriter::PathOf(const std::string& digest) const {
 Status OciLayoutWriter::Begin() {
   RETURN_IF_ERROR(MakeDirectories(directory_ + "/blobs/sha256", 0755));
   return CreateFileExclusively(directory_ + "/oci-layout",
-                               JsonText({{"imageLayoutVersion", "1.0.0"}}), kFileMode);
+                               JsonText({{"imageLayoutVersion", "1.0.0"}}), kLayoutFileMode);
 }
 
 Result<LayoutBlob> OciLayoutWriter::AddFile(const std::string& path,
                                             const std::function<void(uint64_t)>& on_progress) {
   ASSIGN_OR_RETURN(LayoutBlob blob, BlobOfFile(path, on_progress));
-  if (chmod(path.c_str(), kFileMode) != 0 ||
+  if (chmod(path.c_str(), kLayoutFileMode) != 0 ||
       rename(path.c_str(), PathOf(blob.digest).c_str()) != 0) {
     return Status::FromErrno(errno, "move " + path);
   }
@@ -90,7 +90,7 @@ Result<LayoutBlob> OciLayoutWriter::AddFile(const std::string& path,
 
 Result<LayoutBlob> OciLayoutWriter::AddText(const std::string& text) {
   LayoutBlob blob = {DigestOf(text), text.size()};
-  RETURN_IF_ERROR(CreateFileExclusively(PathOf(blob.digest), text, kFileMode));
+  RETURN_IF_ERROR(CreateFileExclusively(PathOf(blob.digest), text, kLayoutFileMode));
   return blob;
 }
 
@@ -101,7 +101,7 @@ Status OciLayoutWriter::Finish(const LayoutBlob& manifest, const json& platform)
   const json index = {{"schemaVersion", 2},
                       {"mediaType", kIndexType},
                       {"manifests", json::array({std::move(entry)})}};
-  return CreateFileExclusively(directory_ + "/index.json", JsonText(index), kFileMode);
+  return CreateFileExclusively(directory_ + "/index.json", JsonText(index), kLayoutFileMode);
 }
 
 }  // namespace host

@@ -16,7 +16,7 @@
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/protocol/control_messages.h"
 #include "cachecore/system/bounded_call.h"
-#include "host/images/image_kind.h"
+#include "host/content/image_kind.h"
 #include "host/instance/cache_dir.h"
 #include "host/instance/control_client.h"
 #include "host/instance/lock_file.h"

@@ -17,18 +17,16 @@
 
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/system/bounded_call.h"
-#include "host/mounts/image_file_system.h"
+#include "host/content/image_file_system.h"
 
 namespace host {
 namespace {
 
-using cachecore::CallInChild;
 using cachecore::ChildAnswer;
 using cachecore::Deadline;
 using cachecore::OpenInChild;
 using cachecore::Result;
 using cachecore::Status;
-using cachecore::StopSignalled;
 using cachecore::UniqueFd;
 
 constexpr uint64_t kSectorBytes = 512;
@@ -115,7 +113,7 @@ Result<std::string> SourceParameter(const std::string& source) {
 }
 
 // As people write it.
-std::string NameOf(const std::string& type) { return type == kErofs ? "EROFS" : type; }
+std::string NameOf(const std::string& type) { return type == kErofsType ? "EROFS" : type; }
 
 Result<UniqueFd> OpenContext(const std::string& type) {
   UniqueFd context(fsopen(type.c_str(), FSOPEN_CLOEXEC));
@@ -263,35 +261,14 @@ Result<ImageMount> MakeAndMove(const std::function<Result<ChildAnswer>()>& make,
 
 }  // namespace
 
-Result<std::string> ReadHead(const std::string& path, uint64_t offset, size_t length,
-                             const Deadline& deadline) {
-  const auto read_it = [&]() -> Result<std::string> {
-    UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd.valid()) return Status::FromErrno(errno, "open");
-    std::string head(length, '\0');
-    size_t done = 0;
-    while (done < length) {
-      const ssize_t n =
-          pread(fd.get(), head.data() + done, length - done, static_cast<off_t>(offset + done));
-      if (n < 0 && errno == EINTR && !StopSignalled()) continue;
-      if (n < 0) return Status::FromErrno(errno, "read");
-      if (n == 0) break;
-      done += static_cast<size_t>(n);
-    }
-    head.resize(done);
-    return head;
-  };
-  return CallInChild(read_it, deadline);
-}
-
 Result<ImageMount> MountErofs(const std::string& image, int mount_point,
                               const ImageMountOptions& options, const Deadline& deadline) {
   const auto make = [&]() -> Result<ChildAnswer> {
-    Result<UniqueFd> direct = MakeFileSystem(kErofs, image, options);
+    Result<UniqueFd> direct = MakeFileSystem(kErofsType, image, options);
     if (direct.ok()) return ChildAnswer{image, std::move(direct).value()};
     const int error = direct.status().error();
     if (error != ENOTBLK && error != EINVAL) return std::move(direct).status();
-    return MakeOnNewLoop(kErofs, image, {}, options);
+    return MakeOnNewLoop(kErofsType, image, {}, options);
   };
   return MakeAndMove(make, mount_point, deadline);
 }

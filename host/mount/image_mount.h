@@ -14,23 +14,18 @@
 #ifndef HOST_MOUNT_IMAGE_MOUNT_H_
 #define HOST_MOUNT_IMAGE_MOUNT_H_
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
+#include "host/content/image_area.h"
 #include "host/instance/instance.h"
-#include "host/mount/image_area.h"
 #include "host/mount/image_mount_options.h"
 #include "host/mounts/mount_record.h"
 
 namespace host {
-
-// `length` bytes of `path` from `offset` on, or all it has there.
-cachecore::Result<std::string> ReadHead(const std::string& path, uint64_t offset, size_t length,
-                                        const cachecore::Deadline& deadline);
 
 struct ImageMount {
   std::string device;         // What is mounted: a file, a loop device, a directory.
@@ -41,8 +36,8 @@ struct ImageMount {
 cachecore::Result<ImageMount> MountErofs(const std::string& image, int mount_point,
                                          const ImageMountOptions& options,
                                          const cachecore::Deadline& deadline);
-// A file system of a type of host/mounts/image_file_system.h in a part of `image`.  What MountErofs
-// falls back to.
+// A file system of a type of host/content/image_file_system.h in a part of `image`.  MountErofs
+// falls back to it.
 cachecore::Result<ImageMount> MountByLoop(const std::string& type, const std::string& image,
                                           const ImageArea& area, int mount_point,
                                           const ImageMountOptions& options,

@@ -18,6 +18,7 @@
 #include "cachecore/system/files.h"
 #include "cachecore/verity/verity_tree.h"
 #include "host/config/loopback_address.h"
+#include "host/content/image_file_system.h"
 #include "host/images/image_source.h"
 #include "host/images/origin_access.h"
 #include "host/images/resolved_image.h"
@@ -27,7 +28,6 @@
 #include "host/mount/answering_paths.h"
 #include "host/mount/mount_operation.h"
 #include "host/mount/still_trying.h"
-#include "host/mounts/image_file_system.h"
 #include "host/registries/image_reference.h"
 #include "host/registries/registry_options.h"
 

@@ -13,7 +13,8 @@
 #include "cachecore/protocol/control_messages.h"
 #include "cachecore/system/files.h"
 #include "host/config/config_settings.h"
-#include "host/images/image_kind.h"
+#include "host/content/image_file_system.h"
+#include "host/content/image_kind.h"
 #include "host/images/source_files.h"
 #include "host/instance/control_client.h"
 #include "host/instance/lock_file.h"
@@ -24,7 +25,6 @@
 #include "host/mount/persistent_request.h"
 #include "host/mount/saved_mounts.h"
 #include "host/mount/still_trying.h"
-#include "host/mounts/image_file_system.h"
 #include "host/mounts/layer_mounts.h"
 #include "host/mounts/mount_point.h"
 #include "host/mounts/object_cause.h"
@@ -366,7 +366,7 @@ Status MountOperation::Unreadable(const Status& why) const {
 
 Result<ImageMount> MountOperation::MountContent(const ImageContent& content) const {
   const int point = point_.directory.get();
-  if (content.kind == kErofs && content.area.IsWhole()) {
+  if (content.kind == kErofsType && content.area.IsWhole()) {
     return MountErofs(object_path_, point, request_.options, deadline_);
   }
   if (FindImageFileSystem(content.kind) != nullptr) {
@@ -380,7 +380,7 @@ Status MountOperation::Mount() {
   const std::string& url = record_.url;
   ContentChoice choice = request_.content;
   // A manifest says that it is an image: then it is not mounted as a file.
-  if (choice.as == "auto" && !request_.manifest_digest.empty()) choice.as = kErofs;
+  if (choice.as == "auto" && !request_.manifest_digest.empty()) choice.as = kErofsType;
   const ImageObject object{url, object_path_, object_bytes_,
                            [this](const Status& why) { return Unreadable(why); }};
   ASSIGN_OR_RETURN(const ImageContent content, FindContent(object, choice, deadline_));
@@ -442,7 +442,7 @@ Status MountOperation::KeepRecord() {
 Status MountOperation::ExplainRefusal(const Status& why, const ImageContent& content) const {
   const std::string begin = "cannot mount " + record_.url + " on " + record_.mount_point + ": ";
   const bool can_be_features = why.error() == EINVAL || why.error() == EOPNOTSUPP;
-  if (content.kind == kErofs && can_be_features) {
+  if (content.kind == kErofsType && can_be_features) {
     const std::string missing =
         UnknownErofsFeatures(content.head, ListDirectory(kErofsFeaturesDirectory));
     if (!missing.empty()) {

@@ -19,10 +19,10 @@
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
+#include "host/content/image_content.h"
 #include "host/images/image_source.h"
 #include "host/instance/instance.h"
 #include "host/instance/settings.h"
-#include "host/mount/image_content.h"
 #include "host/mount/image_mount.h"
 #include "host/mount/image_mount_options.h"
 #include "host/mounts/mount_point.h"

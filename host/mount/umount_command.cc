@@ -13,6 +13,7 @@
 
 #include "cachecore/system/bounded_call.h"
 #include "cachecore/system/trusted_path.h"
+#include "host/content/image_file_system.h"
 #include "host/instance/privileges.h"
 #include "host/instance/settings.h"
 #include "host/mounts/detached_mounts.h"

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "cachecore/system/files.h"
+#include "host/content/image_file_system.h"
 #include "host/mounts/detached_mounts.h"
 #include "host/mounts/own_mounts.h"
 

@@ -7,8 +7,8 @@
 
 #include "cachecore/system/files.h"
 #include "cachecore/system/pid_stamp.h"
+#include "host/content/image_file_system.h"
 #include "host/mounts/fuse_release.h"
-#include "host/mounts/image_file_system.h"
 
 namespace host {
 namespace {
@@ -30,7 +30,7 @@ bool IsImage(const MountEntry& entry) { return FindImageFileSystem(entry.type) !
 // (The device number of a btrfs is its own.)
 std::string BackingFile(const MountEntry& entry) {
   constexpr std::string_view kLoop = "/dev/loop";
-  if (!entry.source.starts_with(kLoop)) return entry.type == kErofs ? entry.source : "";
+  if (!entry.source.starts_with(kLoop)) return entry.type == kErofsType ? entry.source : "";
   const Result<std::string> file =
       ReadFile("/sys/block/" + entry.source.substr(kLoop.size() - 4) + "/loop/backing_file");
   return file.ok() ? file->substr(0, file->find('\n')) : "";

@@ -8,8 +8,8 @@
 // Threads  pure functions.
 // See      Linux fs/erofs/erofs_fs.h, struct erofs_super_block
 
-#ifndef HOST_IMAGES_IMAGE_KIND_H_
-#define HOST_IMAGES_IMAGE_KIND_H_
+#ifndef HOST_CONTENT_IMAGE_KIND_H_
+#define HOST_CONTENT_IMAGE_KIND_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -52,4 +52,4 @@ cachecore::Result<ImageKind> RecogniseImage(const std::string& as, std::string_v
 
 }  // namespace host
 
-#endif  // HOST_IMAGES_IMAGE_KIND_H_
+#endif  // HOST_CONTENT_IMAGE_KIND_H_

@@ -1,7 +1,9 @@
-#include "host/images/sif_image.h"
+#include "host/content/sif_image.h"
 
 #include <algorithm>
 #include <cerrno>
+
+#include "host/content/little_endian.h"
 
 namespace host {
 namespace {
@@ -10,8 +12,8 @@ using cachecore::Result;
 using cachecore::Status;
 
 // The header: a line for the shell goes before the magic.
-constexpr size_t kMagicAt = 32;
-constexpr std::string_view kMagic = "SIF_MAGIC";
+constexpr size_t kSifMagicAt = 32;
+constexpr std::string_view kSifMagic = "SIF_MAGIC";
 constexpr size_t kDescriptorsAt = 88;
 constexpr size_t kTableOffsetAt = 96;
 constexpr size_t kHeaderBytes = 128;
@@ -28,18 +30,10 @@ constexpr uint64_t kPartitionType = 0x4004;
 constexpr uint64_t kPrimarySystem = 2;
 constexpr uint64_t kEncrypted = 5;
 
-uint64_t LittleEndian(std::string_view bytes, size_t offset, size_t length) {
-  uint64_t value = 0;
-  for (size_t i = length; i-- > 0;) {
-    value = value << 8 | static_cast<unsigned char>(bytes[offset + i]);
-  }
-  return value;
-}
-
 }  // namespace
 
 std::optional<SifTable> FindSifTable(std::string_view head) {
-  if (head.size() < kHeaderBytes || head.substr(kMagicAt, kMagic.size()) != kMagic) {
+  if (head.size() < kHeaderBytes || head.substr(kSifMagicAt, kSifMagic.size()) != kSifMagic) {
     return std::nullopt;
   }
   const uint64_t count = std::min(LittleEndian(head, kDescriptorsAt, 8), kDescriptorsMax);

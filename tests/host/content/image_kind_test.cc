@@ -1,4 +1,4 @@
-#include "host/images/image_kind.h"
+#include "host/content/image_kind.h"
 
 #include <gtest/gtest.h>
 

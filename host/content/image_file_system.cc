@@ -1,4 +1,4 @@
-#include "host/mounts/image_file_system.h"
+#include "host/content/image_file_system.h"
 
 #include <algorithm>
 
@@ -8,7 +8,7 @@ namespace {
 // Two images of one XFS file system are mounted at once: `nouuid`.
 const std::vector<ImageFileSystem>& FileSystems() {
   static const std::vector<ImageFileSystem> kFileSystems = {
-      {kErofs, {}},
+      {kErofsType, {}},
       {"squashfs", {}},
       {"ext4", {"noload"}},
       {"xfs", {"norecovery", "nouuid"}},

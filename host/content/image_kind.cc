@@ -1,8 +1,10 @@
-#include "host/images/image_kind.h"
+#include "host/content/image_kind.h"
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+
+#include "host/content/little_endian.h"
 
 namespace host {
 namespace {
@@ -35,12 +37,8 @@ constexpr ErofsFeature kErofsFeatures[] = {
     {0x08, "device_table"}, {0x10, "ztailpacking"}, {0x20, "fragments"},
     {0x40, nullptr},        {0x80, "48bit"},        {0x100, "metabox"}};
 
-uint32_t LittleEndian(std::string_view bytes, size_t offset, size_t length) {
-  uint32_t value = 0;
-  for (size_t i = length; i-- > 0;) {
-    value = value << 8 | static_cast<unsigned char>(bytes[offset + i]);
-  }
-  return value;
+uint32_t Word(std::string_view bytes, size_t offset, size_t length) {
+  return static_cast<uint32_t>(LittleEndian(bytes, offset, length));
 }
 
 bool StartsWithIgnoringCase(std::string_view text, std::string_view prefix) {
@@ -65,30 +63,30 @@ const char* ImageKindName(ImageKind kind) { return kind == ImageKind::kErofs ? "
 std::optional<uint64_t> ErofsImageBytes(std::string_view head) {
   if (head.size() < kSuperblockOffset + kErofsSuperblockBytes) return std::nullopt;
   const std::string_view superblock = head.substr(kSuperblockOffset, kErofsSuperblockBytes);
-  if (LittleEndian(superblock, kMagicAt, 4) != kErofsMagic) return std::nullopt;
-  uint64_t blocks = LittleEndian(superblock, kBlocksLowAt, 4);
-  if (LittleEndian(superblock, kFeatureIncompatAt, 4) & kFeature48Bit) {
-    blocks |= uint64_t{LittleEndian(superblock, kBlocksHighAt, 2)} << 32;
+  if (Word(superblock, kMagicAt, 4) != kErofsMagic) return std::nullopt;
+  uint64_t blocks = Word(superblock, kBlocksLowAt, 4);
+  if (Word(superblock, kFeatureIncompatAt, 4) & kFeature48Bit) {
+    blocks |= uint64_t{Word(superblock, kBlocksHighAt, 2)} << 32;
   }
   // A superblock with a wild block size is left to the kernel, which says so in its log.
-  return blocks << std::min<uint32_t>(LittleEndian(superblock, kBlockSizeBitsAt, 1), 16);
+  return blocks << std::min<uint32_t>(Word(superblock, kBlockSizeBitsAt, 1), 16);
 }
 
 std::optional<ErofsDevices> FindErofsDevices(std::string_view head) {
   if (!ErofsImageBytes(head)) return std::nullopt;
   const std::string_view superblock = head.substr(kSuperblockOffset, kErofsSuperblockBytes);
-  if ((LittleEndian(superblock, kFeatureIncompatAt, 4) & kFeatureDeviceTable) == 0) {
+  if ((Word(superblock, kFeatureIncompatAt, 4) & kFeatureDeviceTable) == 0) {
     return std::nullopt;
   }
-  const size_t count = LittleEndian(superblock, kExtraDevicesAt, 2);
+  const size_t count = Word(superblock, kExtraDevicesAt, 2);
   if (count == 0) return std::nullopt;
-  return ErofsDevices{
-      uint64_t{LittleEndian(superblock, kDeviceTableSlotAt, 2)} * kErofsDeviceSlotBytes, count};
+  return ErofsDevices{uint64_t{Word(superblock, kDeviceTableSlotAt, 2)} * kErofsDeviceSlotBytes,
+                      count};
 }
 
 std::string UnknownErofsFeatures(std::string_view head, const std::vector<std::string>& known) {
   if (!ErofsImageBytes(head)) return "";
-  uint32_t needed = LittleEndian(head, kSuperblockOffset + kFeatureIncompatAt, 4);
+  uint32_t needed = Word(head, kSuperblockOffset + kFeatureIncompatAt, 4);
   std::string unknown;
   const auto add = [&unknown](const std::string& name, uint32_t bits) {
     char hex[16];

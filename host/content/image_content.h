@@ -1,6 +1,6 @@
 // Image content: what is in an object that is to be mounted, and where in it.
 //
-// Model    EROFS is known by its superblock (host/images/image_kind.h).  Of what is none, libblkid
+// Model    EROFS is known by its superblock (host/content/image_kind.h).  Of what is none, libblkid
 //          names the file system, or the partitions of a disk.  A part of the object is chosen by
 //          its offset or by a partition's number.  What no file system is known to be in is a file.
 // Units    bytes.
@@ -10,8 +10,8 @@
 // Threads  no state; each call forks (cachecore/system/bounded_call.h).
 // See      libblkid(3)
 
-#ifndef HOST_MOUNT_IMAGE_CONTENT_H_
-#define HOST_MOUNT_IMAGE_CONTENT_H_
+#ifndef HOST_CONTENT_IMAGE_CONTENT_H_
+#define HOST_CONTENT_IMAGE_CONTENT_H_
 
 #include <cstdint>
 #include <functional>
@@ -19,13 +19,13 @@
 
 #include "cachecore/base/deadline.h"
 #include "cachecore/base/status.h"
-#include "host/mount/image_area.h"
+#include "host/content/image_area.h"
 
 namespace host {
 
 // What the user says of it.
 struct ContentChoice {
-  std::string as = "auto";  // "auto", "file", or a type of host/mounts/image_file_system.h.
+  std::string as = "auto";  // "auto", "file", or a type of host/content/image_file_system.h.
   uint64_t offset = 0;
   int partition = 0;  // 0: none.
 };
@@ -39,7 +39,7 @@ struct ImageObject {
 };
 
 struct ImageContent {
-  std::string kind;  // "file", or a type of host/mounts/image_file_system.h.
+  std::string kind;  // "file", or a type of host/content/image_file_system.h.
   ImageArea area;
   std::string head;  // The first bytes of the area; "" of a file that was called one.
   std::string note;  // What is worth to be told of a file; "" mostly.
@@ -50,4 +50,4 @@ cachecore::Result<ImageContent> FindContent(const ImageObject& object, const Con
 
 }  // namespace host
 
-#endif  // HOST_MOUNT_IMAGE_CONTENT_H_
+#endif  // HOST_CONTENT_IMAGE_CONTENT_H_

@@ -1,15 +1,15 @@
 // SIF images: the container images of Apptainer and Singularity, which hold a file system.
 //
-// Model    a header, a table of descriptors of one size, and what they describe.  The partition with
-//          the primary system is the container's root file system: squashfs, or ext3 in old images.
+// Model    a header, a table of descriptors of one size, and what they describe.  The partition
+//          with the primary system is the container's root: squashfs, or ext3 in old images.
 // Units    bytes.
 // Errors   EINVAL with a sentence that names the URL: no such partition, an encrypted one, a table
 //          or a partition that is not in the object.
 // Threads  pure functions.
 // See      the SIF specification, version 1
 
-#ifndef HOST_IMAGES_SIF_IMAGE_H_
-#define HOST_IMAGES_SIF_IMAGE_H_
+#ifndef HOST_CONTENT_SIF_IMAGE_H_
+#define HOST_CONTENT_SIF_IMAGE_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -36,4 +36,4 @@ cachecore::Result<uint64_t> FindSifRoot(std::string_view table, uint64_t size_by
 
 }  // namespace host
 
-#endif  // HOST_IMAGES_SIF_IMAGE_H_
+#endif  // HOST_CONTENT_SIF_IMAGE_H_

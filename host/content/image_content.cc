@@ -1,7 +1,8 @@
-#include "host/mount/image_content.h"
+#include "host/content/image_content.h"
 
 #include <blkid/blkid.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -13,10 +14,9 @@
 #include "cachecore/base/json_fields.h"
 #include "cachecore/base/unique_fd.h"
 #include "cachecore/system/bounded_call.h"
-#include "host/images/image_kind.h"
-#include "host/images/sif_image.h"
-#include "host/mount/image_mount.h"
-#include "host/mounts/image_file_system.h"
+#include "host/content/image_file_system.h"
+#include "host/content/image_kind.h"
+#include "host/content/sif_image.h"
 
 namespace host {
 namespace {
@@ -27,6 +27,7 @@ using cachecore::JsonInt;
 using cachecore::JsonString;
 using cachecore::Result;
 using cachecore::Status;
+using cachecore::StopSignalled;
 using cachecore::UniqueFd;
 using nlohmann::json;
 
@@ -97,10 +98,29 @@ Result<std::string> ProbePartitions(const std::string& path) {
   return json{{"table", blkid_parttable_get_type(table)}, {"partitions", partitions}}.dump();
 }
 
+// In a child.  `length` bytes of `path` from `offset` on, or all it has there.
+Result<std::string> ReadPart(const std::string& path, uint64_t offset, size_t length) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return Status::FromErrno(errno, "open");
+  std::string part(length, '\0');
+  size_t done = 0;
+  while (done < length) {
+    const ssize_t n =
+        pread(fd.get(), part.data() + done, length - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR && !StopSignalled()) continue;
+    if (n < 0) return Status::FromErrno(errno, "read");
+    if (n == 0) break;
+    done += static_cast<size_t>(n);
+  }
+  part.resize(done);
+  return part;
+}
+
 Result<std::string> ReadAt(const ImageObject& object, uint64_t offset, size_t bytes,
                            const Deadline& deadline) {
   if (offset > object.bytes) return std::string();
-  Result<std::string> read = ReadHead(object.path, offset, bytes, deadline);
+  Result<std::string> read =
+      CallInChild([&] { return ReadPart(object.path, offset, bytes); }, deadline);
   return read.ok() ? std::move(read) : Result<std::string>(object.unreadable(read.status()));
 }
 
@@ -191,13 +211,13 @@ Result<ImageContent> FindContent(const ImageObject& object, const ContentChoice&
   const ImageArea& area = content.area;
   ASSIGN_OR_RETURN(content.head, ReadAt(object, area.offset, kImageHeadBytes, deadline));
   if (const std::optional<SifTable> table = FindSifTable(content.head);
-      table && area.IsWhole() && choice.as != kErofs) {
+      table && area.IsWhole() && choice.as != kErofsType) {
     ASSIGN_OR_RETURN(const std::string slots,
                      ReadAt(object, table->offset, table->bytes, deadline));
     ASSIGN_OR_RETURN(content.area.offset, FindSifRoot(slots, object.bytes, object.url));
     ASSIGN_OR_RETURN(content.head, ReadAt(object, area.offset, kImageHeadBytes, deadline));
   }
-  if (choice.as != "auto" && choice.as != kErofs) return content;
+  if (choice.as != "auto" && choice.as != kErofsType) return content;
   const uint64_t bytes = area.bytes != 0 ? area.bytes : object.bytes - area.offset;
   ASSIGN_OR_RETURN(const ImageKind kind,
                    RecogniseImage(choice.as, content.head, bytes, object.url));

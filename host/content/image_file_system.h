@@ -3,10 +3,10 @@
 // Model    a table of names, as the kernel and mount tables spell them, with the mount options
 //          without which the kernel would replay a journal, or refuse a second mount.
 // Threads  constants.
-// See      Linux Documentation/filesystems; libblkid's names of them in host/mount/image_content.cc
+// See      Linux Documentation/filesystems
 
-#ifndef HOST_MOUNTS_IMAGE_FILE_SYSTEM_H_
-#define HOST_MOUNTS_IMAGE_FILE_SYSTEM_H_
+#ifndef HOST_CONTENT_IMAGE_FILE_SYSTEM_H_
+#define HOST_CONTENT_IMAGE_FILE_SYSTEM_H_
 
 #include <string>
 #include <string_view>
@@ -14,7 +14,7 @@
 
 namespace host {
 
-inline constexpr char kErofs[] = "erofs";
+inline constexpr char kErofsType[] = "erofs";
 
 struct ImageFileSystem {
   std::string_view type;
@@ -23,9 +23,9 @@ struct ImageFileSystem {
 
 // Null: not one of them.
 const ImageFileSystem* FindImageFileSystem(std::string_view type);
-// Their types, kErofs first.
+// Their types, kErofsType first.
 std::vector<std::string> ImageFileSystemTypes();
 
 }  // namespace host
 
-#endif  // HOST_MOUNTS_IMAGE_FILE_SYSTEM_H_
+#endif  // HOST_CONTENT_IMAGE_FILE_SYSTEM_H_

@@ -1,4 +1,4 @@
-#include "host/images/sif_image.h"
+#include "host/content/sif_image.h"
 
 #include <gtest/gtest.h>
 

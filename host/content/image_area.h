@@ -2,8 +2,8 @@
 //
 // Units    bytes.
 
-#ifndef HOST_MOUNT_IMAGE_AREA_H_
-#define HOST_MOUNT_IMAGE_AREA_H_
+#ifndef HOST_CONTENT_IMAGE_AREA_H_
+#define HOST_CONTENT_IMAGE_AREA_H_
 
 #include <cstdint>
 
@@ -18,4 +18,4 @@ struct ImageArea {
 
 }  // namespace host
 
-#endif  // HOST_MOUNT_IMAGE_AREA_H_
+#endif  // HOST_CONTENT_IMAGE_AREA_H_
