@@ -213,7 +213,8 @@ TEST_F(CommandTest, WrongUsageSaysWhatAndWhereToLook) {
   ExpectUsageError({"mount", "http://h/x"}, "MOUNTPOINT is required (see holdfast mount --help)");
   ExpectUsageError({"umount"}, "MOUNTPOINT is required (see holdfast umount --help)");
   ExpectUsageError({"mount", "http://h/x", "/m", "--as=tar"},
-                   "--as: tar not in {auto,erofs,file} (see holdfast mount --help)");
+                   "--as: tar not in {auto,erofs,squashfs,ext4,xfs,btrfs,iso9660,cramfs,file} (see "
+                   "holdfast mount --help)");
   ExpectUsageError({"mount", "http://h/x", "/m", "--detach-policy=wait"},
                    "--detach-policy: wait not in {hold,fail} (see holdfast mount --help)");
   ExpectUsageError({"status", "--jsno"},
