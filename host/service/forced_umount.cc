@@ -12,6 +12,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include <cerrno>
 #include <csignal>
 #include <iostream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ extern "C" {  // glibc 2.36's header forgets to say so itself.
 #include "cachecore/protocol/control_messages.h"
 #include "cachecore/system/process.h"
 #include "host/instance/control_client.h"
+#include "host/instance/instance_processes.h"
 #include "host/instance/settings.h"
 #include "host/instance/supervisor_process.h"
 #include "host/instance/systemd_unit.h"
@@ -37,7 +39,7 @@ namespace {
 
 namespace control = cachecore::control;
 using cachecore::Deadline;
-using cachecore::EndProcess;
+using cachecore::PinnedProcess;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
@@ -97,7 +99,7 @@ void Reopen(const Instance& instance, const MountRecord& other, const std::strin
 
 // A process of the instance that was signalled to end.
 struct Ending {
-  const char* service;
+  std::string program;
   UniqueFd pidfd;
 };
 
@@ -106,27 +108,44 @@ bool WaitGone(const Ending& process, const Deadline& deadline) {
   return poll(&entry, 1, static_cast<int>(deadline.Remaining().count())) > 0;
 }
 
-// SIGTERM lets a daemon write down what it has; one that hangs is killed.
-Status EndServices(const Instance& instance) {
+// Those with a pid file, and those without, such as a spare that is stopped: it does not see the end
+// of its supervisor.
+std::vector<Ending> ProcessesOf(const Instance& instance) {
   std::vector<Ending> processes;
+  std::set<pid_t> pids;
   for (const char* service : {kFetcher, kDaemon}) {
-    UniqueFd pidfd = PinService(instance, service).pidfd;
-    if (!pidfd.valid()) continue;
-    pidfd_send_signal(pidfd.get(), SIGTERM, nullptr, 0);
-    pidfd_send_signal(pidfd.get(), SIGCONT, nullptr, 0);  // Stopped, it would not hear the other.
-    processes.push_back({service, std::move(pidfd)});
+    PinnedProcess process = PinService(instance, service);
+    if (process.pid == 0) continue;
+    pids.insert(process.pid);
+    processes.push_back({service, std::move(process.pidfd)});
+  }
+  for (InstanceProcess& process : FindInstanceProcesses(instance)) {
+    if (!pids.contains(process.pid)) {
+      processes.push_back({process.program, std::move(process.pidfd)});
+    }
+  }
+  return processes;
+}
+
+// SIGTERM lets a daemon write down what it has; one that hangs is killed.
+Status EndProcesses(const Instance& instance) {
+  std::vector<Ending> processes = ProcessesOf(instance);
+  for (const Ending& process : processes) {
+    pidfd_send_signal(process.pidfd.get(), SIGTERM, nullptr, 0);
+    // Stopped, it would not hear the other.
+    pidfd_send_signal(process.pidfd.get(), SIGCONT, nullptr, 0);
   }
   const Deadline term_deadline(kTermTimeout);
   std::erase_if(processes, [&](const Ending& process) { return WaitGone(process, term_deadline); });
   for (const Ending& process : processes) {
-    std::cerr << "holdfast: " << process.service << " of instance " << instance.name()
+    std::cerr << "holdfast: " << process.program << " of instance " << instance.name()
               << " does not end on SIGTERM, and is killed\n";
     pidfd_send_signal(process.pidfd.get(), SIGKILL, nullptr, 0);
   }
   const Deadline kill_deadline(kKillTimeout);
   std::erase_if(processes, [&](const Ending& process) { return WaitGone(process, kill_deadline); });
   if (processes.empty()) return {};
-  return Status(EBUSY, std::string(processes.front().service) + " of instance " + instance.name() +
+  return Status(EBUSY, processes.front().program + " of instance " + instance.name() +
                            " does not end even on SIGKILL; its mounts are gone");
 }
 
@@ -169,7 +188,7 @@ Status EndInstance(const Instance& instance) {
   }
   const UniqueFd lock = EndSupervisor(instance);
   DetachMounts(instance);
-  RETURN_IF_ERROR(EndServices(instance));
+  RETURN_IF_ERROR(EndProcesses(instance));
   ClearRunDirectory(instance);
   return {};
 }

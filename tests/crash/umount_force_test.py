@@ -194,6 +194,12 @@ class UmountForceTest(Case):
         self.signal(signal.SIGSTOP, *self.pids().values())
         self.force_and_check_all()
 
+    def test_a_stopped_spare_does_not_outlive_it(self):
+        self.mount_and_wait()
+        spare = wait_until(lambda: self.instance.service("holdfastd")["spare"], 20, "a spare")
+        self.signal(signal.SIGSTOP, self.instance.daemon_pid(), spare)
+        self.force_and_check_all()
+
     def test_the_daemon_is_dead_and_its_supervisor_stopped(self):
         self.mount_and_wait()
         self.instance.hold_supervisor()
