@@ -94,7 +94,7 @@ std::vector<StatusReport> ReportsOf(const std::vector<Instance>& instances) {
 
 int RunWatch(const StatusOptions& options) {
   cachecore::CatchStopSignals();
-  host::StatusWatch watch;
+  host::StatusWatch watch(/*is_named=*/!options.instance.empty());
   host::WatchScreen screen;
   const std::chrono::duration<double> interval(*options.watch_s);
   do {

@@ -223,6 +223,7 @@ std::string ImageLine(const WatchedImage& image, size_t columns) {
 // What a frame has of one instance.
 struct StatusWatch::Part {
   Health health = Health::kFine;
+  bool counts = true;
   int64_t oldest_ms = 0;
   std::string name;
   std::vector<std::string> lines;
@@ -232,10 +233,12 @@ struct StatusWatch::Part {
 StatusWatch::Part StatusWatch::PartOf(const StatusReport& report, Duration at, int64_t unix_s) {
   Part part;
   part.name = report.instance;
-  const StatusCheck check = CheckStatus({report}, /*is_named=*/true);
+  part.counts = Counts(report, is_named_);
+  const StatusCheck check = CheckStatus({report}, is_named_);
   part.health = check.health;
+  const std::string fine = part.counts ? "OK" : "does not run";
   part.lines.push_back("instance " + report.instance + "  " +
-                       (check.health == Health::kFine ? "OK" : check.line));
+                       (check.health == Health::kFine ? fine : check.line));
   Seen& seen = seen_[report.instance];
   if (report.daemon.empty()) return part;
   const json before = std::exchange(seen.report, report).daemon;
@@ -269,7 +272,7 @@ std::vector<std::string> StatusWatch::Frame(const std::vector<StatusReport>& rep
   }
   std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) {
     const auto rank = [](const Part& part) {
-      return std::tuple(-static_cast<int>(part.health), -part.oldest_ms, part.name);
+      return std::tuple(-static_cast<int>(part.health), !part.counts, -part.oldest_ms, part.name);
     };
     return rank(a) < rank(b);
   });

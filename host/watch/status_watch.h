@@ -29,6 +29,9 @@ struct FrameSize {
 
 class StatusWatch {
  public:
+  // `is_named`: one instance was asked for by its name.
+  explicit StatusWatch(bool is_named) : is_named_(is_named) {}
+
   // The lines of a frame, none longer than `size` and no more than fit.  `at` is when the reports
   // were gathered, `unix_s` the same for people.
   std::vector<std::string> Frame(const std::vector<StatusReport>& reports, cachecore::Duration at,
@@ -45,6 +48,7 @@ class StatusWatch {
   struct Part;
   Part PartOf(const StatusReport& report, cachecore::Duration at, int64_t unix_s);
 
+  const bool is_named_;
   std::map<std::string, Seen> seen_;
 };
 

@@ -51,7 +51,7 @@ std::string Joined(const std::vector<std::string>& lines) {
 }
 
 TEST(StatusWatchTest, RatesAreThoseBetweenTwoFrames) {
-  StatusWatch watch;
+  StatusWatch watch(false);
   StatusReport report = Report("default", 7, 1000, 100, 0);
   report.daemon[field::kObjects].push_back(Object(16, "a", 10'000'000));
   EXPECT_NE(Joined(watch.Frame({report}, seconds(10), kNow, {})).find("reads -/s"),
@@ -67,7 +67,7 @@ TEST(StatusWatchTest, RatesAreThoseBetweenTwoFrames) {
 }
 
 TEST(StatusWatchTest, ADaemonThatWasReplacedIsSaidAndMakesNoRates) {
-  StatusWatch watch;
+  StatusWatch watch(false);
   (void)watch.Frame({Report("default", 7, 1000, 100, 1'000'000)}, seconds(10), kNow, {});
   const StatusReport next = Report("default", 9, 10, 10, 0);
   const std::string text = Joined(watch.Frame({next}, seconds(12), kNow, {}));
@@ -85,7 +85,7 @@ TEST(StatusWatchTest, WaitingReadsAreCountedByAgeWithTheCauseOfTheOldest) {
       {field::kList,
        {Waiting(16, 2, 300, ""), Waiting(16, 1, 75'000, "http://o/a: connection refused"),
         Waiting(16, 0, 90'000, "nobody waits for it")}}};
-  const std::string text = Joined(StatusWatch().Frame({report}, seconds(1), kNow, {}));
+  const std::string text = Joined(StatusWatch(false).Frame({report}, seconds(1), kNow, {}));
   EXPECT_NE(text.find("3 reads wait: 2 below 1 s, 1 longer; the oldest 75.0 s"), std::string::npos)
       << text;
   EXPECT_NE(text.find("    http://o/a: connection refused"), std::string::npos) << text;
@@ -100,10 +100,24 @@ TEST(StatusWatchTest, TheWorstComesFirst) {
   failed[field::kError] = "HTTP 404";
   fine.daemon[field::kObjects] = {Object(16, "idle", 0), Object(17, "slow", 0), failed};
   fine.daemon[field::kRequests][field::kList] = {Waiting(17, 1, 2000, "")};
-  const std::string text = Joined(StatusWatch().Frame({fine, dead}, seconds(1), kNow, {}));
+  const std::string text = Joined(StatusWatch(false).Frame({fine, dead}, seconds(1), kNow, {}));
   EXPECT_LT(text.find("instance z  NOT SERVING"), text.find("instance a  OK")) << text;
   EXPECT_LT(text.find("v/failed"), text.find("v/slow")) << text;
   EXPECT_LT(text.find("v/slow"), text.find("v/idle")) << text;
+}
+
+TEST(StatusWatchTest, AStoppedInstanceIsTheLastAndNoTroubleUnlessItIsNamed) {
+  StatusReport stopped;
+  stopped.instance = "a";
+  stopped.daemon = json::object();
+  StatusReport fine = Report("b", 7, 0, 0, 0);
+  const std::string text = Joined(StatusWatch(false).Frame({stopped, fine}, seconds(1), kNow, {}));
+  EXPECT_NE(text.find("instance a  does not run\n"), std::string::npos) << text;
+  EXPECT_LT(text.find("instance b  OK"), text.find("instance a")) << text;
+  EXPECT_EQ(text.find("NOT SERVING"), std::string::npos) << text;
+  EXPECT_NE(Joined(StatusWatch(true).Frame({stopped}, seconds(1), kNow, {}))
+                .find("instance a  NOT SERVING: a: it does not run"),
+            std::string::npos);
 }
 
 TEST(StatusWatchTest, AFrameFitsTheScreenAndSaysThatThereIsMore) {
@@ -113,7 +127,8 @@ TEST(StatusWatchTest, AFrameFitsTheScreenAndSaysThatThereIsMore) {
         Object(16 + i, std::string(100, 'n') + std::to_string(i), 0));
   }
   for (const FrameSize size : {FrameSize{80, 24}, FrameSize{40, 10}, FrameSize{20, 3}}) {
-    const std::vector<std::string> lines = StatusWatch().Frame({report}, seconds(1), kNow, size);
+    const std::vector<std::string> lines =
+        StatusWatch(false).Frame({report}, seconds(1), kNow, size);
     EXPECT_LE(lines.size(), size.rows);
     EXPECT_EQ(lines.back().substr(0, 10), "  and more");
     for (const std::string& line : lines) EXPECT_LE(line.size(), size.columns) << line;
