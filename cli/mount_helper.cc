@@ -29,7 +29,9 @@ std::vector<std::string> MountArguments(const MountHelperLine& line) {
   const CLI::App* verb = app->get_subcommand("mount");
   std::vector<std::string> arguments = {"holdfast", "mount", "--quiet"};
   std::string others;
-  for (const std::string& word : WordsForUs(line.words)) {
+  for (std::string word : WordsForUs(line.words)) {
+    // mount(8) takes offset= for itself.
+    if (word.starts_with("image-offset=")) word = word.substr(std::string("image-").size());
     const std::string option = "--" + word.substr(0, word.find('='));
     if (verb->get_option_no_throw(option) != nullptr) {
       arguments.push_back("--" + word);

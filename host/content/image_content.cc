@@ -78,24 +78,29 @@ Result<std::string> ProbeFileSystem(const std::string& path, const ImageArea& ar
   return std::string(name);
 }
 
-// In a child.  {"table": "gpt", "partitions": [{number, offset, bytes}]}; "" without a table.
+// In a child.  {"table": "gpt", "partitions": [{number, offset, bytes}]}; "" without a table.  A GPT
+// is in the disk's second sector, whatever the size of that is.
 Result<std::string> ProbePartitions(const std::string& path) {
   const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  ASSIGN_OR_RETURN(const Probe probe, OpenProbe(file, {}));
-  blkid_probe_enable_partitions(probe.get(), 1);
-  blkid_partlist list = blkid_probe_get_partitions(probe.get());
-  blkid_parttable table = list == nullptr ? nullptr : blkid_partlist_get_table(list);
-  if (table == nullptr) return std::string();
-  json partitions = json::array();
-  for (int i = 0; i < blkid_partlist_numof_partitions(list); ++i) {
-    blkid_partition partition = blkid_partlist_get_partition(list, i);
-    if (blkid_partition_is_extended(partition)) continue;
-    partitions.push_back(
-        {{"number", blkid_partition_get_partno(partition)},
-         {"offset", static_cast<uint64_t>(blkid_partition_get_start(partition)) * kPartitionUnit},
-         {"bytes", static_cast<uint64_t>(blkid_partition_get_size(partition)) * kPartitionUnit}});
+  for (const unsigned sector_bytes : {512U, 4096U}) {
+    ASSIGN_OR_RETURN(const Probe probe, OpenProbe(file, {}));
+    blkid_probe_set_sectorsize(probe.get(), sector_bytes);
+    blkid_probe_enable_partitions(probe.get(), 1);
+    blkid_partlist list = blkid_probe_get_partitions(probe.get());
+    blkid_parttable table = list == nullptr ? nullptr : blkid_partlist_get_table(list);
+    if (table == nullptr) continue;
+    json partitions = json::array();
+    for (int i = 0; i < blkid_partlist_numof_partitions(list); ++i) {
+      blkid_partition partition = blkid_partlist_get_partition(list, i);
+      if (blkid_partition_is_extended(partition)) continue;
+      partitions.push_back(
+          {{"number", blkid_partition_get_partno(partition)},
+           {"offset", static_cast<uint64_t>(blkid_partition_get_start(partition)) * kPartitionUnit},
+           {"bytes", static_cast<uint64_t>(blkid_partition_get_size(partition)) * kPartitionUnit}});
+    }
+    return json{{"table", blkid_parttable_get_type(table)}, {"partitions", partitions}}.dump();
   }
-  return json{{"table", blkid_parttable_get_type(table)}, {"partitions", partitions}}.dump();
+  return std::string();
 }
 
 // In a child.  `length` bytes of `path` from `offset` on, or all it has there.
@@ -222,9 +227,12 @@ Result<ImageContent> FindContent(const ImageObject& object, const ContentChoice&
   ASSIGN_OR_RETURN(const ImageKind kind,
                    RecogniseImage(choice.as, content.head, bytes, object.url));
   content.kind = ImageKindName(kind);
-  if (kind == ImageKind::kErofs || content.head.size() < kImageHeadBytes) return content;
+  if (kind == ImageKind::kErofs) return content;
+  const bool is_tiny = content.head.size() < kImageHeadBytes;
+  if (is_tiny && area.IsWhole()) return content;
   const Result<std::string> name =
-      CallInChild([&] { return ProbeFileSystem(object.path, area); }, deadline);
+      is_tiny ? std::string()
+              : CallInChild([&] { return ProbeFileSystem(object.path, area); }, deadline);
   if (!name.ok()) return object.unreadable(name.status());
   if (*name == kSeveral) {
     return Status(EINVAL, object.url + " looks like several file systems; name one by --as");

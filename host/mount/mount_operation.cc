@@ -386,6 +386,7 @@ Status MountOperation::Mount() {
   ASSIGN_OR_RETURN(const ImageContent content, FindContent(object, choice, deadline_));
   if (!content.note.empty() && !request_.quiet) std::cerr << "holdfast: " << content.note << "\n";
   record_.kind = content.kind;
+  record_.offset = content.area.offset;
   Result<ImageMount> mount = MountContent(content);
   if (!mount.ok()) return ExplainRefusal(mount.status(), content);
   mount_ = std::move(mount).value();

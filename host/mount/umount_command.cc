@@ -19,6 +19,7 @@
 #include "host/mounts/detached_mounts.h"
 #include "host/mounts/layer_mounts.h"
 #include "host/mounts/mount_point.h"
+#include "host/mounts/object_cause.h"
 #include "host/mounts/object_lease.h"
 #include "host/mounts/own_mounts.h"
 #include "host/mounts/saved_mount.h"
@@ -37,10 +38,13 @@ using cachecore::ReadMountTable;
 using cachecore::Result;
 using cachecore::Status;
 using cachecore::UniqueFd;
+using cachecore::WaitUntil;
 
 // For what may hang.
 constexpr std::chrono::milliseconds kRealPathTimeout{1000};
 constexpr std::chrono::milliseconds kForcedLockTimeout{500};
+// For reads that are being answered.
+constexpr std::chrono::milliseconds kReadsEnd{2000};
 
 // The real path is asked last: it may wait on, or fail at, a file system that is dead.
 // Sets `*found_at` to the path that led to it.
@@ -104,6 +108,25 @@ Result<bool> ForgetUnmounted(const UmountOptions& options, const Deadline& deadl
   return false;
 }
 
+// The kernel ends a file system on a loop device once its reads have ended, also those of readers
+// that are gone, and holds up every sync(2) of the machine until then.
+Status CheckReadsEnd(const Instance& instance, const OwnMount& mount) {
+  if (!mount.entry.source.starts_with("/dev/loop") || IsConnectionDead(instance)) return {};
+  Result<std::string> waiting = std::string();
+  const auto ended = [&] {
+    waiting = WaitingReadsOf(instance, mount.record);
+    return !waiting.ok() || waiting->empty();
+  };
+  WaitUntil(ended, Deadline(kReadsEnd)).IgnoreError("what waits then is told");
+  if (waiting.ok() && waiting->empty()) return {};
+  return Status(EBUSY,
+                mount.entry.mount_point + " is busy: " +
+                    (waiting.ok() ? *waiting
+                                  : "its daemon does not answer, and may have reads of it (" +
+                                        waiting.status().message() + ")") +
+                    "; end them with --force");
+}
+
 // A mount that something else uses is not the user's to end without a word.
 Status Unmount(const Instance& instance, const OwnMount& mount, bool lazy) {
   const std::string& path = mount.entry.mount_point;
@@ -114,12 +137,15 @@ Status Unmount(const Instance& instance, const OwnMount& mount, bool lazy) {
                              "; end that first, or detach it here with --lazy, which leaves its "
                              "file system to the last of its users");
   }
+  const std::string holders = lazy ? DescribeHolders({mount.entry.device}) : "";
+  if (is_alive && holders.empty()) RETURN_IF_ERROR(CheckReadsEnd(instance, mount));
   if (umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) return {};
   if (errno != EBUSY) return Status::FromErrno(errno, "unmount " + path);
   if (!lazy) {
-    const std::string holders = DescribeHolders({mount.entry.device});
-    return Status(EBUSY, path + " is busy" + (holders.empty() ? "" : ", " + holders) +
-                             "; end its users, or detach it at once with --lazy");
+    const std::string users = DescribeHolders({mount.entry.device});
+    return Status(EBUSY, path + " is busy" + (users.empty() ? "" : ", " + users) +
+                             "; end its users, or detach it at once with --lazy; --force ends "
+                             "reads of it that wait");
   }
   if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return {};
   return Status::FromErrno(errno, "detach " + path);

@@ -41,6 +41,7 @@ json MountRecord::ToJson() const {
                 {"object", object},
                 {"as", kind},
                 {"device", device},
+                {"offset", offset},
                 {"pid", claimed_by},
                 {"pid_started", claimer_started},
                 {"time", since_unix_s},
@@ -60,6 +61,7 @@ MountRecord MountRecord::FromJson(const json& value) {
   record.object = JsonString(value, "object");
   record.kind = JsonString(value, "as");
   record.device = JsonString(value, "device");
+  record.offset = static_cast<uint64_t>(JsonInt(value, "offset"));
   record.mounted = JsonString(value, "state") == "mounted";
   record.claimed_by = static_cast<pid_t>(JsonInt(value, "pid"));
   record.claimer_started = static_cast<uint64_t>(JsonInt(value, "pid_started"));

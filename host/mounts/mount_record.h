@@ -28,9 +28,10 @@ struct MountRecord {
   std::string url;       // Without user, password and query; or an image reference.
   std::string manifest;  // The digest of the image's manifest; "" when it has none.
   std::string volume;
-  std::string object;  // "" of an overlay, which has those of its layers.
-  std::string kind;    // "erofs", "file" or "overlay"; "" while that isn't known yet.
-  std::string device;  // What is mounted: a file of the FUSE mount, a loop device or a directory.
+  std::string object;   // "" of an overlay, which has those of its layers.
+  std::string kind;     // "erofs", "file" or "overlay"; "" while that isn't known yet.
+  std::string device;   // What is mounted: a file of the FUSE mount, a loop device or a directory.
+  uint64_t offset = 0;  // Where in the object its file system begins, in bytes.
   bool mounted = false;
   pid_t claimed_by = 0;          // The process that mounts; see claimer_started.
   uint64_t claimer_started = 0;  // Its ProcessStart: another process may get the same number.

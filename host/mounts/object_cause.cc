@@ -1,5 +1,6 @@
 #include "host/mounts/object_cause.h"
 
+#include <cerrno>
 #include <chrono>
 
 #include "cachecore/base/deadline.h"
@@ -65,6 +66,33 @@ std::string CauseOfOpen(const Instance& instance, const std::vector<std::string>
     }
   }
   return "";
+}
+
+Result<std::string> WaitingReadsOf(const Instance& instance, const MountRecord& record) {
+  const json question = control::EncodeRequest(
+      {.operation = Operation::kStatus, .volume = record.volume, .object = record.object});
+  const Result<json> status =
+      CallControl(instance.ControlSocket(), question, Deadline(kStatusTime));
+  if (status.status().error() == ETIMEDOUT) return status.status();
+  if (!status.ok()) return std::string();
+  int64_t object = 0;
+  for (const json& known : JsonField(*status, field::kObjects)) {
+    if (JsonString(known, field::kVolume) == record.volume &&
+        JsonString(known, field::kName) == record.object) {
+      object = JsonInt(known, field::kNumber);
+    }
+  }
+  int64_t reads = 0;
+  std::string cause;
+  for (const json& request : JsonField(JsonField(*status, field::kRequests), field::kList)) {
+    if (JsonInt(request, field::kObject) != object) continue;
+    const int64_t waiters = JsonInt(request, field::kWaiters);
+    reads += waiters;
+    if (waiters > 0 && cause.empty()) cause = JsonString(request, field::kCause);
+  }
+  if (object == 0 || reads == 0) return std::string();
+  return std::to_string(reads) + (reads == 1 ? " read of it waits" : " reads of it wait") +
+         (cause.empty() ? "" : ": " + cause);
 }
 
 }  // namespace host

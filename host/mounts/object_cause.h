@@ -1,6 +1,6 @@
 // ObjectCause: what the daemon says of an object that a mount waits for.
 //
-// Errors   none: "" when the daemon does not answer, or knows nothing.
+// Errors   "" when the daemon does not answer, or knows nothing; WaitingReadsOf has one.
 // Threads  thread-safe: no state.  Blocks for two seconds at most.
 
 #ifndef HOST_MOUNTS_OBJECT_CAUSE_H_
@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cachecore/base/status.h"
 #include "host/instance/instance.h"
 #include "host/mounts/mount_record.h"
 
@@ -20,6 +21,10 @@ std::string LastErrorOf(const Instance& instance, const MountRecord& record);
 // Why an object that is being opened, and has no number to be known by yet, is waited for: by one
 // of its URLs in the fetcher's sentence.
 std::string CauseOfOpen(const Instance& instance, const std::vector<std::string>& urls);
+
+// The reads of the object that wait: "2 reads of it wait: http://h/image: connection refused"; ""
+// when none does.  ETIMEDOUT when the daemon runs and does not say.
+cachecore::Result<std::string> WaitingReadsOf(const Instance& instance, const MountRecord& record);
 
 }  // namespace host
 

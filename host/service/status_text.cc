@@ -157,6 +157,7 @@ std::string MountLines(const StatusReport& report) {
                               : !report.IsRunning() ? dead
                                                     : "";
     text += "  mount       " + point + "  " + (record.kind.empty() ? "" : record.kind + "  ") +
+            (record.offset == 0 ? "" : "from byte " + std::to_string(record.offset) + " of ") +
             (record.layers.empty() ? "" : std::to_string(record.layers.size()) + " layers  ") +
             record.url +
             (record.manifest.empty() || record.url.ends_with(record.manifest)

@@ -161,6 +161,20 @@ class FileSystemsTest(TreeReaders, Case):
         self.assertFalse(os.path.ismount(self.point))
         wait_until(lambda: not self.loops_of_ours(), 20, "the end of the loop device")
 
+    def test_a_umount_does_not_wait_for_reads_that_dead_readers_left(self):
+        self.make("ext4", "left")
+        self.point = self.instance.mount(self.origin.url("left"), "--readahead-max=0")
+        self.start_reading(sorted(os.listdir(self.tree)))
+        self.origin.stop()
+        for reader in self.readers:
+            reader.kill()
+        self.assertGreater(self.instance.waiting(), 0)
+        done = self.instance.run("umount", *self.instance.root_flags(), self.point)
+        self.assert_one_line(done, r"is busy: \d+ reads? of it waits?.*; end them with --force")
+        self.assertTrue(os.path.ismount(self.point))
+        self.instance.umount(self.point, "--force")
+        wait_until(lambda: not self.loops_of_ours(), 20, "the end of the loop device")
+
     def test_many_mounts_at_once_each_have_their_loop_device(self):
         self.make("squashfs", "many")
         points = [self.box.make_directory(f"many-{i}") for i in range(8)]
@@ -188,6 +202,19 @@ class FileSystemsTest(TreeReaders, Case):
         self.assert_shows_tree(point)
         self.instance.umount(point)
 
+    def test_a_disk_with_large_sectors_is_known(self):
+        part = self.make("ext4", "part")
+        disk = os.path.join(self.directory, "large.img")
+        self.do("truncate", "--size=40M", disk)
+        loop = self.box.run(["losetup", "--find", "--show", "--sector-size=4096", disk]).stdout.strip()
+        done = self.box.run(["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", loop], input="label: gpt\nstart=256, size=8192\n")
+        self.do("losetup", "--detach", loop)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(part, "rb") as source, open(disk, "r+b") as target:
+            target.seek(MIB)
+            shutil.copyfileobj(source, target)
+        self.assert_shows_tree(self.instance.mount(self.origin.url("large.img"), "--partition=1"))
+
     def make_disk(self):
         """A disk with a swap partition and an ext4 one; returns where the second begins."""
         part = self.make("ext4", "part")
@@ -208,10 +235,13 @@ class FileSystemsTest(TreeReaders, Case):
             with self.subTest(flag=flag):
                 point = self.instance.mount(url, flag)
                 self.assert_shows_tree(point)
+                shown = self.instance.run("status", *self.instance.root_flags()).stdout
+                self.assertIn(f"{point}  ext4  from byte {offset} of {url}", shown)
                 self.instance.umount(point)
         point = self.box.make_directory("refused")
         for flags, pattern in ((["--partition=3"], r"no partition 3; its partitions \(gpt\): 1 \(2097152 bytes\), 2 \("),
                                (["--partition=1"], "no file system that is known at byte 1048576"),
+                               (["--offset=50331600"], "no file system that is known at byte 50331600"),
                                (["--offset=1G"], "has 50331648 bytes: --offset=1073741824 is not in it"),
                                (["--partition=1", "--as=file"], "leave --offset and --partition out")):
             with self.subTest(flags=flags):
