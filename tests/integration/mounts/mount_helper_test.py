@@ -26,6 +26,15 @@ class MountHelperTest(Case):
         self.assertLessEqual({"ro", "noexec", "nosuid", "nodev"}, set(mount_flags(self.point)))
         self.assertEqual(self.box.run(["umount", self.point]).returncode, 0)
 
+    def test_a_part_of_an_object_is_named_by_words_that_mount_leaves_alone(self):
+        at = self.box.path("at")
+        with open(self.image, "rb") as source, open(at, "wb") as target:
+            target.write(b"\1" * 4096 + source.read())
+        self.url = "file://" + at
+        done = self.mount("image-offset=4K")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(sorted(os.listdir(self.point)), sorted(os.listdir(self.tree)))
+
     def test_a_line_of_fstab_does(self):
         fstab = self.box.path("fstab")
         with open(fstab, "w") as f:
