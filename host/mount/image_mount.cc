@@ -303,6 +303,18 @@ Result<ImageMount> BindDirectory(const std::string& directory, int mount_point,
   return MakeAndMove(make, mount_point, deadline);
 }
 
+Result<ImageMount> MountContent(const ImageContent& content, const std::string& file,
+                                const std::string& directory, int mount_point,
+                                const ImageMountOptions& options, const Deadline& deadline) {
+  if (content.kind == kErofsType && content.area.IsWhole()) {
+    return MountErofs(file, mount_point, options, deadline);
+  }
+  if (FindImageFileSystem(content.kind) != nullptr) {
+    return MountByLoop(content.kind, file, content.area, mount_point, options, deadline);
+  }
+  return BindDirectory(directory, mount_point, options, deadline);
+}
+
 void DetachMount(const ImageMount& mount) {
   const std::string path = "/proc/self/fd/" + std::to_string(mount.mount.get());
   umount2(path.c_str(), MNT_DETACH);

@@ -21,6 +21,7 @@
 #include "cachecore/base/status.h"
 #include "cachecore/base/unique_fd.h"
 #include "host/content/image_area.h"
+#include "host/content/image_content.h"
 #include "host/instance/instance.h"
 #include "host/mount/image_mount_options.h"
 #include "host/mounts/mount_record.h"
@@ -52,6 +53,11 @@ cachecore::Result<ImageMount> OverlayLayers(const std::vector<std::string>& laye
 cachecore::Result<ImageMount> BindDirectory(const std::string& directory, int mount_point,
                                             const ImageMountOptions& options,
                                             const cachecore::Deadline& deadline);
+// One of these, as the content says: `file` is the object, `directory` the one that it is in.
+cachecore::Result<ImageMount> MountContent(const ImageContent& content, const std::string& file,
+                                           const std::string& directory, int mount_point,
+                                           const ImageMountOptions& options,
+                                           const cachecore::Deadline& deadline);
 // Takes a mount away again, wherever it is by now.
 void DetachMount(const ImageMount& mount);
 

@@ -65,6 +65,7 @@ constexpr char kClaimsLock[] = "@claims";
 constexpr std::chrono::milliseconds kLoanGrace{60000};
 // To undo is worth a wait for the lock beyond --timeout, which has often passed by then.
 constexpr std::chrono::milliseconds kUndoTimeout{10000};
+constexpr std::chrono::milliseconds kShutTime{2000};
 // The fetcher is handed what it needs of it.
 constexpr mode_t kSourceMode = 0600;
 constexpr char kErofsFeaturesDirectory[] = "/sys/fs/erofs/features";
@@ -364,16 +365,16 @@ Status MountOperation::Unreadable(const Status& why) const {
   return Status(why.error(), begin + "can't be read: " + (cause.empty() ? why.message() : cause));
 }
 
-Result<ImageMount> MountOperation::MountContent(const ImageContent& content) const {
-  const int point = point_.directory.get();
-  if (content.kind == kErofsType && content.area.IsWhole()) {
-    return MountErofs(object_path_, point, request_.options, deadline_);
-  }
-  if (FindImageFileSystem(content.kind) != nullptr) {
-    return MountByLoop(content.kind, object_path_, content.area, point, request_.options,
-                       deadline_);
-  }
-  return BindDirectory(object_directory_, point, request_.options, deadline_);
+// The kernel may be reading for a child of ours that was killed.  It lets nobody sync(2) the file
+// system that it makes, and so the machine, until its reads have ended.
+void MountOperation::EndReads() const {
+  if (!AnyOtherOfSource().empty()) return;
+  CallControl(
+      instance().ControlSocket(),
+      control::EncodeRequest(
+          {.operation = Operation::kShut, .volume = record_.volume, .object = record_.object}),
+      Deadline(kShutTime))
+      .IgnoreError("the error that led here is the one to tell");
 }
 
 Status MountOperation::Mount() {
@@ -387,8 +388,12 @@ Status MountOperation::Mount() {
   if (!content.note.empty() && !request_.quiet) std::cerr << "holdfast: " << content.note << "\n";
   record_.kind = content.kind;
   record_.offset = content.area.offset;
-  Result<ImageMount> mount = MountContent(content);
-  if (!mount.ok()) return ExplainRefusal(mount.status(), content);
+  Result<ImageMount> mount = MountContent(content, object_path_, object_directory_,
+                                          point_.directory.get(), request_.options, deadline_);
+  if (!mount.ok()) {
+    EndReads();
+    return ExplainRefusal(mount.status(), content);
+  }
   mount_ = std::move(mount).value();
   record_.device = mount_->device;
   return Finish();

@@ -94,7 +94,7 @@ class MountOperation {
   cachecore::Status KeepObject();
   // What an error of reading the object's first bytes is to the user.
   cachecore::Status Unreadable(const cachecore::Status& why) const;
-  cachecore::Result<ImageMount> MountContent(const ImageContent& content) const;
+  void EndReads() const;
   cachecore::Status Mount();
   // What Acquire and Mount are for an image of several layers: these are mounted first.
   cachecore::Status MountOverlay();

@@ -175,6 +175,24 @@ class FileSystemsTest(TreeReaders, Case):
         self.instance.umount(self.point, "--force")
         wait_until(lambda: not self.loops_of_ours(), 20, "the end of the loop device")
 
+    def test_a_mount_that_fails_while_the_kernel_reads_leaves_no_read(self):
+        self.make("ext4", "half")
+        url = self.origin.url("half")
+        shutil.copyfile(self.image, os.path.join(self.directory, "other"))
+        self.instance.mount(self.origin.url("other"))  # The instance goes on.
+        path = self.instance.mount_file(url)
+        with open(path, "rb", buffering=0) as f:
+            f.read(128 << 10)
+        self.instance.umount(os.path.dirname(path))
+        self.origin.stop()
+        point = self.box.make_directory("half")
+        done = self.instance.try_mount(url, point, "--timeout=4s")
+        self.assert_one_line(done, "cannot mount ")
+        wait_until(lambda: not self.loops_of_ours(), 20, "the end of the loop device")
+        self.assertEqual(self.instance.waiting(), 0)
+        self.origin.start()
+        self.assert_shows_tree(self.instance.mount(url))
+
     def test_many_mounts_at_once_each_have_their_loop_device(self):
         self.make("squashfs", "many")
         points = [self.box.make_directory(f"many-{i}") for i in range(8)]
