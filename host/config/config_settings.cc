@@ -129,16 +129,18 @@ Result<Config> CheckConfig(const Instance& instance, const Deadline& deadline) {
   return config;
 }
 
-std::string FaultsText(const std::vector<ConfigFault>& faults) {
-  std::string text;
-  for (const ConfigFault& fault : faults) text += (text.empty() ? "" : "\n") + fault.Text();
-  return text;
+std::string FaultsText(const Instance& instance, const std::vector<ConfigFault>& faults) {
+  const std::string first = faults.front().Text();
+  if (faults.size() == 1) return first;
+  const size_t more = faults.size() - 1;
+  return first + "; and " + (more == 1 ? "one more fault" : std::to_string(more) + " more faults") +
+         " (holdfast config check" + instance.Flags() + ")";
 }
 
 Result<Settings> WithConfig(const Instance& instance, const Settings& given,
                             const Deadline& deadline) {
   ASSIGN_OR_RETURN(const Config config, CheckConfig(instance, deadline));
-  if (!config.faults.empty()) return Status(EINVAL, FaultsText(config.faults));
+  if (!config.faults.empty()) return Status(EINVAL, FaultsText(instance, config.faults));
   Settings settings = given;
   settings.daemon_flags = FlagsOf(config, kConfigDaemon);
   settings.fetcher_flags = FlagsOf(config, kConfigFetcher);
@@ -189,7 +191,7 @@ Status WriteFlagFiles(const Instance& instance, const Deadline& deadline,
     return has_flags ? Status() : config.status();
   }
   *faults = config->faults;
-  if (!faults->empty()) return has_flags ? Status() : Status(EINVAL, FaultsText(*faults));
+  if (!faults->empty()) return has_flags ? Status() : Status(EINVAL, FaultsText(instance, *faults));
   for (const Program& program : Programs()) {
     std::string text;
     for (const std::string& flag : FlagsOf(*config, program.table)) text += flag + "\n";

@@ -2,7 +2,7 @@
 //
 // Model    flags of a command line outweigh the files.  Whether a daemon takes a flag with its
 //          value is asked of its program (--check-flags), so that there is one authority.
-// Errors   EINVAL with every fault, each with file, line and key.
+// Errors   EINVAL with the first fault, by file, line and key, and how many more there are.
 // Threads  as RunProgram.
 // See      holdfast.conf(5); docs/semantics.md "Configuration files"
 
@@ -23,8 +23,8 @@ namespace host {
 // The files of the instance, with the faults that its programs find in them.
 cachecore::Result<Config> CheckConfig(const Instance& instance,
                                       const cachecore::Deadline& deadline);
-// All faults as one text, a line each.
-std::string FaultsText(const std::vector<ConfigFault>& faults);
+// In one line: the first, and how the others are shown.  REQUIRES: there is one.
+std::string FaultsText(const Instance& instance, const std::vector<ConfigFault>& faults);
 
 // What an instance is started with: `given`, and the files' for what it leaves open.
 cachecore::Result<Settings> WithConfig(const Instance& instance, const Settings& given,

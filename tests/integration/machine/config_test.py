@@ -114,6 +114,13 @@ class ConfigTest(Case):
         self.write("")
         self.assertEqual(self.mount().returncode, 0)
 
+    def test_a_mount_says_the_first_fault_and_how_to_see_the_others(self):
+        cure = f"holdfast config check --root {self.instance.root} --instance t"
+        self.write('[holdfastd]\nfetch-size = "3K"\nnonsense = 1\n')
+        self.assert_one_line(self.mount(), rf"{self.file}:2: holdfastd.fetch-size: .*; and one more fault \({cure}\)$")
+        self.write(WRONG)
+        self.assert_one_line(self.mount(), rf"{self.file}:\d+: [^;]*(; [^;]*)?; and {len(FAULTS) - 1} more faults \({cure}\)$")
+
     def test_a_file_that_others_can_change_is_refused(self):
         self.write("[holdfastd]\n")
         os.chmod(self.file, 0o666)
