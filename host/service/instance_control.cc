@@ -19,6 +19,7 @@
 #include "cachecore/system/process.h"
 #include "cachecore/system/subprocess.h"
 #include "host/config/config_settings.h"
+#include "host/config/loopback_address.h"
 #include "host/instance/control_client.h"
 #include "host/instance/fetcher_user.h"
 #include "host/instance/instance_processes.h"
@@ -214,10 +215,28 @@ std::string SettingsText(const Settings& settings, const Settings& given) {
   return RecordText(value) + "\n";
 }
 
+// Whether the port of the metrics can be had.  Later it is tried again and again, by a process whose
+// log nobody watches.
+Status CheckMetricsPort(const Instance& instance, const Settings& settings, const Settings& given) {
+  if (settings.metrics_listen.empty()) return {};
+  // The one of a supervisor that was killed: the next supervisor ends it.
+  const PinnedProcess server = PinPidFile(instance.PidFile(kMetricsService));
+  const std::string listen = "--listen=" + settings.metrics_listen;
+  if (server.pid != 0 && RunsProgram(server.pid, kMetricsProgram, listen)) return {};
+  const Status listened = ListenOnLoopback(settings.metrics_listen).status();
+  if (listened.ok()) return {};
+  return Status(listened.error(),
+                "metrics cannot be served on " + settings.metrics_listen + ": " +
+                    std::strerror(listened.error()) + "; choose another port with " +
+                    (given.metrics_listen.empty() ? "metrics-listen in " + instance.ConfigFile()
+                                                  : "--metrics-listen"));
+}
+
 Status Start(const Instance& instance, const Settings& given, const Deadline& deadline) {
   ASSIGN_OR_RETURN(const std::string program, FindProgram("holdfast"));
   ASSIGN_OR_RETURN(const Settings settings, WithConfig(instance, given, deadline));
   RETURN_IF_ERROR(FindFetcherUser(settings.fetcher_user).status());  // Before anything is made.
+  RETURN_IF_ERROR(CheckMetricsPort(instance, settings, given));
   CleanStart(instance);
   RETURN_IF_ERROR(MakeInstanceDirectories(instance, settings));
   RETURN_IF_ERROR(

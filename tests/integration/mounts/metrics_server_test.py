@@ -1,5 +1,6 @@
 """The metrics by HTTP: on the Unix socket, on a port of loopback, and with clients that behave badly."""
 
+import contextlib
 import http.client
 import os
 import signal
@@ -11,7 +12,7 @@ import _path  # noqa: F401
 from harness import images
 from harness.case import Case, main
 from harness.origins.nginx import free_port
-from harness.sandbox import wait_until
+from harness.sandbox import wait_gone, wait_until
 
 CLIENTS = 16  # As many as the server has at a time.
 NEEDED = 1 << 2 | 1 << 19  # CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE.
@@ -131,6 +132,41 @@ class MetricsServerTest(Case):
         wait_until(answers, 30, "the port")
         os.kill(self.instance.pid_of("metricsd"), signal.SIGKILL)
         wait_until(answers, 30, "the port again")
+
+    def test_a_port_that_is_taken_is_said_at_the_start_of_an_instance(self):
+        truth = images.random_file(1 << 20)
+        instance = self.holdfast()
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            address = "127.0.0.1:%d" % other.getsockname()[1]
+            point = self.box.make_directory("m")
+            mount = ("file://" + truth, point, "--as=file", f"--metrics-listen={address}")
+            done = instance.try_mount(*mount)
+            self.assert_one_line(done, f"metrics cannot be served on {address}: Address already in use; .*--metrics-listen$")
+            self.assertFalse(os.path.exists(instance.state_path()), "nothing stays behind")
+            conf = os.path.join(instance.root, "etc/holdfast/t.conf")
+            os.makedirs(os.path.dirname(conf))
+            with open(conf, "w") as f:
+                f.write(f'[instance]\nmetrics-listen = "{address}"\n')
+            for arguments in (instance.mount_arguments(*mount[:3]), ["start", *instance.root_flags(), "--instance", "t"]):
+                self.assert_one_line(instance.run(*arguments), f"{address}: Address already in use; .*metrics-listen in {conf}$")
+        self.assertEqual(instance.try_mount(*mount).returncode, 0)
+        # Its own server has the port now, also where it has outlived its supervisor.
+        other = ("file://" + truth, self.box.make_directory("n"), *mount[2:])
+        self.assertEqual(instance.try_mount(*other).returncode, 0)
+        metrics = instance.pid_of("metricsd")
+        os.kill(metrics, signal.SIGSTOP)
+        self.addCleanup(self.go_on, metrics)
+        fetcher, daemon = instance.attached_pid(), instance.daemon_pid()
+        instance.kill_supervisor()
+        for pid in (fetcher, daemon):
+            os.kill(pid, signal.SIGKILL)
+            wait_gone(pid, 30)
+        done = instance.try_mount(*mount)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def go_on(self, pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
     def test_a_port_that_others_could_reach_is_refused(self):
         instance = self.holdfast()
