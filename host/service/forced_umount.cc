@@ -113,7 +113,7 @@ bool WaitGone(const Ending& process, const Deadline& deadline) {
 std::vector<Ending> ProcessesOf(const Instance& instance) {
   std::vector<Ending> processes;
   std::set<pid_t> pids;
-  for (const char* service : {kFetcher, kDaemon}) {
+  for (const char* service : {kMetricsService, kFetcher, kDaemon}) {
     PinnedProcess process = PinService(instance, service);
     if (process.pid == 0) continue;
     pids.insert(process.pid);

@@ -275,7 +275,7 @@ Status CheckNotCutOff(const Instance& instance) {
 
 // Daemons whose supervisor was killed.
 Status EndOrphans(const Instance& instance) {
-  for (const char* service : {kFetcher, kDaemon}) {
+  for (const char* service : {kMetricsService, kFetcher, kDaemon}) {
     const PinnedProcess process = PinService(instance, service);
     if (EndProcess(process, SIGTERM, kOrphanTermTimeout).ok()) continue;
     RETURN_IF_ERROR(EndProcess(process, SIGKILL, kOrphanKillTimeout));
@@ -323,6 +323,9 @@ json ReadSuperviseStatus(const Instance& instance) {
 }
 
 bool IsService(const Instance& instance, const char* service, pid_t pid) {
+  if (std::string_view(service) == kMetricsService) {
+    return RunsProgram(pid, kMetricsProgram, instance.name());
+  }
   if (std::string_view(service) != kDaemon) {
     return RunsProgram(pid, kFetcherProgram, "--device=" + instance.DeviceSocket());
   }

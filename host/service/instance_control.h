@@ -34,10 +34,10 @@ cachecore::Status WhyUnasked(const Instance& instance, const cachecore::Status& 
 bool AnswersPing(const Instance& instance);
 // The supervisor's status file; an empty object without one.
 nlohmann::json ReadSuperviseStatus(const Instance& instance);
-// Whether `pid` is this instance's daemon or fetcher: by its program and by the argument that names
-// the run directory.
+// Whether `pid` is this instance's daemon, fetcher or server of metrics: by its program and by the
+// argument that names the run directory or the instance.
 bool IsService(const Instance& instance, const char* service, pid_t pid);
-// The daemon or the fetcher, by its pid file; none when no process of this instance has that pid.
+// One of these, by its pid file; none when no process of this instance has that pid.
 cachecore::PinnedProcess PinService(const Instance& instance, const char* service);
 pid_t ServicePid(const Instance& instance, const char* service);
 

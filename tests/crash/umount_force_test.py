@@ -200,6 +200,11 @@ class UmountForceTest(Case):
         self.signal(signal.SIGSTOP, self.instance.daemon_pid(), spare)
         self.force_and_check_all()
 
+    def test_a_stopped_server_of_metrics_does_not_outlive_it(self):
+        self.mount_and_wait()
+        self.signal(signal.SIGSTOP, self.instance.daemon_pid(), self.instance.pid_of("metricsd"))
+        self.force_and_check_all()
+
     def test_the_daemon_is_dead_and_its_supervisor_stopped(self):
         self.mount_and_wait()
         self.instance.hold_supervisor()
