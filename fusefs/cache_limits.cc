@@ -84,8 +84,15 @@ nlohmann::json CacheLimits::Describe() {
     limits[field::kMaxBytes] = now.max.Of(disk->total);
     limits[field::kMinFreeBytes] = now.min_free.Of(disk->total);
   }
-  cachecore::MutexLock lock(&mu_);
-  limits[field::kTrouble] = trouble_;
+  {
+    cachecore::MutexLock lock(&mu_);
+    limits[field::kTrouble] = trouble_;
+  }
+  // Culling finds it later: not before mounts had time to come back, and not where nothing is culled.
+  if (limits[field::kTrouble] == "" && disk.ok() && WaitsForRoom(*disk)) {
+    limits[field::kTrouble] = "the file system of the cache is full, with " + Bytes(disk->free) +
+                              " free, and a read waits";
+  }
   return limits;
 }
 
@@ -103,6 +110,14 @@ uint64_t CacheLimits::Coming() {
     if (request.opcode == cachecore::wire::Opcode::kRead) coming += request.range.size();
   }
   return coming;
+}
+
+bool CacheLimits::WaitsForRoom(const DiskSpace& disk) const {
+  if (disk.free >= kFull) return false;
+  const std::vector<cachecore::RequestInfo> requests = cache_->DescribeRequests();
+  return std::any_of(requests.begin(), requests.end(), [](const auto& request) {
+    return request.opcode == cachecore::wire::Opcode::kRead && !request.cause.empty();
+  });
 }
 
 uint64_t CacheLimits::Used(const DiskSpace& disk) {

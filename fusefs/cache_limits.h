@@ -101,6 +101,8 @@ class CacheLimits {
   bool IsEnough(uint64_t culled, const Wanted& wanted) const;
   // Bytes that are being fetched.
   uint64_t Coming();
+  // Whether the disk is full and its fetcher says of a read why it takes long.
+  bool WaitsForRoom(const cachecore::DiskSpace& disk) const;
   // Estimates what is allocated, or will be when all that was asked for has come; at most what all
   // files of the disk take.
   uint64_t Used(const cachecore::DiskSpace& disk);

@@ -162,6 +162,26 @@ class FullPlacesTest(Case):
         self.h.umount(self.h.mount(self.origin.url("image.erofs"), mount_point=point))
         self.h.umount(os.path.dirname(self.file))
 
+    def check(self):
+        return self.h.run("status", *self.h.root_flags(), "--check").stdout
+
+    def test_a_read_that_waits_for_a_full_cache_disk_is_told_to_a_monitor_at_once(self):
+        """Not after the 30 s after which any wait is told."""
+        cache = self.small(self.box.path("cache"), "64m")
+        self.file = self.h.mount_file(self.origin.url("image"), NO_READ_AHEAD, "--cache-dir", cache)
+        free = fill(cache)
+        self.assertRegex(self.check(), "^OK: ", "no read waits")
+        with open(self.truth, "rb") as f:
+            f.seek(HALF)
+            reader = self.keep(Reader(self.file, HALF, MB, f.read(MB)))
+        told = "DEGRADED: t: the file system of the cache is full, with 0 bytes free, and a read waits"
+        wait_until(lambda: self.check().startswith(told), 20, "it being told")
+        free()
+        self.assertTrue(reader.wait(30))
+        self.assertEqual(reader.result, RIGHT)
+        wait_until(lambda: self.check().startswith("OK: "), 20, "all being fine again")
+        self.h.umount(os.path.dirname(self.file))
+
     def test_a_log_has_a_limit(self):
         self.mount()
         for program in ("holdfastd", "fetcherd", "supervise"):
