@@ -216,7 +216,8 @@ std::string SettingsText(const Settings& settings, const Settings& given) {
 }
 
 // Whether the port of the metrics can be had.  Later it is tried again and again, by a process whose
-// log nobody watches.
+// log nobody watches.  A port of the configuration holds up no mount: at a boot nobody is there to
+// choose another.
 Status CheckMetricsPort(const Instance& instance, const Settings& settings, const Settings& given) {
   if (settings.metrics_listen.empty()) return {};
   // The one of a supervisor that was killed: the next supervisor ends it.
@@ -225,11 +226,12 @@ Status CheckMetricsPort(const Instance& instance, const Settings& settings, cons
   if (server.pid != 0 && RunsProgram(server.pid, kMetricsProgram, listen)) return {};
   const Status listened = ListenOnLoopback(settings.metrics_listen).status();
   if (listened.ok()) return {};
-  return Status(listened.error(),
-                "metrics cannot be served on " + settings.metrics_listen + ": " +
-                    std::strerror(listened.error()) + "; choose another port with " +
-                    (given.metrics_listen.empty() ? "metrics-listen in " + instance.ConfigFile()
-                                                  : "--metrics-listen"));
+  const std::string trouble = "metrics cannot be served on " + settings.metrics_listen + ": " +
+                              std::strerror(listened.error()) + "; choose another port with ";
+  if (!given.metrics_listen.empty()) return Status(listened.error(), trouble + "--metrics-listen");
+  std::cerr << "holdfast: " << trouble << "metrics-listen in " << instance.ConfigFile()
+            << "; until the port is free only metrics.sock has them\n";
+  return {};
 }
 
 Status Start(const Instance& instance, const Settings& given, const Deadline& deadline) {
