@@ -17,6 +17,7 @@
 #include "host/instance/privileges.h"
 #include "host/instance/settings.h"
 #include "host/mounts/detached_mounts.h"
+#include "host/mounts/fuse_release.h"
 #include "host/mounts/layer_mounts.h"
 #include "host/mounts/mount_point.h"
 #include "host/mounts/object_cause.h"
