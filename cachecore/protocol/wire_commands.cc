@@ -226,11 +226,19 @@ Result<Command> ParseCause(std::string_view args) {
 
 Result<Command> ParseCount(std::string_view args) {
   CountCommand command;
-  command.name = CleanText(TakeField(&args));
+  command.name = TakeField(&args);
+  const auto is_of_name = [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; };
+  if (command.name.empty() || !std::all_of(command.name.begin(), command.name.end(), is_of_name)) {
+    return BadArgument("count", "the name is not of small letters and _");
+  }
+  bool has_next = args.find(',') != std::string_view::npos;
   if (const int error = ParseUnsigned(TakeField(&args), &command.more)) {
     return BadArgument("count", "a number is malformed", error);
   }
-  while (!args.empty()) command.labels.push_back(CleanText(TakeField(&args)));
+  while (has_next) {
+    has_next = args.find(',') != std::string_view::npos;
+    command.labels.push_back(CleanText(TakeField(&args)));
+  }
   return Command(command);
 }
 
@@ -285,7 +293,7 @@ std::string Format(const CauseCommand& c) {
   return "cause " + Number(c.msg_id.value) + "," + CleanText(c.text);
 }
 std::string Format(const CountCommand& c) {
-  std::string text = "count " + CleanText(c.name) + "," + Number(c.more);
+  std::string text = "count " + c.name + "," + Number(c.more);
   for (const std::string& label : c.labels) text += "," + CleanText(label);
   return text;
 }

@@ -84,7 +84,7 @@ class Generator {
   }
 
   Command NextCommand() {
-    switch (Below(12)) {
+    switch (Below(13)) {
       case 0:
         return CapsCommand{U32()};
       case 1:
@@ -107,6 +107,9 @@ class Generator {
         return FullCommand{{U32()}};
       case 10:
         return ThroughCommand{{U32()}, {U32()}, Range()};
+      case 11:
+        return CountCommand{
+            Bytes(1 + Below(20), 'a', 'z'), U32(), {Bytes(1 + Below(40), '-', '~')}};
       default:
         return RestoreCommand{};
     }
@@ -376,6 +379,11 @@ TEST(WireCommandTest, CopenFollowsTheKernelsDecisionList) {
 }
 
 TEST(WireCommandTest, OurOwnCommandsRefuseWhatTheyCannotMean) {
+  EXPECT_EQ(ErrorOf("count requests,1,host,206"), 0);
+  EXPECT_EQ(ErrorOf("count ,1"), EINVAL);
+  EXPECT_EQ(ErrorOf("count a b,1"), EINVAL);
+  EXPECT_EQ(ErrorOf("count \x15 a,1"), EINVAL);
+  EXPECT_EQ(ErrorOf("count requests"), EINVAL);
   EXPECT_EQ(ErrorOf("credit 0"), EINVAL);
   EXPECT_EQ(ErrorOf("credit 4097"), ERANGE);
   EXPECT_EQ(ErrorOf("caps"), EINVAL);
