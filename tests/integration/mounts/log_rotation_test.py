@@ -35,7 +35,10 @@ class LogRotationTest(Case):
         self.serve_random_image(2, SIZE, seed=3)
         taken = socket.create_server(("127.0.0.1", 0))  # So that the log of the metrics has a line: an empty one is not moved.
         self.addCleanup(taken.close)
-        point = self.instance.mount(self.url, NO_READ_AHEAD, f"--metrics-listen=127.0.0.1:{taken.getsockname()[1]}")
+        settings = os.path.join(self.box.make_directory(os.path.join(self.instance.root, "etc/holdfast")), self.instance.name + ".conf")
+        with open(settings, "w") as f:
+            f.write(f'[instance]\nmetrics-listen = "127.0.0.1:{taken.getsockname()[1]}"\n')
+        point = self.instance.mount(self.url, NO_READ_AHEAD)
         wait_until(lambda: "tried again" in self.instance.log_text("metricsd"), 30, "a line of holdfast-metricsd")
         names = sorted(os.listdir(point))
         pids = self.pids()
