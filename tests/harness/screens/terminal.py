@@ -29,6 +29,11 @@ class Terminal:
         if select.select([self.master], [], [], seconds)[0]:
             self.text += os.read(self.master, 65536).decode(errors="replace")
 
+    def read_rest(self):
+        """What a process that has ended wrote: a read gives a part of it."""
+        while select.select([self.master], [], [], 0)[0]:
+            self.read(0)
+
     def frames(self):
         """Those that are whole."""
         return [ESCAPE.sub("", part).replace("\r", "") for part in self.text.split("\x1b[H")[1:] if "\x1b[J" in part]

@@ -33,7 +33,7 @@ class StatusScreenTest(Case):
 
     def assert_ends_well(self, terminal):
         self.assertEqual(terminal.process.wait(30), 0)
-        terminal.read(1)
+        terminal.read_rest()
         self.assertTrue(terminal.text.endswith("\x1b[?25h\x1b[?1049l"), "the screen is given back")
         self.assertEqual(termios.tcgetattr(terminal.slave), terminal.before)
 
