@@ -1,4 +1,4 @@
-// Capabilities: what a process of root gives up, so that whoever takes it over has less.
+// Capabilities: what a process of root gives up, so that an attacker who takes it over has less.
 //
 // Model    a process keeps the capabilities that it names, and no program that it starts
 //          gets any.

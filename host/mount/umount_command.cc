@@ -206,6 +206,25 @@ void RememberUsed(const Instance& instance, const OwnMount& mount) {
   if (!status.ok()) std::cerr << "holdfast: " << status.message() << "\n";
 }
 
+// Ends the instance, whose last mount is gone.
+Status EndWithLast(const Instance& instance, const std::string& mount_point) {
+  if (IsRunElsewhere(instance)) return {};
+  // Its client has the device open, and mounts come and go.
+  const Result<bool> has_device = HasCachefilesDevice(instance);
+  if (!has_device.ok()) {
+    std::cerr << "holdfast: " << mount_point << " is unmounted; instance " << instance.name()
+              << " goes on (holdfast stop" << instance.Flags()
+              << " ends it): " << has_device.status().message() << "\n";
+  }
+  if (!has_device.ok() || *has_device) return {};
+  const Status stopped = StopInstance(instance);
+  if (stopped.error() != EBUSY) return stopped;
+  std::cerr << "holdfast: " << mount_point << " is detached but still in use; instance "
+            << instance.name() << " goes on (holdfast stop" << instance.Flags()
+            << " ends it after its last user): " << stopped.message() << "\n";
+  return {};
+}
+
 Status RunUmountLocked(const UmountOptions& options, const OwnedMount& owned,
                        const std::string& path) {
   const Instance& instance = owned.instance;
@@ -224,21 +243,39 @@ Status RunUmountLocked(const UmountOptions& options, const OwnedMount& owned,
   ReleaseUnusedLayers(instance, keeps_name ? &mount.record : nullptr);
   ASSIGN_OR_RETURN(const std::vector<MountRecord> others, LiveMounts(instance));
   if (!keeps_name) ReleaseObject(instance, record, others);
-  if (options.keep || !others.empty() || IsRunElsewhere(instance)) return {};
-  // Its client has the device open, and mounts come and go.
-  const Result<bool> has_device = HasCachefilesDevice(instance);
-  if (!has_device.ok()) {
-    std::cerr << "holdfast: " << record.mount_point << " is unmounted; instance " << instance.name()
-              << " goes on (holdfast stop" << instance.Flags()
-              << " ends it): " << has_device.status().message() << "\n";
+  if (options.keep || !others.empty()) return {};
+  return EndWithLast(instance, record.mount_point);
+}
+
+// A mount that was detached while a process used it, whose reads wait.  False: there is none here.
+Result<bool> ForceDetached(const UmountOptions& options, const Deadline& deadline) {
+  const Result<std::string> real = PathWithoutEntering(options.mount_point);
+  ASSIGN_OR_RETURN(const std::vector<MountEntry> table, ReadMountTable());
+  for (const Instance& instance : Instance::List(options.root)) {
+    if (!options.instance.empty() && instance.name() != options.instance) continue;
+    std::vector<MountRecord> images = ListDetached(instance, FuseDevice(instance, table));
+    const auto it = std::find_if(images.begin(), images.end(), [&](const MountRecord& record) {
+      return record.mount_point == options.mount_point ||
+             (real.ok() && record.mount_point == *real);
+    });
+    if (it == images.end()) continue;
+    const std::string superblock = it->superblock;  // That of its layers, too.
+    std::erase_if(images, [&superblock](const MountRecord& record) {
+      return record.superblock != superblock || record.object.empty();
+    });
+    ASSIGN_OR_RETURN(const UniqueFd lock, LockInstance(instance, deadline));
+    RETURN_IF_ERROR(EndReadsOfDetached(instance, images)
+                        .WithContext("cannot end the reads of " + options.mount_point));
+    std::cerr << "holdfast: " << options.mount_point
+              << " was detached before; what still reads it gets EIO\n";
+    ASSIGN_OR_RETURN(const std::vector<MountRecord> live, LiveMounts(instance));
+    if (!live.empty()) return true;
+    WaitUntil([&] { return DescribeUsers(instance).empty(); }, Deadline(kReadsEnd))
+        .IgnoreError("what uses it then is told");
+    RETURN_IF_ERROR(EndWithLast(instance, options.mount_point));
+    return true;
   }
-  if (!has_device.ok() || *has_device) return {};
-  const Status stopped = StopInstance(instance);
-  if (stopped.error() != EBUSY) return stopped;
-  std::cerr << "holdfast: " << record.mount_point << " is detached but still in use; instance "
-            << instance.name() << " goes on (holdfast stop" << instance.Flags()
-            << " ends it after its last user): " << stopped.message() << "\n";
-  return {};
+  return false;
 }
 
 }  // namespace
@@ -262,6 +299,10 @@ Status UmountChecked(const UmountOptions& options, const Deadline& deadline) {
   }
   const std::optional<OwnedMount>& found = *by_path;
   if (!found) {
+    if (options.force) {
+      ASSIGN_OR_RETURN(const bool is_ended, ForceDetached(options, deadline));
+      if (is_ended) return {};
+    }
     ASSIGN_OR_RETURN(const bool is_forgotten, ForgetUnmounted(options, deadline));
     return is_forgotten ? Status() : NotOurs(options);
   }

@@ -24,6 +24,26 @@ using nlohmann::json;
 // A status that only explains is not waited for longer.
 constexpr std::chrono::milliseconds kStatusTime{2000};
 
+// A status that names the object: without that it lists so many and no more.
+Result<json> AskOf(const Instance& instance, const MountRecord& record) {
+  return CallControl(
+      instance.ControlSocket(),
+      control::EncodeRequest(
+          {.operation = Operation::kStatus, .volume = record.volume, .object = record.object}),
+      Deadline(kStatusTime));
+}
+
+// Null: the daemon does not know it.
+json ObjectIn(const json& status, const MountRecord& record) {
+  for (const json& object : JsonField(status, field::kObjects)) {
+    if (JsonString(object, field::kVolume) == record.volume &&
+        JsonString(object, field::kName) == record.object) {
+      return object;
+    }
+  }
+  return nullptr;
+}
+
 // Why a request for an object waits.
 std::string CauseOf(const json& status, int64_t object) {
   for (const json& request : JsonField(JsonField(status, field::kRequests), field::kList)) {
@@ -36,21 +56,12 @@ std::string CauseOf(const json& status, int64_t object) {
 }  // namespace
 
 std::string LastErrorOf(const Instance& instance, const MountRecord& record) {
-  // Named, since a status lists so many and no more.
-  const json question = control::EncodeRequest(
-      {.operation = Operation::kStatus, .volume = record.volume, .object = record.object});
-  const Result<json> status =
-      CallControl(instance.ControlSocket(), question, Deadline(kStatusTime));
+  const Result<json> status = AskOf(instance, record);
   if (!status.ok()) return "";
-  for (const json& object : JsonField(*status, field::kObjects)) {
-    if (JsonString(object, field::kVolume) != record.volume ||
-        JsonString(object, field::kName) != record.object) {
-      continue;
-    }
-    const std::string error = JsonString(object, field::kError);
-    return error.empty() ? CauseOf(*status, JsonInt(object, field::kNumber)) : error;
-  }
-  return "";
+  const json object = ObjectIn(*status, record);
+  if (object.is_null()) return "";
+  const std::string error = JsonString(object, field::kError);
+  return error.empty() ? CauseOf(*status, JsonInt(object, field::kNumber)) : error;
 }
 
 std::string CauseOfOpen(const Instance& instance, const std::vector<std::string>& urls) {
@@ -69,28 +80,19 @@ std::string CauseOfOpen(const Instance& instance, const std::vector<std::string>
 }
 
 Result<std::string> WaitingReadsOf(const Instance& instance, const MountRecord& record) {
-  const json question = control::EncodeRequest(
-      {.operation = Operation::kStatus, .volume = record.volume, .object = record.object});
-  const Result<json> status =
-      CallControl(instance.ControlSocket(), question, Deadline(kStatusTime));
+  const Result<json> status = AskOf(instance, record);
   if (status.status().error() == ETIMEDOUT) return status.status();
   if (!status.ok()) return std::string();
-  int64_t object = 0;
-  for (const json& known : JsonField(*status, field::kObjects)) {
-    if (JsonString(known, field::kVolume) == record.volume &&
-        JsonString(known, field::kName) == record.object) {
-      object = JsonInt(known, field::kNumber);
+  const json object = ObjectIn(*status, record);
+  if (object.is_null()) return std::string();
+  int64_t reads = 0;
+  for (const json& request : JsonField(JsonField(*status, field::kRequests), field::kList)) {
+    if (JsonInt(request, field::kObject) == JsonInt(object, field::kNumber)) {
+      reads += JsonInt(request, field::kWaiters);
     }
   }
-  int64_t reads = 0;
-  std::string cause;
-  for (const json& request : JsonField(JsonField(*status, field::kRequests), field::kList)) {
-    if (JsonInt(request, field::kObject) != object) continue;
-    const int64_t waiters = JsonInt(request, field::kWaiters);
-    reads += waiters;
-    if (waiters > 0 && cause.empty()) cause = JsonString(request, field::kCause);
-  }
-  if (object == 0 || reads == 0) return std::string();
+  if (reads == 0) return std::string();
+  const std::string cause = CauseOf(*status, JsonInt(object, field::kNumber));
   return std::to_string(reads) + (reads == 1 ? " read of it waits" : " reads of it wait") +
          (cause.empty() ? "" : ": " + cause);
 }

@@ -290,4 +290,17 @@ Status ForceUmount(const OwnedMount& owned) {
   return {};
 }
 
+Status EndReadsOfDetached(const Instance& instance, const std::vector<MountRecord>& images) {
+  RETURN_IF_ERROR(Shut(instance, images));
+  ASSIGN_OR_RETURN(const std::vector<MountRecord> live, LiveMounts(instance));
+  for (const MountRecord& other : live) {
+    const auto is_same = [&other](const MountRecord& image) {
+      return ShowsSameImage(other, image);
+    };
+    if (std::none_of(images.begin(), images.end(), is_same)) continue;
+    Reopen(instance, other, ShownAt(other, live).front());
+  }
+  return {};
+}
+
 }  // namespace host

@@ -15,6 +15,7 @@
 #define HOST_SERVICE_FORCED_UMOUNT_H_
 
 #include <chrono>
+#include <vector>
 
 #include "cachecore/base/status.h"
 #include "host/mounts/mount_point.h"
@@ -25,6 +26,11 @@ inline constexpr std::chrono::milliseconds kForceTimeout{5000};
 
 // REQUIRES: LockInstance, unless another command holds that lock and does not release it.
 cachecore::Status ForceUmount(const OwnedMount& owned);
+
+// Ends the reads of images that a mount showed which was detached in use; what else shows them goes
+// on.  ETIMEDOUT and the like: the daemon does not serve.  REQUIRES: LockInstance.
+cachecore::Status EndReadsOfDetached(const Instance& instance,
+                                     const std::vector<MountRecord>& images);
 
 }  // namespace host
 

@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "cachecore/base/deadline.h"
 #include "cachecore/base/fault_point.h"
 #include "cachecore/store/metadata_schema.h"
 #include "cachecore/store/rocksdb_database.h"
@@ -410,8 +411,9 @@ TEST(CacheDamageTest, AnObjectWithoutItsFileWaitsForADiskThatTakesNoWritesAndThe
   std::filesystem::remove(lock);
   rig.cache->Heal();
   // It is tried again after a second of the real clock, for which there is no event.
-  const Duration end = Clock::Monotonic().Now() + std::chrono::seconds(30);
-  while (!rig.cache->device().HasMessage() && Clock::Monotonic().Now() < end) usleep(1000);
+  ASSERT_TRUE(WaitUntil([&] { return rig.cache->device().HasMessage(); },
+                        Deadline(std::chrono::milliseconds(30'000)))
+                  .ok());
   rig.live = rig.AnswerOpen(kMiB);
   const auto read = rig.NextRead();
   ASSERT_TRUE(read);
