@@ -13,6 +13,7 @@
 #include <array>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "cachecore/base/json_fields.h"
 #include "cachecore/base/unique_fd.h"
@@ -75,7 +76,7 @@ class Supervisor {
  private:
   static size_t StoredFdsMax(const SupervisorOptions& options);
 
-  Status AdoptOrEnd(const ServiceSpec& spec, SupervisedService* service) const;
+  Status GoOnWithOrphans();
   void Turn();
   void Wait();
   void ReadSignals();
@@ -141,9 +142,7 @@ Status Supervisor::Prepare() {
     logs_.Add(spec.log_path, options_.log_bytes_max);
     services_.push_back(std::move(made).value());
   }
-  for (size_t i = services_.size(); i-- > 0;) {
-    RETURN_IF_ERROR(AdoptOrEnd(options_.services[i], services_[i].get()));
-  }
+  RETURN_IF_ERROR(GoOnWithOrphans());
   GoOnWithTotals();
   if (options_.keep_standby) {
     ASSIGN_OR_RETURN(standby_, Standby::Create(options_.restart, options_.standby));
@@ -157,17 +156,25 @@ Status Supervisor::Prepare() {
 
 // A process whose end only costs time is ended where the supervisor cannot go on with it: what it
 // did must not keep the supervisor from the others.  Options that differ are the caller's to mend.
-Status Supervisor::AdoptOrEnd(const ServiceSpec& spec, SupervisedService* service) const {
-  Result<bool> goes_on = service->AdoptOrphan();
-  if (!goes_on.ok()) {
-    if (spec.required_ready || goes_on.status().error() == EBUSY) return goes_on.status();
-    Say("%s is started again: %s", spec.name.c_str(), goes_on.status().message().c_str());
-  } else if (*goes_on) {
-    return Status();
+// Nothing is ended before it is known that the supervisor goes on: nobody else would start it again.
+Status Supervisor::GoOnWithOrphans() {
+  std::vector<Status> refusals(services_.size());
+  for (size_t i = 0; i < services_.size(); ++i) {
+    refusals[i] = services_[i]->AdoptOrphan().status();
+    if (refusals[i].ok()) continue;
+    const bool is_required = options_.services[i].required_ready;
+    if (is_required || refusals[i].error() == EBUSY) return refusals[i];
   }
-  ASSIGN_OR_RETURN(const pid_t ended, EndStaleProcess(spec.pid_path, service->program(), spec.argv,
-                                                      options_.stop_grace));
-  if (ended > 0) Say("ended %s of an earlier supervisor (pid %d)", spec.name.c_str(), ended);
+  for (size_t i = services_.size(); i-- > 0;) {
+    if (services_[i]->is_running()) continue;
+    const ServiceSpec& spec = options_.services[i];
+    if (!refusals[i].ok()) {
+      Say("%s is started again: %s", spec.name.c_str(), refusals[i].message().c_str());
+    }
+    ASSIGN_OR_RETURN(const pid_t ended, EndStaleProcess(spec.pid_path, services_[i]->program(),
+                                                        spec.argv, options_.stop_grace));
+    if (ended > 0) Say("ended %s of an earlier supervisor (pid %d)", spec.name.c_str(), ended);
+  }
   return Status();
 }
 

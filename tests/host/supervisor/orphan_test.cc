@@ -188,17 +188,21 @@ TEST_F(OrphanTest, OneThatCannotBeAdoptedIsStartedAgainAndCostsTheOthersNothing)
   EXPECT_EQ(WaitPid("one", one.pid)["fd_store"], nlohmann::json({"mine"}));
 }
 
+// And so are the others, which serve it: there is no supervisor that could start them again.
 TEST_F(OrphanTest, OneThatIsRequiredAndCannotBeAdoptedIsLeftAlone) {
-  SupervisorOptions options = Options({"one"});
+  SupervisorOptions options = Options({"one", "two", "three"});
   options.services[0].required_ready = true;
+  options.services[2].fd_store_max = 0;
   StartSupervisor(options);
-  Life life = NextLife("one");
-  EXPECT_EQ(life.Do("list mine", Numbers(MemFiles(options.services[0].fd_store_max + 1))), "ok");
+  Life one = NextLife("one"), two = NextLife("two"), three = NextLife("three");
+  const auto files = MemFiles(options.services[0].fd_store_max + 1);
+  EXPECT_EQ(one.Do("list mine", Numbers(files)), "ok");
+  EXPECT_EQ(two.Do("list mine", Numbers(files)), "ok");
   LoseSupervisor();
   const SupervisorExit end = Refused(options);
   EXPECT_EQ(end.error, ENOSPC);
   EXPECT_NE(end.message.find("descriptor 'mine' has no room"), std::string::npos) << end.message;
-  EXPECT_FALSE(life.EndsWithin(50));
+  for (Life* life : {&one, &two, &three}) EXPECT_FALSE(life->EndsWithin(50)) << life->pid;
 }
 
 TEST_F(OrphanTest, AProgramIsNotExchangedWhereAnotherOneCouldNotGoOn) {
