@@ -110,11 +110,12 @@ Result<std::optional<Orphan>> FindOrphan(const std::string& pid_path, const std:
     if (EndsWithin(orphan.process.pidfd.get(), wait)) return std::optional<Orphan>();
     if (may_list) continue;
     if (stored.status().error() == ENOENT) return std::optional<Orphan>();
+    // First, since the caller may end one that may not be copied from, by these arguments alone.
+    if (ArgumentsOf(stamp.pid) != Joined(argv)) return OtherArguments(program, stamp);
     if (!stored.ok()) {
       return Status(stored.status())
           .WithContext("go on with " + program + " of an earlier supervisor");
     }
-    if (ArgumentsOf(stamp.pid) != Joined(argv)) return OtherArguments(program, stamp);
     orphan.stored = std::move(stored).value();
     siginfo_t info = {};
     orphan.is_child =

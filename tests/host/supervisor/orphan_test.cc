@@ -6,6 +6,8 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <fstream>
@@ -13,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "host/notify/orphan.h"
 #include "tests/host/supervisor/supervisor_fixture.h"
 
 namespace host {
@@ -54,6 +57,18 @@ class OrphanTest : public SupervisorTest {
     std::vector<int> numbers;
     for (const UniqueFd& file : files) numbers.push_back(file.get());
     return numbers;
+  }
+  // Of a look for service "one".
+  int ErrorWhereCopiesAreForbidden(const std::vector<std::string>& argv) {
+    const pid_t child = fork();
+    if (child == 0) {
+      ForbidCopiesOfDescriptors();
+      const auto found = FindOrphan(Path("one.pid"), argv[0], argv, milliseconds(0));
+      _exit(found.status().error());
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
   nlohmann::json WaitPid(const std::string& name, pid_t pid) {
     return ServiceOf(WaitStatus([&](const nlohmann::json& status) {
@@ -155,6 +170,17 @@ TEST_F(OrphanTest, OneThatRunsWithOtherOptionsIsLeftAlone) {
   EXPECT_EQ(end.error, EBUSY);
   EXPECT_NE(end.message.find("runs with other options"), std::string::npos) << end.message;
   EXPECT_FALSE(life.EndsWithin(50));
+}
+
+// Its pid file does not name a process that may be ended: the next one would run beside it.
+TEST_F(OrphanTest, OneThatRunsWithOtherOptionsIsToldAlsoWhereItMayNotBeCopiedFrom) {
+  StartSupervisor(Options({"one"}));
+  Life life = NextLife("one");
+  EXPECT_EQ(life.Do("list "), "ok");
+  EXPECT_EQ(ErrorWhereCopiesAreForbidden(Spec("one").argv), EPERM);
+  std::vector<std::string> other = Spec("one").argv;
+  other.push_back("--other");
+  EXPECT_EQ(ErrorWhereCopiesAreForbidden(other), EBUSY);
 }
 
 TEST_F(OrphanTest, OneThatStoresNothingIsStartedAgainAtOnce) {
