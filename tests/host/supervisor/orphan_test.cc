@@ -1,3 +1,5 @@
+#include "host/notify/orphan.h"
+
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -15,7 +17,6 @@
 #include <string>
 #include <vector>
 
-#include "host/notify/orphan.h"
 #include "tests/host/supervisor/supervisor_fixture.h"
 
 namespace host {
