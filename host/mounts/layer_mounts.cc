@@ -82,6 +82,13 @@ void HideLayers(std::vector<MountRecord>* records) {
   });
 }
 
+void HideUnusedLayers(const Instance& instance, std::vector<MountRecord>* records) {
+  const std::set<std::string> listed = ListedLayers(*records);
+  std::erase_if(*records, [&](const MountRecord& record) {
+    return IsPlace(instance, record.mount_point) && !listed.contains(record.mount_point);
+  });
+}
+
 std::vector<std::string> ShownAt(const MountRecord& record,
                                  const std::vector<MountRecord>& records) {
   std::vector<std::string> points;

@@ -30,6 +30,8 @@ std::string LayerPlace(const Instance& instance, const std::string& volume,
 // Removes the layers of the overlays among them: what is left was asked for.
 void HideLayers(std::vector<OwnMount>* mounts);
 void HideLayers(std::vector<MountRecord>* records);
+// Removes the layers that no overlay among them lists: they go with the next ReleaseUnusedLayers.
+void HideUnusedLayers(const Instance& instance, std::vector<MountRecord>* records);
 // The mount points that show it: its own, or those of the overlays among `records` that it is in.
 std::vector<std::string> ShownAt(const MountRecord& record,
                                  const std::vector<MountRecord>& records);

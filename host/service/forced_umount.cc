@@ -53,7 +53,8 @@ constexpr milliseconds kSupervisorTimeout{700};
 constexpr milliseconds kTermTimeout{1200};
 constexpr milliseconds kKillTimeout{700};
 
-std::string ListOf(const std::vector<MountRecord>& mounts) {
+std::string ListOf(std::vector<MountRecord> mounts) {
+  HideLayers(&mounts);
   std::string list;
   for (const MountRecord& mount : mounts) list += (list.empty() ? "" : ", ") + mount.mount_point;
   return list;
@@ -253,9 +254,11 @@ Status EndLast(const OwnedMount& owned, const std::vector<MountRecord>& images) 
 Status ForceUmount(const OwnedMount& owned) {
   const Instance& instance = owned.instance;
   const MountRecord& record = owned.mount.record;
-  ASSIGN_OR_RETURN(std::vector<MountRecord> others, AskedMounts(instance));
+  ASSIGN_OR_RETURN(std::vector<MountRecord> others, LiveMounts(instance));
   std::erase_if(others,
                 [&](const MountRecord& other) { return other.mount_point == record.mount_point; });
+  // Those of this mount, and what a killed command has left.
+  HideUnusedLayers(instance, &others);
   const std::vector<MountRecord> images = ImagesOf(instance, record);
   const Status shut = Shut(instance, images);
   // An instance that serves, or may serve, a client of its device does not end with its mounts.

@@ -437,6 +437,48 @@ class NativeLayersTest(NativeLayersCase):
         self.holdfast_.umount(second, "--force")
         self.assert_nothing_left()
 
+    def force(self, point):
+        """What a forced umount says on stderr."""
+        done = self.holdfast_.run("umount", "--force", *self.holdfast_.root_flags(), point)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stderr
+
+    def test_a_forced_umount_of_the_last_takes_along_the_layers_of_a_killed_mount(self):
+        layers = [self.file_layer(f"layer-{i}") for i in range(12)]
+        reference = self.native("killed", self.base, *layers)
+        other = self.holdfast_.mount(self.native("other", self.file_layer("else")))
+        point = self.box.make_directory("m")
+        for _ in range(KILLS):
+            process = self.box.start(self.holdfast_.command_line(*self.holdfast_.mount_arguments(reference, point)),
+                                     stderr=subprocess.DEVNULL)
+            wait_until(lambda: len(self.mounts("erofs")) > 1 or process.poll() is not None, 30, "a layer mounted")
+            process.kill()
+            process.wait()
+            if not os.path.ismount(point):
+                break
+            self.holdfast_.umount(point)
+        self.assertGreater(len(self.mounts("erofs")), 1)
+        self.assertEqual(self.mounts("overlay"), [])
+        self.assertEqual(self.force(other), "")
+        self.assert_nothing_left()
+
+    def test_a_forced_umount_of_the_last_takes_along_the_layers_of_one_that_umount_8_took(self):
+        point = self.holdfast_.mount(self.three())
+        other = self.holdfast_.mount(self.native("other", self.file_layer("else")))
+        self.assertEqual(self.box.run(["umount", point]).returncode, 0)
+        self.assertEqual(self.force(other), "")
+        self.assert_nothing_left()
+
+    def test_a_forced_umount_of_a_daemon_that_hangs_takes_along_layers_without_an_image(self):
+        point = self.holdfast_.mount(self.three())
+        other = self.holdfast_.mount(self.native("other", self.file_layer("else")))
+        self.assertEqual(self.box.run(["umount", point]).returncode, 0)
+        os.kill(self.holdfast_.daemon_pid(), signal.SIGSTOP)
+        said = self.force(other)
+        self.assertIn("; its supervisor and its daemons are ended\n", said)
+        self.assertNotIn("/layers/", said)
+        self.assert_nothing_left()
+
     def test_what_one_repository_has_brought_is_read_for_another(self):
         registry = Registry(self.box).start()
         references = []
