@@ -20,6 +20,7 @@ constexpr int kBacklog = 64;
 struct LoopbackAddress {
   sockaddr_storage storage = {};
   socklen_t size = 0;
+  uint16_t port = 0;
 };
 
 Result<LoopbackAddress> ParseLoopback(const std::string& text) {
@@ -34,7 +35,7 @@ Result<LoopbackAddress> ParseLoopback(const std::string& text) {
   const auto [stopped, error] = std::from_chars(text.data() + colon + 1, end, port);
   if (error != std::errc() || stopped != end || port == 0) return refused;
   std::string host = text.substr(0, colon);
-  LoopbackAddress address;
+  LoopbackAddress address = {.port = port};
   auto* const v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
   if (inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
     if (ntohl(v4->sin_addr.s_addr) >> 24 != 127) return refused;
@@ -55,6 +56,11 @@ Result<LoopbackAddress> ParseLoopback(const std::string& text) {
 }  // namespace
 
 Status CheckLoopback(const std::string& address) { return ParseLoopback(address).status(); }
+
+bool HasPortOfRoot(const std::string& address) {
+  const Result<LoopbackAddress> parsed = ParseLoopback(address);
+  return parsed.ok() && parsed->port < IPPORT_RESERVED;
+}
 
 Result<UniqueFd> ListenOnLoopback(const std::string& address) {
   ASSIGN_OR_RETURN(const LoopbackAddress parsed, ParseLoopback(address));

@@ -14,6 +14,8 @@
 namespace host {
 
 cachecore::Status CheckLoopback(const std::string& address);
+// Whether listening there takes CAP_NET_BIND_SERVICE.
+bool HasPortOfRoot(const std::string& address);
 cachecore::Result<cachecore::UniqueFd> ListenOnLoopback(const std::string& address);
 
 }  // namespace host

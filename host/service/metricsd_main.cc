@@ -29,6 +29,7 @@
 
 namespace {
 
+using cachecore::CapabilityBit;
 using cachecore::Clock;
 using cachecore::Duration;
 using cachecore::Result;
@@ -41,7 +42,7 @@ using host::MetricsSource;
 constexpr int kTickMs = 1000;
 // To look at the fetcher, which is another user's process, as `holdfast status` does.
 constexpr uint64_t kCapabilities =
-    cachecore::CapabilityBit(CAP_DAC_READ_SEARCH) | cachecore::CapabilityBit(CAP_SYS_PTRACE);
+    CapabilityBit(CAP_DAC_READ_SEARCH) | CapabilityBit(CAP_SYS_PTRACE);
 constexpr Duration kListenAgain = std::chrono::seconds(5);
 
 int Fail(const Status& why) {
@@ -132,6 +133,9 @@ int main(int argc, char** argv) {
       return Fail(checked);
     }
   }
-  if (const Status kept = cachecore::KeepCapabilities(kCapabilities); !kept.ok()) return Fail(kept);
+  uint64_t needed = kCapabilities;
+  // For as long as it runs: a port that is taken is tried again.
+  if (host::HasPortOfRoot(address)) needed |= CapabilityBit(CAP_NET_BIND_SERVICE);
+  if (const Status kept = cachecore::KeepCapabilities(needed); !kept.ok()) return Fail(kept);
   return Serve(*instance, address);
 }

@@ -16,6 +16,7 @@ from harness.sandbox import wait_gone, wait_until
 
 CLIENTS = 16  # As many as the server has at a time.
 NEEDED = 1 << 2 | 1 << 19  # CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE.
+LOW_PORT = 1 << 10  # CAP_NET_BIND_SERVICE
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -91,12 +92,15 @@ class MetricsServerTest(Case):
 
     def test_it_gives_up_the_rights_that_it_does_not_need(self):
         self.start()
+        self.assert_has_no_more_than(NEEDED)
+
+    def assert_has_no_more_than(self, rights):
         pid = self.instance.pid_of("metricsd")
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/status") as f:
                 fields = dict(line.split(":\t") for line in f.read().splitlines())
             for held in ("CapPrm", "CapEff"):
-                self.assertEqual(int(fields[held], 16) & ~NEEDED, 0, (task, held))
+                self.assertEqual(int(fields[held], 16) & ~rights, 0, (task, held))
             for none in ("CapInh", "CapBnd", "CapAmb"):
                 self.assertEqual(int(fields[none], 16), 0, (task, none))
             self.assertEqual(fields["NoNewPrivs"].strip(), "1")
@@ -120,12 +124,20 @@ class MetricsServerTest(Case):
         self.assertLess(resident_kb, 100 << 10)
 
     def test_a_port_of_loopback_is_served_when_it_is_asked_for(self):
-        port = free_port()
-        self.start(f"--metrics-listen=127.0.0.1:{port}")
+        self.assert_serves("127.0.0.1", free_port())
+        self.assert_has_no_more_than(NEEDED)
+
+    def test_a_port_that_only_root_may_serve_is_served(self):
+        own = free_port()
+        self.assert_serves(f"127.1.{own >> 8}.{own & 255}", 1023)
+        self.assert_has_no_more_than(NEEDED | LOW_PORT)
+
+    def assert_serves(self, host, port):
+        self.start(f"--metrics-listen={host}:{port}")
 
         def answers():
             try:
-                return self.ask(connection=http.client.HTTPConnection("127.0.0.1", port, timeout=60))[0] == 200
+                return self.ask(connection=http.client.HTTPConnection(host, port, timeout=60))[0] == 200
             except OSError:
                 return False
 
